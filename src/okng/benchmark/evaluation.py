@@ -1,0 +1,157 @@
+"""Measure an inspector on a labelled data set."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from okng.datasets import NG, OK, Dataset, Sample
+from okng.errors import OkngError
+from okng.inspection.images import UnreadableImage, open_image
+from okng.inspection.inspector import Inspector
+from okng.inspection.result import Inspection
+from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
+from okng.training.progress import Narrator
+
+if TYPE_CHECKING:
+    from okng.report import Report
+
+EXACT_PIXELS = 150_000_000  # 0.6 GB of maps; beyond it the streaming metrics take over
+
+
+def evaluate_inspector(
+    inspector: Inspector, dataset: Dataset, page: Report | None = None, tell: Narrator | None = None
+) -> dict[str, Any]:
+    """All figures of `inspector` on the test part of `dataset`, adding each result to `page` where one is given.
+
+    Image figures come from raw scores. Pixel figures compare each map, brought bilinearly to the original size, with
+    its mask at that size; NG samples without a mask are left out of them. A figure that is not defined is NaN and
+    "notes" says why.
+    """
+    tell = tell or Narrator(quiet=True)
+    samples = [sample for sample in dataset.test if sample.label is not None]
+    if not samples:
+        raise OkngError(f"{dataset.name} has no labelled test images; `okng inspect` needs no labels")
+    labels, scores, verdicts, skipped = [], [], [], []
+    pixels = _Pixels()
+    tell.begin("evaluating", len(samples))
+
+    def unreadable(error: UnreadableImage) -> None:
+        skipped.append(str(error))
+        tell.say(f"skipped: {error}")
+        if page is not None:
+            page.skip(*str(error).split(": ", 1))
+
+    for inspection in inspector.inspect([sample.image for sample in samples], unreadable=unreadable):
+        sample = samples[inspection.index]
+        labels.append(sample.label)
+        scores.append(inspection.score)
+        verdicts.append(inspection.is_ng)
+        pixels.add(sample, inspection)
+        if page is not None:
+            image = sample.image if isinstance(sample.image, np.ndarray) else None
+            page.add(inspection, sample.label, sample.kind, image)
+        tell.advance()
+    return _figures(np.array(labels), np.array(scores), np.array(verdicts), inspector, pixels, skipped)
+
+
+def _figures(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    verdicts: np.ndarray,
+    inspector: Inspector,
+    pixels: _Pixels,
+    skipped: list[str],
+) -> dict[str, Any]:
+    ok, ng = labels == OK, labels == NG
+    best = f1_max(labels, scores)
+    pixel_auroc, aupro, pixel_note = pixels.compute()
+    notes = {}
+    if not (ok.any() and ng.any()):
+        reason = f"undefined: the test images are all {'OK' if ok.any() else 'NG'}"
+        notes |= dict.fromkeys(("image_auroc", "image_ap", "f1_max"), reason)
+    if pixel_note:
+        notes |= dict.fromkeys(("pixel_auroc", "aupro"), pixel_note)
+    notes.setdefault("f1_max", "oracle: its threshold is chosen on the test labels")
+    return {
+        "n_ok": int(ok.sum()),
+        "n_ng": int(ng.sum()),
+        "image_auroc": auroc(labels, scores),
+        "image_ap": average_precision(labels, scores),
+        "f1_max": best.value,
+        "pixel_auroc": pixel_auroc,
+        "aupro": aupro,
+        "asked_false_alarm_rate": inspector.calibration.false_alarm_rate,
+        "measured_false_alarm_rate": float(verdicts[ok].mean()) if ok.any() else math.nan,
+        "caught": float(verdicts[ng].mean()) if ng.any() else math.nan,
+        "promise": inspector.calibration.promise(),
+        "skipped": skipped,
+        "notes": notes,
+    }
+
+
+class _Pixels:
+    """Masks and maps, kept while they are few and counted into histograms from then on."""
+
+    def __init__(self) -> None:
+        self.masks: list[np.ndarray] = []
+        self.maps: list[np.ndarray] = []
+        self.streaming: StreamingPixelMetrics | None = None
+        self.count = 0
+        self.with_mask = 0
+        self.localizes = True
+
+    def add(self, sample: Sample, inspection: Inspection) -> None:
+        """One image; its mask must have the image's size."""
+        self.localizes = inspection.map is not None
+        if not self.localizes or (sample.label == NG and sample.mask is None):
+            return
+        mask = np.zeros(inspection.size, bool)
+        if sample.mask is not None:
+            mask = np.asarray(open_image(sample.mask).convert("L")) > 0
+            self.with_mask += 1
+            if mask.shape != inspection.size:
+                size = "x".join(str(side) for side in inspection.size)
+                raise OkngError(f"{sample.mask} is {mask.shape[0]}x{mask.shape[1]} but its image {size}; fix the mask")
+        self.count += mask.size
+        heat = inspection.heatmap()
+        if self.streaming is None and self.count <= EXACT_PIXELS:
+            self.masks.append(mask)
+            self.maps.append(heat)
+            return
+        if self.streaming is None:
+            self.streaming = StreamingPixelMetrics()
+            for kept in zip(self.masks, self.maps, strict=True):
+                self.streaming.update(*kept)
+            self.masks, self.maps = [], []
+        self.streaming.update(mask, heat)
+
+    def compute(self) -> tuple[float, float, str]:
+        """Pixel AUROC, AUPRO, and why they are undefined if they are."""
+        if not self.localizes:
+            return math.nan, math.nan, "undefined: this detector gives no map"
+        if not self.with_mask:
+            return math.nan, math.nan, "undefined: the data set has no masks"
+        found = pixel_metrics(self.masks, self.maps) if self.streaming is None else self.streaming.compute()
+        return found.pixel_auroc, found.aupro, ""
+
+
+def metric_lines(figures: dict[str, Any]) -> list[str]:
+    """The figures as lines for a person."""
+    names = {
+        "image_auroc": "image AUROC", "image_ap": "image AP", "f1_max": "F1-max",
+        "pixel_auroc": "pixel AUROC", "aupro": "AUPRO (to 0.3)",
+    }  # fmt: skip
+    lines = [f"{figures['n_ok']} OK and {figures['n_ng']} NG images"]
+    for key, name in names.items():
+        note = figures["notes"].get(key, "")
+        value = "" if math.isnan(figures[key]) else f"{figures[key]:.4f}  "
+        lines.append(f"  {name:<15}{value}{note}")
+    asked, measured = figures["asked_false_alarm_rate"], figures["measured_false_alarm_rate"]
+    if not math.isnan(measured):
+        lines.append(f"  false alarms   {measured:.2%} of OK images (asked {asked:.2%})")
+    if not math.isnan(figures["caught"]):
+        lines.append(f"  caught         {figures['caught']:.2%} of NG images")
+    return lines

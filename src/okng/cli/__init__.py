@@ -1,0 +1,59 @@
+"""The command line. Each verb is a file, imported only when its code runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+import typer
+
+from okng.cli import demo, evaluate, inspect, list_, threshold, train
+from okng.errors import OkngError
+
+UsageProblem = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
+
+app = typer.Typer(
+    name="okng",
+    help="Learn what OK looks like. Find what is NG.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("inspect")(inspect.inspect)
+app.command("evaluate")(evaluate.evaluate)
+app.command("threshold")(threshold.threshold)
+app.command("list")(list_.list_)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from okng import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run `okng`; a person's mistake is one line on standard error and exit code 1, Ctrl-C is 130."""
+    code = 1
+    try:
+        result = app(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
+    except OkngError as error:
+        print(f"okng: {error}", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        print("okng: stopped; nothing is left half-written", file=sys.stderr)
+        code = 130
+    except UsageProblem as error:
+        error.show()  # type: ignore[attr-defined]
+        code = error.exit_code  # type: ignore[attr-defined]
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,109 @@
+"""What several verbs share: printing, parsing, and the tables people read."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from okng.errors import OkngError
+
+if TYPE_CHECKING:
+    from okng.datasets import Dataset
+    from okng.inspection.inspector import Inspector
+
+
+def say(line: str = "") -> None:
+    """A line for the person, on standard error: standard output belongs to results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def plain(value: Any) -> Any:
+    """`value` with NaN and infinities as None, which JSON has."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(plain(value)))
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """256, or 256x512 for height x width."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise OkngError(f"--size is one number such as 256, or HxW such as 256x512, not {text!r}")
+    sides = [int(part) for part in parts]
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """-p coreset=0.05 -p strides=8,16 as keyword arguments; numbers, true/false, lists and texts."""
+    parsed = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise OkngError(f"-p takes NAME=VALUE such as coreset=0.05, not {pair!r}")
+        parsed[key.strip().replace("-", "_")] = _value(text.strip())
+    return parsed
+
+
+def _value(text: str) -> Any:
+    if "," in text:
+        return [_value(part.strip()) for part in text.split(",") if part.strip()]
+    if text.lower() in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def show_dataset(dataset: Dataset) -> None:
+    """What was found, as a table, before anything is done with it."""
+    from okng.datasets import describe
+
+    head = f"{'split':<7}{'kind':<18}{'OK':>7}{'NG':>7}{'masks':>7}  sizes"
+    say(f"{dataset.name}: {dataset.protocol}")
+    say(head)
+    for row in describe(dataset):
+        unreadable = f"  ({row['unreadable']} unreadable)" if row["unreadable"] else ""
+        counts = f"{row['ok']:>7}{row['ng']:>7}{row['masks']:>7}"
+        say(f"{row['split']:<7}{row['kind'][:17]:<18}{counts}  {row['sizes']}{unreadable}")
+    say()
+
+
+def open_model(path: Path, device: str = "cpu", rate: float | None = None, score: float | None = None) -> Inspector:
+    """The inspector in a model file, at the rate or the threshold asked for now."""
+    import okng
+
+    if rate is not None and score is not None:
+        raise OkngError("give a false-alarm rate or a threshold, not both")
+    inspector = okng.load(path, device)
+    if rate is not None:
+        return inspector.at(rate)
+    return inspector if score is None else inspector.with_threshold(score)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work, not after it, that `path` can't be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OkngError(f"{path} can't be written: {error.strerror or error}; choose another -o") from error
+    if path.is_dir():
+        raise OkngError(f"{path} is a folder; give a file such as {path / 'parts.okng'}")

@@ -1,0 +1,42 @@
+"""`okng evaluate`: a model file against labels and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="The model file that `okng train` wrote.")],
+    source: Annotated[str, typer.Argument(help="A labelled data set, as for `okng train`.")],
+    normal: Annotated[str | None, typer.Option(help="The class that is OK, in a data set of classes.")] = None,
+    false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
+    seed: Annotated[int, typer.Option(help="The seed that divided the data set in training.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Measure a model on a labelled data set: AUROC, AP, F1, AUPRO, false alarms."""
+    from okng.cli.common import open_model, print_json, say, show_dataset
+    from okng.datasets import open_dataset
+
+    dataset = open_dataset(source, normal, seed)
+    show_dataset(dataset)
+    inspector = open_model(model, device, false_alarm_rate)
+
+    from okng.benchmark.evaluation import evaluate_inspector, metric_lines
+    from okng.report import Report
+    from okng.training.progress import Narrator
+
+    page = Report(f"{model.name} on {dataset.name}", inspector) if report is not None else None
+    with Narrator() as tell:
+        figures = evaluate_inspector(inspector, dataset, page, tell)
+    for line in metric_lines(figures):
+        say(line)
+    if page is not None and report is not None:
+        metrics = {key: figures[key] for key in ("image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro")}
+        say(f"wrote {page.write(report / 'report.html', metrics)}")
+    if as_json:
+        print_json({"model": str(model), "dataset": dataset.name, "protocol": dataset.protocol, **figures})

@@ -1,0 +1,80 @@
+"""`okng inspect`: images in, verdicts out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="The model file that `okng train` wrote.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="File for one line per image.")] = None,
+    false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Say of each image whether it is OK or NG, how odd it is, and where."""
+    import json
+    import sys
+
+    from okng.cli.common import open_model, plain, say
+    from okng.errors import OkngError
+    from okng.inspection.images import UnreadableImage
+    from okng.inspection.inspector import each_image
+    from okng.inspection.outputs import CsvFile, save_overlay
+
+    inspector = open_model(model, device, false_alarm_rate, threshold)
+    if missing := [path for path in images if not path.exists()]:
+        raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
+    if not any(True for _ in each_image(images)):
+        raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
+    page = None
+    if report is not None:
+        from okng.report import Report
+
+        page = Report(f"Inspection with {model.name}", inspector)
+    skipped: list[str] = []
+
+    def unreadable(error: UnreadableImage) -> None:
+        skipped.append(str(error))
+        say(f"skipped: {error}")
+        if page is not None:
+            page.skip(*str(error).split(": ", 1))
+
+    table = None if csv is None else CsvFile(csv)
+    counts = {"OK": 0, "NG": 0}
+    if as_json:
+        print(f'{{"model": {json.dumps(str(model))}, "images": [', end="")
+    for inspection in inspector.inspect(images, unreadable=None if strict else unreadable):
+        if as_json:
+            print(", " if sum(counts.values()) else "", json.dumps(plain(inspection.to_dict())), sep="", end="")
+        else:
+            where = f"  {len(inspection.regions)} regions" if inspection.regions else ""
+            score = f"score {inspection.score:.4g}  p {inspection.p_value:.4f}"
+            print(f"{inspection.verdict}  {score}  {inspection.path}{where}")
+        counts[inspection.verdict] += 1
+        if table is not None:
+            table.add(inspection)
+        if overlays is not None:
+            save_overlay(overlays, inspection, inspector.calibration)
+        if page is not None:
+            page.add(inspection)
+    if as_json:
+        print(f'], "counts": {json.dumps(counts)}, "skipped": {json.dumps(skipped)}, ', end="")
+        print(f'"calibration": {json.dumps(plain(inspector.calibration.to_json()))}}}')
+    sys.stdout.flush()
+    if table is not None:
+        say(f"wrote {table.close()}")
+    if page is not None and report is not None:
+        say(f"wrote {page.write(report / 'report.html')}")
+    unread = f", {len(skipped)} unreadable" if skipped else ""
+    say(f"{counts['OK']} OK, {counts['NG']} NG{unread}: {inspector.calibration.promise()}")
+    if not sum(counts.values()):
+        raise OkngError("none of the images could be read")

@@ -1,0 +1,83 @@
+"""`okng list`: what there is, and the card of one detector."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+DATASETS = {
+    "a folder of images": "all of them OK; subfolders are read too",
+    "MVTec AD layout": "train/good, test/KIND, ground_truth/KIND; found by itself",
+    "class folders": "train/CLASS and test/CLASS, or CLASS alone; --normal CLASS is OK, the others NG",
+    "IDX files": "MNIST's own files; --normal DIGIT is OK, the others NG",
+    "elpv, elpv/mono, elpv/poly": "2,624 solar cells, brought by: pip install elpv-dataset",
+}
+TOPICS = ("detectors", "datasets", "backbones")
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help="detectors, datasets, backbones, or a detector's name.")] = "detectors",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Print the detectors, the data sets, the backbones, or one detector's card."""
+    from dataclasses import asdict
+
+    from okng.cli.common import print_json
+    from okng.detectors.catalogue import CATALOGUE
+    from okng.errors import OkngError, nearest_names
+
+    if what == "detectors":
+        found = {name: asdict(card) for name, card in CATALOGUE.items()}
+        lines = [f"{name:<18}{card.family:<20}{card.year}  {card.idea}" for name, card in CATALOGUE.items()]
+    elif what == "datasets":
+        found = DATASETS
+        lines = [f"{name:<28}{text}" for name, text in DATASETS.items()]
+    elif what == "backbones":
+        found, lines = _backbones()
+    elif what in CATALOGUE:
+        found, lines = _card(what)
+    else:
+        raise OkngError(f"there is nothing called {what!r}; {nearest_names(what, [*TOPICS, *CATALOGUE])}")
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(lines))
+
+
+def _backbones() -> tuple[dict, list[str]]:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        from okng.errors import missing_extra
+
+        raise missing_extra("timm", "train") from error
+    names = timm.list_models(pretrained=True)
+    first = "efficientnet_lite0   weights installed by pip: works offline"
+    rest = f"and {len(names)} models of timm by name; weights come from its hub, or give -p weights=FILE"
+    return {"offline": ["efficientnet_lite0"], "timm": names}, [first, rest]
+
+
+def _card(name: str) -> tuple[dict, list[str]]:
+    from dataclasses import asdict
+
+    from okng.benchmark.figures import measured, published
+    from okng.detectors.catalogue import CATALOGUE, parameters
+    from okng.errors import OkngError
+
+    card = CATALOGUE[name]
+    places = "says where" if card.localizes else "whole images only"
+    lines = [f"{name}: {card.title} ({card.family}; {places}; needs {card.labels})", card.idea]
+    lines += [f"{card.paper}, {card.year}", "", "parameters"]
+    try:
+        known = {key: parameter.default for key, parameter in parameters(name).items()}
+    except OkngError:  # the line has no torch, and so no constructors to ask
+        known = {}
+    lines += [f"  {key:<16}{value!r}" for key, value in known.items()] or ["  shown where okng[train] is installed"]
+    figures = {"published": published(name), "measured": measured(name)}
+    for title, rows in figures.items():
+        lines += ["", f"{title}:" if rows else f"{title}: nothing yet"]
+        for row in rows:
+            where = f"{row['dataset']} ({row['protocol']})"
+            lines.append(f"  {row['metric']:<14}{row['value']:<9}{where}  {row['source']}")
+    return {**asdict(card), "name": name, "parameters": known, **figures}, lines

@@ -1,0 +1,36 @@
+"""What a data set is: samples to learn from, samples to be judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+OK, NG = 0, 1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what is known about it.
+
+    `image` is a file, or pixels as uint8 of shape (H, W) or (H, W, 3). `label` is 0 for OK, 1 for NG, None
+    where nobody said. `kind` is the name of the folder or class ("good", "crack", "7"). `mask` is a file whose
+    non-zero pixels are the defect; an NG sample without one has unknown extent, an OK sample needs none.
+    """
+
+    image: Path | np.ndarray
+    label: int | None = None
+    kind: str = ""
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training samples (all OK) and test samples, with the protocol that says how they were divided."""
+
+    name: str
+    layout: str
+    protocol: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]

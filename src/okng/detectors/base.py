@@ -1,0 +1,123 @@
+"""The contract of a detector: networks in `__init__`, how it learns in `phases`, how it scores in `forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@dataclass
+class Scores:
+    """What a detector says of a batch.
+
+    `image` (B,) raw scores, higher = odder, any range. `map` (B, h, w) the same per position on the detector's own
+    grid, or None for a detector that does not localise.
+    """
+
+    image: Tensor
+    map: Tensor | None = None
+
+
+@dataclass
+class Batch:
+    """Training images of one shape.
+
+    `images` (B, C, H, W) in [0, 1]; `index` (B,) their places in the training set; `prepared` what the phase's
+    `prepare` made of them, each (B, ...).
+    """
+
+    images: Tensor
+    index: Tensor
+    prepared: tuple[Tensor, ...] = ()
+
+
+@dataclass
+class Collect:
+    """One pass over the training images without gradients: memory banks, centres, statistics.
+
+    `finish` concludes it; where that takes long it is a generator of the share done, in [0, 1].
+    """
+
+    name: str
+    visit: Callable[[Batch], None]
+    finish: Callable[[], None | Iterator[float]]
+
+
+@dataclass
+class Update:
+    """One optimiser and the loss it descends, a scalar or a dictionary of scalars whose sum it is.
+
+    `every` = n takes the step on every n-th batch only.
+    """
+
+    loss: Callable[[Batch], Tensor | dict[str, Tensor]]
+    optimizer: Optimizer
+    every: int = 1
+
+
+@dataclass
+class Train:
+    """Epochs of gradient steps; several updates run in turn on every batch.
+
+    `prepare` maps images (B, C, H, W) to the frozen part of the computation, (B, ...) each; it is run once per image
+    and cached, so it must not depend on what the phase trains, nor on the other images of the batch. `trains` are the
+    modules put into training mode; all others stay in eval mode.
+    """
+
+    name: str
+    updates: Sequence[Update]
+    epochs: int
+    trains: Sequence[nn.Module]
+    batch_size: int = 32
+    prepare: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None
+
+
+Phase = Collect | Train
+
+
+class Detector(nn.Module):
+    """Learns what OK images look like; scores how odd any image is.
+
+    Class attributes say what the method needs: `fixed_size`, one input shape for all images because positions or the
+    network's layers depend on it; `pretrained`, a network trained on natural RGB images, for which small images are
+    enlarged and grey ones are given three channels; `exportable`, a forward that is one plain graph.
+    """
+
+    fixed_size: ClassVar[bool] = False
+    pretrained: ClassVar[bool] = False
+    exportable: ClassVar[bool] = True
+
+    arguments: dict[str, Any]  # the constructor's, set by `create`, stored in the model file
+    name: str
+
+    @property
+    def multiple(self) -> int:
+        """What both sides of an input are rounded to."""
+        return 1
+
+    def phases(self) -> Iterator[Phase]:
+        """How it learns, in order; a later phase may depend on what an earlier one left behind."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Scores:
+        """Score `images` (B, C, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over a fitted state; a buffer that fitting sized, such as a memory bank, takes the stored shape."""
+        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        for name, buffer in self.named_buffers():
+            if name in tensors and tensors[name].shape != buffer.shape:
+                module = self.get_submodule(name.rpartition(".")[0])
+                setattr(module, name.rpartition(".")[2], torch.empty_like(tensors[name], device=buffer.device))
+        self.load_state_dict({name: tensors[name] for name in own if name in tensors}, strict=True)
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Put `module` into eval mode and stop its gradients, for good: its parameters are never trained."""
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,148 @@
+"""Every method okng has: its public name, where it lives, and its card. Nothing is imported until it is created."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from okng.errors import OkngError, missing_extra, nearest_names
+
+if TYPE_CHECKING:
+    from okng.detectors.base import Detector
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person wants to know before choosing: `target` is module:Class below `okng.detectors`."""
+
+    target: str
+    title: str
+    family: str
+    paper: str
+    year: int
+    idea: str
+    localizes: bool
+    labels: str = "OK images only"
+
+
+CATALOGUE: dict[str, Card] = {
+    "autoencoder": Card(
+        target="reconstruction.autoencoder:Autoencoder",
+        title="Convolutional autoencoder (L2)",
+        family="reconstruction",
+        paper="Masci et al., Stacked Convolutional Auto-Encoders, ICANN",
+        year=2011,
+        idea="What a bottleneck that has only met OK images cannot copy is odd.",
+        localizes=True,
+    ),
+    "padim": Card(
+        target="feature_matching.padim:PaDiM",
+        title="PaDiM",
+        family="feature matching",
+        paper="Defard et al., PaDiM, ICPR Workshops (arXiv 2011.08785)",
+        year=2021,
+        idea="One Gaussian per position over pretrained features; odd is far in Mahalanobis distance.",
+        localizes=True,
+    ),
+    "patchcore": Card(
+        target="feature_matching.patchcore:PatchCore",
+        title="PatchCore",
+        family="feature matching",
+        paper="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR",
+        year=2022,
+        idea="A thinned memory of pretrained OK patches; odd is far from the nearest one.",
+        localizes=True,
+    ),
+    "stfpm": Card(
+        target="distillation.stfpm:STFPM",
+        title="STFPM",
+        family="distillation",
+        paper="Wang et al., Student-Teacher Feature Pyramid Matching, BMVC",
+        year=2021,
+        idea="A student copies a pretrained teacher's features on OK images and fails on what it never saw.",
+        localizes=True,
+    ),
+}
+
+
+def find(name: str) -> Card:
+    """The card of detector `name`; the error names the nearest ones."""
+    try:
+        return CATALOGUE[name]
+    except KeyError:
+        raise OkngError(f"there is no detector {name!r}; {nearest_names(name, CATALOGUE)}") from None
+
+
+def detector_class(name: str) -> type[Detector]:
+    """Import the class of detector `name`."""
+    module, _, attribute = find(name).target.partition(":")
+    try:
+        imported = importlib.import_module(f"okng.detectors.{module}")
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "train") from error
+    found: type[Detector] = getattr(imported, attribute)
+    return found
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The constructor's keyword arguments of detector `name`, which are its whole configuration."""
+    return dict(inspect.signature(detector_class(name), eval_str=True).parameters)
+
+
+def create(name: str, /, **arguments: Any) -> Detector:
+    """Build an unfitted detector; `arguments` are its constructor's, checked by name and type.
+
+    >>> create("patchcore", coreset=0.05)  # doctest: +SKIP
+    """
+    known = parameters(name)
+    for key, value in arguments.items():
+        if key not in known:
+            raise OkngError(f"{name} has no parameter {key!r}; {nearest_names(key, known)}")
+        if not _fits(value, known[key].annotation):
+            raise OkngError(f"{name}: {key} takes {_spell(known[key].annotation)}, not {value!r}")
+    arguments = {key: _tuples(value) for key, value in arguments.items()}
+    detector = detector_class(name)(**arguments)
+    detector.name = name
+    detector.arguments = {key: arguments.get(key, p.default) for key, p in known.items()}
+    return detector.eval()
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether `value` is of the annotated type; a whole number serves as a float, a list as a tuple."""
+    origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, choice) for choice in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return all(_fits(v, inner[0]) for v in value)
+        return len(value) == len(inner) and all(_fits(v, w) for v, w in zip(value, inner, strict=True))
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, wanted)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _spell(wanted: Any) -> str:
+    """An annotation in words a person can act on."""
+    origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(choice) for choice in inner)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(choice) for choice in inner)
+    if origin is tuple:
+        return f"numbers such as {','.join(['1'] * max(2, len(inner) - (Ellipsis in inner)))}"
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "none"}
+    return names.get(wanted, str(wanted))

@@ -1,0 +1,55 @@
+"""The lab's engine: a fitted detector run by PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from okng.detectors.base import Detector
+from okng.detectors.catalogue import create, parameters
+from okng.errors import OkngError
+from okng.inspection.inspector import Inspector
+
+
+class TorchEngine:
+    """Scores uint8 pixels with `detector` on `device`."""
+
+    def __init__(self, detector: Detector, device: str = "cpu"):
+        self.detector = detector.eval().to(device)
+        self.device = torch.device(device)
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Raw scores (B,) and maps (B, h, w), if any, of uint8 `pixels` (B, H, W, C)."""
+        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
+        with torch.no_grad():
+            scores = self.detector(images)
+        return scores.image.cpu().numpy(), None if scores.map is None else scores.map.cpu().numpy()
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The detector's state for the model file, frozen networks included: a file needs nothing but okng."""
+        return {f"detector.{k}": v.cpu().numpy() for k, v in self.detector.state_dict().items()}
+
+
+def load_torch(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndarray], device: str = "cpu") -> Inspector:
+    """The inspector stored in a model file, run by PyTorch; `path` is for messages."""
+    described = manifest.get("detector", {})
+    name, arguments = described.get("name", ""), dict(described.get("arguments", {}))
+    detector = rebuild(name, arguments)
+    prefix = "detector."
+    state = {k[len(prefix) :]: torch.from_numpy(v) for k, v in tensors.items() if k.startswith(prefix)}
+    try:
+        detector.load_tensors(state)
+    except (RuntimeError, AttributeError) as error:
+        raise OkngError(f"{path} does not fit this okng's {name}; fit again, or use the okng that made it") from error
+    return Inspector.from_file(TorchEngine(detector, device), manifest, tensors)
+
+
+def rebuild(name: str, arguments: dict[str, Any]) -> Detector:
+    """An unfitted detector for a stored state; pretrained weights are not looked for, they are in the state."""
+    unweighted = {"weights": "none"} if "weights" in parameters(name) else {}
+    detector = create(name, **{**arguments, **unweighted})
+    detector.arguments |= {"weights": arguments["weights"]} if "weights" in arguments else {}
+    return detector

@@ -1,0 +1,142 @@
+"""PaDiM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
+from okng.errors import OkngError
+from okng.nn.backbones import Backbone
+from okng.nn.blur import gaussian_blur
+from okng.nn.patches import on_finest_grid
+
+
+class PaDiM(Detector):
+    """A Gaussian of the features at each position; a position is as odd as its Mahalanobis distance.
+
+    Defard, Setkov, Loesch, Audigier, "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection
+    and Localization", ICPR Workshops 2021. Parts must lie alike in all images: a position knows only itself.
+
+    `backbone`, `strides`, `weights`: the frozen network and where its features are taken, all brought to the
+    finest grid by repetition (the paper: resnet18, wide_resnet50_2 or efficientnet_b5, at 4, 8 and 16).
+    `dimensions`: how many of all strides' channels are kept, drawn at random once (the paper: 100 for
+    resnet18, 550 for wide_resnet50_2). The model holds a `dimensions`² matrix per position: 164 MB for 100 at
+    256 px. `epsilon`: what is added to the diagonal of each covariance, so that fewer images than
+    `dimensions` are enough. `sigma`: of the Gaussian that smooths the map, in pixels of the input.
+
+    Deliberately otherwise: the map is smoothed on the patch grid, before any enlargement, with `sigma` in
+    cells of it; the image's score is the maximum of that smoothed map.
+    """
+
+    fixed_size = True
+    pretrained = True
+    subset: Tensor
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "efficientnet_lite0",
+        strides: tuple[int, ...] = (4, 8, 16),
+        weights: str = "imagenet",
+        dimensions: int = 100,
+        epsilon: float = 0.01,
+        sigma: float = 4.0,
+    ):
+        super().__init__()
+        if epsilon <= 0:
+            raise OkngError(f"padim: epsilon is above 0, such as 0.01, not {epsilon}")
+        if sigma <= 0:
+            raise OkngError(f"padim: sigma is a number of pixels above 0, such as 4, not {sigma}")
+        self.backbone = Backbone(backbone, strides, weights)
+        freeze(self.backbone)
+        available = sum(self.backbone.channels)
+        if not 1 <= dimensions <= available:
+            raise OkngError(
+                f"padim: dimensions is 1 to {available}, the channels {backbone} has at these strides, "
+                f"not {dimensions}"
+            )
+        self.epsilon, self.sigma = epsilon, sigma
+        self.register_buffer("subset", torch.randperm(available)[:dimensions].sort().values)  # (d,)
+        self.register_buffer("mean", torch.zeros(0, dimensions))  # (h*w, d)
+        self.register_buffer("whitening", torch.zeros(0, dimensions, dimensions))  # (h*w, d, d)
+
+    @property
+    def multiple(self) -> int:
+        """The coarsest stride, so that every grid divides the input."""
+        return max(self.backbone.strides)
+
+    def phases(self) -> Iterator[Phase]:
+        """Stream the mean and the covariance of every position; no embedding is kept."""
+        gaussians = RunningGaussians()
+
+        def visit(batch: Batch) -> None:
+            vectors = self.embed(batch.images).to(
+                self.mean.dtype
+            )  # (B, d, h, w), full precision from here on
+            gaussians.update(vectors.flatten(2).permute(2, 0, 1))  # (h*w, B, d)
+
+        def finish() -> None:
+            self.mean = gaussians.mean[:, 0]
+            self.whitening = whiten_(gaussians.scatter, gaussians.count, self.epsilon)
+
+        yield Collect("gaussians", visit, finish)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The chosen channels (B, d, h, w) of `images` (B, 3, H, W)."""
+        return on_finest_grid(self.backbone(images), "nearest")[:, self.subset]
+
+    def distances(self, images: Tensor) -> Tensor:
+        """Mahalanobis distances |L⁻¹(x - mean)| (B, h, w), not smoothed: one matrix product per position."""
+        vectors = self.embed(images)  # (B, d, h, w)
+        centred = vectors.flatten(2).permute(2, 1, 0) - self.mean[:, :, None]  # (h*w, d, B)
+        white = torch.bmm(self.whitening, centred)  # (h*w, d, B)
+        distances: Tensor = torch.linalg.vector_norm(white, dim=1)  # (h*w, B)
+        return distances.T.reshape(-1, *vectors.shape[2:])
+
+    def forward(self, images: Tensor) -> Scores:
+        """Smoothed distances: `map` (B, h, w) on the grid of the finest stride, `image` (B,) its maximum."""
+        smoothed = gaussian_blur(self.distances(images), self.sigma / min(self.backbone.strides))
+        return Scores(smoothed.amax((1, 2)), smoothed)
+
+
+class RunningGaussians:
+    """Mean (P, 1, d) and scatter Σ(x - mean)(x - mean)ᵀ (P, d, d) of all vectors so far, at P positions.
+
+    Each batch is centred on its own mean before its products are summed, and the shift between the means is
+    added (Chan, Golub, LeVeque 1979). Plain sums of xxᵀ would lose the variance to cancellation in float32.
+    """
+
+    count = 0
+    mean: Tensor
+    scatter: Tensor
+
+    def update(self, vectors: Tensor) -> None:
+        """Take in `vectors` (P, B, d)."""
+        positions, b, d = vectors.shape
+        if self.count == 0:
+            self.mean = vectors.new_zeros(positions, 1, d)
+            self.scatter = vectors.new_zeros(positions, d, d)
+        centre = vectors.mean(1, keepdim=True)  # (P, 1, d)
+        shift, total = centre - self.mean, self.count + b
+        rows = torch.cat([vectors - centre, shift * (self.count * b / total) ** 0.5], dim=1)  # (P, B + 1, d)
+        self.scatter.baddbmm_(rows.mT, rows)
+        self.mean += shift * (b / total)
+        self.count = total
+
+
+def whiten_(scatter: Tensor, count: int, epsilon: float, rows: int = 256) -> Tensor:
+    """Turn `scatter` (P, d, d) of `count` vectors in place into L⁻¹; LLᵀ = sample covariance + epsilon · I.
+
+    In float64 and on the CPU, as not every accelerator has it; a block of positions at a time keeps that
+    small. One vector alone has no covariance: epsilon · I is left.
+    """
+    identity = torch.eye(scatter.shape[1], dtype=torch.float64)
+    for block in scatter.split(rows):  # views, (rows, d, d)
+        covariance = block.cpu().double() / max(1, count - 1) + epsilon * identity
+        factor = torch.linalg.cholesky(covariance)
+        block.copy_(torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False))
+    return scatter

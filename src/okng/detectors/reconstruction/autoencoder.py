@@ -1,0 +1,94 @@
+"""Convolutional autoencoder with a squared error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.errors import OkngError
+
+SLOPE = 0.2  # of the leaky rectifier below zero
+
+
+class Autoencoder(Detector):
+    """What a bottleneck that has only met OK images cannot copy is odd.
+
+    Masci, Meier, Cireşan, Schmidhuber, "Stacked Convolutional Auto-Encoders for Hierarchical Feature
+    Extraction", ICANN 2011; as a detector, the L2 baseline of Bergmann, Löwe, Fauser, Sattlegger, Steger,
+    "Improving Unsupervised Defect Segmentation by Applying Structural Similarity to Autoencoders", 2019.
+
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `code`: how many numbers an image is squeezed
+    into. With too many anything can be copied: the loss goes on falling while defects disappear. `width`:
+    channels after the first layer; they double as the sides halve. `epochs`, `batch_size`, `learning_rate`: of
+    Adam. The defaults are the 2019 paper's for textures of 128 to 256 px (code 500 for objects). For thousands
+    of images of 28 × 28, `code=16, epochs=10, batch_size=32, learning_rate=1e-3` is a few seconds an epoch.
+
+    Deliberately otherwise: one strided 3×3 layer per halving without the paper's layers in between, down to a
+    shorter side of at most 4; weights that start at He's scale, without which deep networks stay at the mean
+    image for many epochs; no weight decay and no augmentation. As in the paper there are no normalisation
+    layers and no shortcuts around the code, and a sigmoid ends in the range of the images.
+    """
+
+    fixed_size = True
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (256, 256),
+        channels: int = 3,
+        code: int = 100,
+        width: int = 16,
+        epochs: int = 200,
+        batch_size: int = 128,
+        learning_rate: float = 2e-4,
+    ):
+        super().__init__()
+        if min(image_size) < 16:
+            raise OkngError(f"autoencoder: both sides of image_size are 16 or more, not {image_size}")
+        if channels not in (1, 3):
+            raise OkngError(f"autoencoder: channels is 1 (grey) or 3 (RGB), not {channels}")
+        if code < 1 or width < 1:
+            raise OkngError(f"autoencoder: code and width are 1 or more, not {code} and {width}")
+        if epochs < 1 or batch_size < 1:
+            given = f"{epochs} and {batch_size}"
+            raise OkngError(f"autoencoder: epochs and batch_size are 1 or more, not {given}")
+        if learning_rate <= 0:
+            raise OkngError(f"autoencoder: learning_rate is above 0, such as 0.0002, not {learning_rate}")
+        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        (h, w), inner, outer = image_size, channels, width
+        while min(h, w) > 4:
+            # Halving rounds odd sides up; on the way back, only even sides need the extra row or column.
+            extra = (1 - h % 2, 1 - w % 2)
+            down += [nn.Conv2d(inner, outer, 3, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+            back = nn.ConvTranspose2d(outer, inner, 3, stride=2, padding=1, output_padding=extra)
+            up = [nn.LeakyReLU(SLOPE), back, *up]
+            h, w, inner, outer = (h + 1) // 2, (w + 1) // 2, outer, 2 * outer
+        values = inner * h * w
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(values, code))
+        grid = (inner, h, w)
+        self.decoder = nn.Sequential(nn.Linear(code, values), nn.Unflatten(1, grid), *up, nn.Sigmoid())
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+            elif isinstance(layer, nn.ConvTranspose2d):  # its weight is (in, out, 3, 3): the fans are swapped
+                nn.init.kaiming_normal_(layer.weight, a=SLOPE, mode="fan_out")
+
+    def phases(self) -> Iterator[Phase]:
+        """Learn to copy OK images through the code."""
+        update = Update(self.loss, torch.optim.Adam(self.parameters(), self.learning_rate))
+        yield Train("autoencoder", [update], self.epochs, trains=[self], batch_size=self.batch_size)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean squared error of the copies, which is the mean score."""
+        scores: Scores = self(batch.images)
+        return scores.image.mean()
+
+    def forward(self, images: Tensor) -> Scores:
+        """Squared errors of the copies: `map` (B, H, W) the mean over channels, `image` (B,) over all."""
+        copies = self.decoder(self.encoder(images))  # (B, C, H, W)
+        errors = (copies - images).square().mean(1)  # (B, H, W)
+        return Scores(errors.mean((1, 2)), errors)

@@ -1,0 +1,24 @@
+"""The one error a person is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OkngError(Exception):
+    """Something a person can put right; its message is one line that says what to do next."""
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """A clause offering the names in `known` that look like `name`, or all of them when none does."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known are {', '.join(choices)}" if choices else "none are known"
+
+
+def missing_extra(package: str, extra: str) -> OkngError:
+    """The error for a package that an optional part of okng needs and that is not installed."""
+    return OkngError(f"{package} is not installed; run: pip install 'okng[{extra}]'")

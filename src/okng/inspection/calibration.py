@@ -1,0 +1,174 @@
+"""From a raw score to a verdict: conformal calibration on OK images that the detector did not learn from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from okng.errors import OkngError
+
+MIN_FOR_TAIL = 30  # with fewer held-out scores a fitted tail is guesswork
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Held-out OK scores and the thresholds drawn from them.
+
+    `scores` (n,) are the raw scores of OK images the detector was not fitted on, `peaks` (n,) the maxima of
+    their maps (None for a detector without maps), both ascending, `method` how they were held out: "split" or
+    "cross". An image is NG when its score is above `threshold`; its regions are where the map is above
+    `pixel_threshold`. `basis` says where the threshold comes from: "conformal" (promised), "tail"
+    (estimated), "largest" (all that n allows) or "manual".
+
+    Exchangeability of the OK images is the only assumption of the conformal promise: over draws of the
+    calibration images, an unseen OK image is called NG with probability at most the asked rate (Vovk et al.,
+    Algorithmic Learning in a Random World, 2005; for anomaly detection Laxhammar & Falkman, 2010).
+    """
+
+    scores: np.ndarray
+    peaks: np.ndarray | None
+    method: str
+    false_alarm_rate: float
+    threshold: float
+    pixel_threshold: float | None
+    basis: str
+
+    @classmethod
+    def fit(
+        cls, scores: np.ndarray, peaks: np.ndarray | None, method: str, false_alarm_rate: float
+    ) -> Calibration:
+        """Calibrate on held-out OK `scores` (n,), and `peaks` (n,) of their maps, for an asked rate."""
+        peaks = None if peaks is None else _ascending(peaks)
+        blank = cls(_ascending(scores), peaks, method, false_alarm_rate, 0.0, None, "")
+        return blank.at(false_alarm_rate)
+
+    def at(self, false_alarm_rate: float) -> Calibration:
+        """The same held-out scores with the thresholds for another rate, in (0, 1)."""
+        if not 0 < false_alarm_rate < 1:
+            raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; try 0.05")
+        threshold, basis = _threshold(self.scores, false_alarm_rate)
+        pixel = None if self.peaks is None else _threshold(self.peaks, false_alarm_rate)[0]
+        return replace(
+            self, false_alarm_rate=false_alarm_rate, threshold=threshold, pixel_threshold=pixel, basis=basis
+        )
+
+    def with_threshold(self, threshold: float) -> Calibration:
+        """The same calibration with a threshold chosen by a person.
+
+        The rate becomes what the threshold gives on the held-out images; the pixel threshold is left as it
+        is.
+        """
+        if not np.isfinite(threshold):
+            raise OkngError(f"a threshold is a finite number, not {threshold}")
+        rate = float((self.scores > threshold).mean())
+        return replace(self, threshold=float(threshold), basis="manual", false_alarm_rate=rate)
+
+    def p_value(self, score: float) -> float:
+        """The chance that an OK image looks at least this odd: (1 + #{held-out >= score}) / (n + 1)."""
+        at_least = len(self.scores) - int(np.searchsorted(self.scores, score, side="left"))
+        return (1 + at_least) / (len(self.scores) + 1)
+
+    def is_ng(self, score: float) -> bool:
+        """Whether `score` is above the threshold; if conformal, whether the p-value is at most the rate.
+
+        A score that is not a number is NG: nothing passes unseen because a detector failed.
+        """
+        return not score <= self.threshold
+
+    @property
+    def smallest_rate(self) -> float:
+        """The smallest false-alarm rate that n held-out images can promise, 1 / (n + 1)."""
+        return 1 / (len(self.scores) + 1)
+
+    def promise(self) -> str:
+        """One sentence: what the threshold promises, and why."""
+        n, asked = len(self.scores), _percent(self.false_alarm_rate)
+        held = f"{n} held-out OK images" if self.method == "split" else f"{n} cross-fitted OK scores"
+        if self.basis == "manual":
+            return f"threshold set by hand; {asked} of {held} lie above it"
+        if self.basis == "conformal" and self.method == "split":
+            return f"at most {asked} false alarms on OK images like the {n} held out (conformal)"
+        if self.basis == "conformal":
+            return f"about {asked} false alarms expected, by {held} (cross-conformal: close, not promised)"
+        needed = math.ceil(1 / self.false_alarm_rate - 1e-9) - 1
+        least = f"{n} can promise {_percent(self.smallest_rate)} at best, {needed} would do"
+        if self.basis == "tail":
+            return f"{asked} false alarms is an estimate from the tail of {held}; {least}"
+        return f"threshold is the largest of {held}; {least} for {asked}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the arrays, as JSON values."""
+        return {
+            "method": self.method,
+            "n": len(self.scores),
+            "false_alarm_rate": self.false_alarm_rate,
+            "threshold": self.threshold,
+            "pixel_threshold": self.pixel_threshold,
+            "basis": self.basis,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Any, scores: np.ndarray, peaks: np.ndarray | None) -> Calibration:
+        """The inverse of `to_json`, given the arrays; raises `OkngError` for fields that make no sense."""
+        try:
+            threshold, rate = float(fields["threshold"]), float(fields["false_alarm_rate"])
+            pixel = None if peaks is None else float(fields["pixel_threshold"])
+            if math.isfinite(threshold) and math.isfinite(pixel or 0) and 0 <= rate <= 1:
+                peaks = None if peaks is None else _ascending(peaks)
+                method, basis = str(fields["method"]), str(fields["basis"])
+                return cls(_ascending(scores), peaks, method, rate, threshold, pixel, basis)
+        except (KeyError, TypeError, ValueError, OverflowError, OkngError):
+            pass
+        raise OkngError("the model file's calibration makes no sense; fit the model again")
+
+
+def _threshold(scores: np.ndarray, rate: float) -> tuple[float, str]:
+    """The threshold for `rate` from sorted held-out `scores`, and on what it rests.
+
+    The conformal p-value is at most `rate` exactly when fewer than k = floor(rate (n + 1)) held-out scores
+    reach the score, that is when it exceeds the k-th largest.
+    """
+    n = len(scores)
+    k = int(np.floor(rate * (n + 1) + 1e-9))  # 0.05 * 20 is a hair under 1 in floating point
+    if k >= 1:
+        return float(scores[max(n - k, 0)]), "conformal"
+    if n >= MIN_FOR_TAIL:
+        return max(float(scores[-1]), tail_threshold(scores, rate)), "tail"
+    return float(scores[-1]), "largest"
+
+
+def tail_threshold(scores: np.ndarray, rate: float) -> float:
+    """The score that a share `rate` of OK images exceeds, by peaks over threshold (Pickands 1975).
+
+    Excesses of the sorted `scores` (n,) over their 80 % quantile follow a generalised Pareto law, fitted by
+    probability-weighted moments (Hosking & Wallis, Technometrics 29, 1987, section 3.2), which is steady for
+    the few dozen points at hand where maximum likelihood is not.
+    """
+    n = len(scores)
+    over = max(10, n // 5)
+    start = float(scores[n - over - 1])
+    excess = scores[n - over :] - start  # ascending
+    mean = float(excess.mean())
+    weighted = float((excess * (over - 1 - np.arange(over)) / (over - 1)).mean())  # E[x (1 - F(x))]
+    if mean - 2 * weighted <= 1e-9 * mean:  # all tied: no tail to fit
+        return float(scores[-1])
+    shape = 2 - mean / (mean - 2 * weighted)  # xi; Hosking's k is -xi
+    scale = mean * (1 - shape)
+    ratio = rate * n / over
+    if abs(shape) < 1e-6:
+        return start - scale * math.log(ratio)
+    return start + scale / shape * float(ratio**-shape - 1)
+
+
+def _ascending(scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 1 or len(scores) == 0 or not np.isfinite(scores).all():
+        raise OkngError("calibration needs finite scores of at least one held-out OK image")
+    return np.sort(scores)
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g}%"

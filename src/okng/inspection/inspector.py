@@ -1,0 +1,177 @@
+"""The inspector: images in, verdicts out, one after another, however many there are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from okng.inspection.calibration import Calibration
+from okng.inspection.files import find_images
+from okng.inspection.images import Preprocess, Source, UnreadableImage
+from okng.inspection.model_file import write_model
+from okng.inspection.regions import find_regions
+from okng.inspection.result import Inspection
+
+Images = Source | Iterable[Source]
+"""A folder, a file, pixels (H, W[, 3]), a stack of them (N, H, W[, 3]), or any iterable of files and pixels."""
+
+
+class Engine(Protocol):
+    """What runs a fitted detector: PyTorch in the lab, ONNX Runtime or OpenVINO beside the camera."""
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Raw scores (B,) and maps (B, h, w), if any, of uint8 `pixels` (B, H, W, C)."""
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The fitted state, for the model file."""
+
+
+class Decoded(NamedTuple):
+    """One image ready for the engine: `pixels` (h, w, C), the original's `size`, milliseconds taken."""
+
+    index: int
+    source: Source
+    pixels: np.ndarray
+    size: tuple[int, int]
+    ms: float
+
+
+class Inspector:
+    """A fitted detector with its preprocessing and calibration; `manifest` is the model file's JSON."""
+
+    def __init__(self, engine: Engine, preprocess: Preprocess, calibration: Calibration, manifest: dict[str, Any]):
+        self.engine = engine
+        self.preprocess = preprocess
+        self.calibration = calibration
+        self.manifest = manifest
+
+    @classmethod
+    def from_file(
+        cls, engine: Engine, manifest: dict[str, Any], tensors: dict[str, np.ndarray]
+    ) -> Inspector:
+        """The inspector that `save` wrote, given the engine that runs its detector."""
+        calibration = Calibration.from_json(
+            manifest.get("calibration", {}),
+            tensors.get("calibration.scores", np.empty(0)),
+            tensors.get("calibration.peaks"),
+        )
+        return cls(engine, Preprocess.from_json(manifest.get("preprocess", {})), calibration, manifest)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file, all or nothing."""
+        tensors = {**self.engine.tensors(), "calibration.scores": self.calibration.scores}
+        if self.calibration.peaks is not None:
+            tensors["calibration.peaks"] = self.calibration.peaks
+        described = {"preprocess": self.preprocess.to_json(), "calibration": self.calibration.to_json()}
+        write_model(Path(path), {**self.manifest, **described}, tensors)
+
+    def at(self, false_alarm_rate: float) -> Inspector:
+        """The same inspector at another false-alarm rate; nothing is fitted again."""
+        return Inspector(self.engine, self.preprocess, self.calibration.at(false_alarm_rate), self.manifest)
+
+    def with_threshold(self, threshold: float) -> Inspector:
+        """The same inspector with a score threshold chosen by hand."""
+        calibration = self.calibration.with_threshold(threshold)
+        return Inspector(self.engine, self.preprocess, calibration, self.manifest)
+
+    def inspect(
+        self,
+        images: Images,
+        batch_size: int = 8,
+        unreadable: Callable[[UnreadableImage], None] | None = None,
+    ) -> Iterator[Inspection]:
+        """Inspect `images` one by one, in order, in memory that does not grow with their number.
+
+        Files are decoded ahead in threads while the engine works. An unreadable image is handed to `unreadable` and
+        skipped; without that it raises `UnreadableImage`.
+        """
+        for batch in self._batches(self._decoded(enumerate(each_image(images)), 2 * batch_size, unreadable), batch_size):
+            start = perf_counter()
+            scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
+            ms = (perf_counter() - start) * 1000 / len(batch)
+            for i, item in enumerate(batch):
+                yield self._judge(item, float(scores[i]), None if maps is None else maps[i], ms)
+
+    def score_samples(self, images: Images) -> np.ndarray:
+        """Raw scores (n,), higher = odder."""
+        return np.array([inspection.score for inspection in self.inspect(images)])
+
+    def _judge(self, item: Decoded, score: float, scores: np.ndarray | None, ms: float) -> Inspection:
+        calibration = self.calibration
+        regions: list[Any] = []
+        if scores is not None and calibration.pixel_threshold is not None:
+            regions = find_regions(scores, calibration.pixel_threshold, item.size)
+        return Inspection(
+            index=item.index,
+            path=None if isinstance(item.source, np.ndarray) else str(item.source),
+            score=score,
+            p_value=calibration.p_value(score),
+            verdict="NG" if calibration.is_ng(score) else "OK",
+            size=item.size,
+            map=scores,
+            regions=tuple(regions),
+            timing={"decode": round(item.ms, 3), "score": round(ms, 3)},
+        )
+
+    def _decoded(
+        self,
+        sources: Iterator[tuple[int, Source]],
+        ahead: int,
+        unreadable: Callable[[UnreadableImage], None] | None,
+    ) -> Iterator[Decoded]:
+        """Decode in threads, at most `ahead` images before they are asked for."""
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="okng-decode") as pool:
+            waiting: deque[Future[Decoded]] = deque()
+            more = True
+            try:
+                while more or waiting:
+                    while more and len(waiting) < ahead:
+                        numbered = next(sources, None)
+                        more = numbered is not None
+                        if numbered is not None:
+                            waiting.append(pool.submit(self._decode, *numbered))
+                    if waiting:
+                        try:
+                            yield waiting.popleft().result()
+                        except UnreadableImage as error:
+                            if unreadable is None:
+                                raise
+                            unreadable(error)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _decode(self, index: int, source: Source) -> Decoded:
+        start = perf_counter()
+        pixels, size = self.preprocess.load(source)
+        return Decoded(index, source, pixels, size, (perf_counter() - start) * 1000)
+
+    @staticmethod
+    def _batches(items: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:
+        """Runs of neighbours of one shape, at most `batch_size` long."""
+        batch: list[Decoded] = []
+        for item in items:
+            if batch and (len(batch) == batch_size or item.pixels.shape != batch[0].pixels.shape):
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+
+def each_image(images: Images) -> Iterator[Source]:
+    """The single images of whatever a person handed over; a folder gives the image files below it."""
+    if isinstance(images, np.ndarray):
+        stack = images.ndim == 4 or (images.ndim == 3 and images.shape[-1] not in (1, 3))
+        yield from images if stack else [images]
+    elif isinstance(images, str | Path):
+        yield from find_images(Path(images)) if Path(images).is_dir() else [Path(images)]
+    else:
+        yield from chain.from_iterable(each_image(image) for image in images)

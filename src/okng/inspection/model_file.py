@@ -1,0 +1,98 @@
+"""One file for a fitted detector: a safetensors file with a JSON manifest in its header, whole or refused.
+
+A digest over every byte of the file is written into the header, so a flipped bit anywhere is found before a
+single value is used. Nothing in the file is code; a pickle is refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from okng.errors import OkngError
+
+FORMAT = 1
+_BLANK = "0" * 64  # stands in the digest's place while the digest is computed
+_MARK = b'\\"sha256\\": \\"'  # what precedes it: JSON in a JSON string
+
+
+def write_model(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Write atomically: `path` holds the old file or the new one, never a part. `manifest` is any JSON."""
+    described = json.dumps({"sha256": _BLANK, "format": FORMAT, "manifest": manifest})
+    in_order = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    content = bytearray(safetensors.numpy.save(in_order, {"okng": described}))
+    at = content.index(_MARK) + len(_MARK)
+    content[at : at + 64] = hashlib.sha256(content).hexdigest().encode()
+    write_atomically(path, content)
+
+
+def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The manifest and the tensors; `OkngError` for a file not whole, not ours or from a later okng."""
+    try:
+        content = Path(path).read_bytes()
+    except IsADirectoryError as error:
+        raise OkngError(f"{path} is a folder; give the .okng file that `okng train` wrote") from error
+    except FileNotFoundError as error:
+        raise OkngError(f"{path} does not exist; `okng train OK_IMAGES -o {path}` makes it") from error
+    except OSError as error:
+        raise OkngError(f"{path} can't be read: {error.strerror or error}") from error
+    return parse_model(content, str(path))
+
+
+def parse_model(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """As `read_model`, from the file's bytes; `name` is for messages."""
+    length = int.from_bytes(content[:8], "little")  # of the JSON header, which follows
+    if content[8:9] != b"{" and content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise OkngError(
+            f"{name} is a pickle or PyTorch file, which can run code; give a file that okng wrote"
+        )
+    if content[8:9] != b"{" or length > len(content) - 8:
+        raise OkngError(f"{name} is not a whole okng model file (truncated?); copy it again or fit again")
+    at = content.find(_MARK, 8, 8 + length) + len(_MARK)
+    if at < len(_MARK):
+        raise OkngError(f"{name} is not an okng model file, or it is damaged; fit again")
+    digest = hashlib.sha256(content[:at])
+    digest.update(_BLANK.encode())
+    digest.update(memoryview(content)[at + 64 :])
+    if content[at : at + 64] != digest.hexdigest().encode():
+        raise OkngError(f"{name} is damaged (its checksum does not match); copy it again or fit again")
+    try:
+        described = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["okng"])
+        version, manifest = described["format"], described["manifest"]
+        if isinstance(version, int) and version > FORMAT:
+            raise OkngError(f"{name} is of format {version}, made by a later okng; run: pip install -U okng")
+        if version != FORMAT or not isinstance(manifest, dict):
+            raise ValueError("never written")
+        return manifest, safetensors.numpy.load(content)
+    except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
+        raise OkngError(f"{name} is not a file that okng writes; fit again") from error
+
+
+def write_atomically(path: Path, content: bytes | bytearray) -> None:
+    """Replace `path` by `content` in one step; an `OkngError` leaves what was there."""
+    path = Path(path)
+    temporary = None
+    try:
+        if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
+            raise OkngError(f"{path} is a folder or a device; give the name of a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OkngError(f"{path} can't be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""A picture for people: the image, how odd each place is in colour, and the regions outlined."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.inspection.result import Inspection
+
+# From dark violet over red to pale yellow: lightness rises all the way, so the order can be read without
+# telling colours apart, and in a grey print.
+HEAT = ((60, 20, 120), (150, 30, 125), (215, 60, 80), (245, 135, 25), (250, 240, 130))
+OPACITY = 0.65  # of the hottest places, so that the part stays visible beneath
+
+
+def heat_range(calibration: Calibration) -> tuple[float, float]:
+    """The scores at which heat begins to show and at which it is full, for `overlay`.
+
+    It begins at the median peak of held-out OK images, so that half of them show nothing, and the pixel
+    threshold is a third of the way up. One range for all images of a detector: their colours can be compared.
+    """
+    if calibration.peaks is None or calibration.pixel_threshold is None:
+        raise OkngError("this detector gives no map, so there is no heat to show")
+    middle, threshold = float(np.median(calibration.peaks)), calibration.pixel_threshold
+    above = threshold - middle
+    if above <= 0:  # few or tied peaks
+        above = abs(threshold) / 4 or 1.0
+    return threshold - above, threshold + 2 * above
+
+
+def overlay(image: Image.Image | np.ndarray, inspection: Inspection, low: float, high: float) -> Image.Image:
+    """The inspected `image` with its heat and the outlines of its regions, "RGB" at the size of `image`.
+
+    `image` is what was inspected, uint8 (H, W, 3) or of 8 bits in any mode, smaller or larger if need be:
+    everything is drawn to its scale. Nothing is coloured where the map is below `low`; colour and opacity
+    rise up to `high`. Raises `OkngError` when the detector gives no map.
+    """
+    picture = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
+    width, height = picture.size
+    heat = inspection.heatmap((height, width)) - low  # (H, W)
+    heat = np.clip(heat / max(high - low, 1e-30), 0, 1)  # (H, W) in [0, 1]
+    steps = np.linspace(0, 255, len(HEAT))
+    palette = np.stack([np.interp(np.arange(256), steps, channel) for channel in zip(*HEAT, strict=True)], 1)
+    colours = Image.fromarray(palette.astype(np.uint8)[(heat * 255).astype(np.uint8)])  # (H, W, 3)
+    opacity = Image.fromarray((np.sqrt(heat) * (OPACITY * 255)).astype(np.uint8))
+    picture.paste(colours, mask=opacity)
+    _outline(picture, inspection)
+    return picture
+
+
+def _outline(picture: Image.Image, inspection: Inspection) -> None:
+    """Draw each region's contour, white between two black lines: visible on an image of any colour."""
+    scale = np.array(picture.size) / (inspection.size[1], inspection.size[0])
+    line = max(1, round(max(picture.size) / 300))
+    draw = ImageDraw.Draw(picture)
+    for colour, width in (("black", line + 2 * max(1, round(line / 2))), ("white", line)):
+        for region in inspection.regions:
+            points = np.array(region.contour) * scale - 0.5  # Pillow's coordinates are those of pixel centres
+            draw.line([(float(x), float(y)) for x, y in points], fill=colour, width=width, joint="curve")

@@ -1,0 +1,67 @@
+"""`Inspection`: what okng says of one image, shared by command line, Python, report and server."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from okng.errors import OkngError
+from okng.inspection.regions import Region
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What okng says of one image.
+
+    `index` is its place among the images given, `path` the file, or None for pixels given directly. `score` is raw,
+    higher = odder. `p_value` is the conformal p-value and `verdict` "OK" or "NG" (see `Calibration`). `map` (h, w) is
+    on the detector's own grid, None for detectors that do not localise. `regions` and `size` (height, width) are in
+    pixels of the original image. `timing` is in milliseconds: "decode" and "score".
+    """
+
+    index: int
+    path: str | None
+    score: float
+    p_value: float
+    verdict: str
+    size: tuple[int, int]
+    map: np.ndarray | None = field(repr=False)
+    regions: tuple[Region, ...]
+    timing: dict[str, float]
+
+    @property
+    def is_ng(self) -> bool:
+        """Whether the verdict is NG."""
+        return self.verdict == "NG"
+
+    def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The map brought bilinearly to `size` (height, width), by default the original image's.
+
+        Raw scores, float32. Raises `OkngError` when the detector gives no map.
+        """
+        if self.map is None:
+            raise OkngError("this detector gives no map; `okng list` shows which ones localise")
+        return upsample(self.map, size or self.size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result without the map, as JSON values."""
+        return {
+            "path": self.path,
+            "score": self.score,
+            "p_value": self.p_value,
+            "verdict": self.verdict,
+            "height": self.size[0],
+            "width": self.size[1],
+            "regions": [asdict(region) for region in self.regions],
+            "timing_ms": self.timing,
+        }
+
+
+def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring a map (h, w) bilinearly to `size` (height, width); pixel centres correspond, float32."""
+    height, width = size
+    image = Image.fromarray(scores.astype(np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

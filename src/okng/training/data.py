@@ -1,0 +1,123 @@
+"""Training images in batches of one shape, decoded by the same preprocessing as on the line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from okng.inspection.images import Preprocess, Source, image_size
+
+PIXEL_BUDGET = 2 << 30
+FEATURE_BUDGET = 4 << 30
+
+
+class TrainingImages:
+    """The images to learn from; decoded ones are kept while all of them fit into `budget` bytes."""
+
+    def __init__(self, sources: Sequence[Source], preprocess: Preprocess, budget: int = PIXEL_BUDGET):
+        self.sources = list(sources)
+        self.preprocess = preprocess
+        self.shapes = [preprocess.shape(*image_size(source)) for source in self.sources]
+        self._keep = sum(h * w * preprocess.channels for h, w in self.shapes) <= budget
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Image `index` as uint8 (C, H, W)."""
+        if index in self._kept:
+            return self._kept[index]
+        pixels, _ = self.preprocess.load(self.sources[index])
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()  # (C, H, W)
+        if self._keep:
+            self._kept[index] = image
+        return image
+
+    def subset(self, indices: Iterable[int]) -> TrainingImages:
+        """Some of the images, sharing nothing."""
+        return TrainingImages([self.sources[i] for i in indices], self.preprocess)
+
+    def batches(self, batch_size: int, shuffle: bool) -> list[list[int]]:
+        """Indices in batches of one shape each; `shuffle` draws from torch's global generator."""
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        order = torch.randperm(len(self)).tolist() if shuffle else range(len(self))
+        for index in order:
+            by_shape[self.shapes[index]].append(index)
+        groups = [g[i : i + batch_size] for g in by_shape.values() for i in range(0, len(g), batch_size)]
+        return [groups[i] for i in torch.randperm(len(groups)).tolist()] if shuffle else groups
+
+    def load(self, batches: Sequence[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Each batch's indices and images, uint8 (B, C, H, W); two batches are decoded ahead in threads."""
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="okng-decode") as pool:
+            waiting: deque[tuple[list[int], list[Future[Tensor]]]] = deque()
+            try:
+                for indices in batches:
+                    waiting.append((indices, [pool.submit(self.__getitem__, i) for i in indices]))
+                    if len(waiting) > 2:
+                        yield self._stack(*waiting.popleft())
+                while waiting:
+                    yield self._stack(*waiting.popleft())
+            finally:
+                for _, futures in waiting:
+                    for future in futures:
+                        future.cancel()
+
+    @staticmethod
+    def _stack(indices: list[int], futures: list[Future[Tensor]]) -> tuple[list[int], Tensor]:
+        return indices, torch.stack([future.result() for future in futures])
+
+
+class FeatureStore:
+    """What a phase's `prepare` made of each image: kept in memory as it is, or past `budget` bytes on disk as fp16."""
+
+    def __init__(self, count: int, budget: int = FEATURE_BUDGET):
+        self.count, self.budget = count, budget
+        self._memory: dict[int, tuple[Tensor, ...]] = {}
+        self._places: dict[int, list[tuple[int, torch.Size]]] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._end = 0
+
+    def put(self, index: int, features: tuple[Tensor, ...]) -> None:
+        """Store one image's `features`, each of any shape."""
+        size = sum(f.numel() * f.element_size() for f in features)
+        if self._folder is None and not self._memory and size * self.count > self.budget:
+            self._folder = tempfile.TemporaryDirectory(prefix="okng-features-")
+        if self._folder is None:
+            self._memory[index] = tuple(f.detach().cpu().clone() for f in features)
+            return
+        self._places[index] = []
+        with self._path.open("ab") as file:
+            for feature in features:
+                file.write(feature.detach().cpu().to(torch.float16).numpy().tobytes())
+                self._places[index].append((self._end, feature.shape))
+                self._end += 2 * feature.numel()
+
+    def get(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        """The features of several images of one shape, stacked: each (B, ...)."""
+        each = [self._memory[i] if self._folder is None else self._read(i) for i in indices]
+        return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
+
+    def close(self) -> None:
+        """Remove what lies on disk."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    @property
+    def _path(self) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / "features.f16"
+
+    def _read(self, index: int) -> tuple[Tensor, ...]:
+        stored = [
+            np.fromfile(self._path, np.float16, count=shape.numel(), offset=at) for at, shape in self._places[index]
+        ]
+        shapes = [shape for _, shape in self._places[index]]
+        return tuple(torch.from_numpy(s).float().view(shape) for s, shape in zip(stored, shapes, strict=True))

@@ -1,0 +1,206 @@
+"""`okng.fit`: OK images in, a calibrated inspector out."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import okng
+from okng.detectors.base import Detector
+from okng.detectors.catalogue import create, detector_class, parameters
+from okng.detectors.engine import TorchEngine
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess, Source, UnreadableImage, image_size, is_grey, white_level
+from okng.inspection.inspector import Images, Inspector, each_image
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+from okng.training.progress import Narrator
+
+HELD_OUT = 0.2  # of the OK images, for calibration
+SPLIT_FROM = 100  # with fewer OK images every one of them is worth learning from: calibrate by cross-fitting
+FOLDS = 5
+SIZE = 256
+
+
+def fit(
+    images: Images,
+    detector: str = "patchcore",
+    *,
+    size: int | tuple[int, int] | None = None,
+    false_alarm_rate: float = 0.05,
+    holdout: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "32-true",
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    tell: Narrator | None = None,
+    **arguments: Any,
+) -> Inspector:
+    """Learn what OK looks like from `images` and calibrate on OK images held out from learning.
+
+    `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list` and
+    its parameters. `size`: the area asked for, as the side of a square (aspect ratios are kept), or (height, width);
+    256 by default, and for detectors without a pretrained network no more than the images have. `false_alarm_rate`:
+    the share of OK images that may be called NG. `holdout`: the share held out for calibration; 0 cross-fits instead,
+    which learns from all images and takes 5 more fits; by default 0.2 from 100 images on, else 0. `checkpoint` and
+    `resume`: where the state is written as the fit goes on, and whether to continue from it. `strict`: stop at an
+    unreadable image instead of naming and skipping it.
+
+    Raises `OkngError` for fewer than two readable images, unknown names, and values out of range.
+    """
+    started = time.monotonic()
+    tell = tell or Narrator(quiet=True)
+    if not 0 < false_alarm_rate < 1:
+        raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; 0.05 means 5 in 100")
+    if holdout is not None and not 0 <= holdout < 1:
+        raise OkngError(f"holdout is a share of the OK images such as 0.2, or 0 to cross-fit, not {holdout}")
+    sources, skipped = _with_header(list(each_image(images)), strict, tell)
+    torch.manual_seed(seed)
+    built, preprocess, why = build(detector, sources, size, arguments)
+    tell.say(why)
+    sources, broken = _whole(TrainingImages(sources, preprocess), strict, tell)
+    skipped += broken
+    n = len(sources)
+    if n < 2:
+        one = "one image can't be both learnt from and held out" if n else "there is no readable image"
+        raise OkngError(f"{one}; bring at least 2 OK images, better 20 or more")
+
+    share = (HELD_OUT if n >= SPLIT_FROM else 0.0) if holdout is None else holdout
+    everything = TrainingImages(sources, preprocess)
+    settings: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell}
+    path = None if checkpoint is None else Path(checkpoint)
+    order = np.random.default_rng(seed).permutation(n)
+    if share > 0:
+        held = order[: min(max(1, round(share * n)), n - 1)]
+        method, learnt = "split", n - len(held)
+        run_phases(built, everything.subset(np.setdiff1d(order, held)), checkpoint=path, **settings)
+        scores, peaks = _judge(built, preprocess, [sources[i] for i in held], "calibration", tell)
+    else:
+        method, learnt = "cross", n
+        parts = []
+        folds = np.array_split(order, min(FOLDS, n))
+        for k, held in enumerate(folds):
+            tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
+            torch.manual_seed(seed)
+            fold_detector, _, _ = build(detector, sources, preprocess.size, arguments)
+            fold_path = None if path is None else path.with_name(f"{path.name}.{k}")
+            run_phases(fold_detector, everything.subset(np.setdiff1d(order, held)), checkpoint=fold_path, **settings)
+            parts.append(_judge(fold_detector, preprocess, [sources[i] for i in held], "calibration", tell))
+        scores = np.concatenate([part[0] for part in parts])
+        peaks = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])  # type: ignore[misc]
+        run_phases(built, everything, checkpoint=path, **settings)
+    calibration = Calibration.fit(scores, peaks, method, false_alarm_rate)
+    manifest = {
+        "okng": okng.__version__,
+        "detector": {"name": built.name, "arguments": built.arguments},
+        "provenance": {
+            "images": n, "learnt_from": learnt, "held_out": len(scores), "skipped": skipped, "seed": seed,
+            "input": why, "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+    }  # fmt: skip
+    for leftover in [] if path is None else [path, *path.parent.glob(f"{path.name}.*")]:
+        leftover.unlink(missing_ok=True)
+    return Inspector(TorchEngine(built), preprocess, calibration, manifest)
+
+
+def build(
+    name: str, sources: Sequence[Source], size: int | tuple[int, int] | None, arguments: dict[str, Any]
+) -> tuple[Detector, Preprocess, str]:
+    """An unfitted detector, the preprocessing for it, and a sentence that says which input size and why."""
+    kind = detector_class(name)
+    known = parameters(name)
+    _check_size(size)
+    shapes = np.array([image_size(source) for source in sources])  # (n, 2): height, width
+    height, width = (int(side) for side in np.median(shapes, axis=0))
+    mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
+    why = f"area of about {SIZE}², the default (--size changes it)"
+    if size is None:
+        size = SIZE
+        if not kind.pretrained and height * width < SIZE * SIZE:
+            size, why = (height, width), "the images' own size, and this detector gains nothing from enlarging"
+    else:
+        why = "as asked"
+    if "image_size" in known:
+        shape = Preprocess(mode, size).shape(height, width)
+        built = create(name, **{"image_size": shape, "channels": len(mode), **arguments})
+        return built, Preprocess(mode, shape, white=white_level(sources)), _explain(shape, why, shapes)
+    built = create(name, **arguments)
+    preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
+    shape = preprocess.shape(height, width)
+    if kind.fixed_size or not isinstance(size, int):
+        if any(side % built.multiple for side in shape):
+            raise OkngError(f"{name} needs sides that are multiples of {built.multiple}, not {shape[0]}x{shape[1]}")
+        return built, Preprocess(mode, shape, built.multiple, preprocess.white), _explain(shape, why, shapes)
+    varied = len({preprocess.shape(int(h), int(w)) for h, w in shapes}) > 1
+    note = "each image keeps its own aspect ratio" if varied else "aspect ratio kept"
+    return built, preprocess, f"input {shape[0]}x{shape[1]}{' (median)' if varied else ''}: {why}; {note}"
+
+
+def _explain(shape: tuple[int, int], why: str, shapes: np.ndarray) -> str:
+    aspects = shapes[:, 0] / shapes[:, 1]
+    squeezed = aspects.max() / aspects.min() > 1.1
+    note = "the images' aspect ratios differ, and this detector needs one shape for all" if squeezed else "one shape"
+    return f"input {shape[0]}x{shape[1]}: {why}; {note}"
+
+
+def _check_size(size: Any) -> None:
+    sides = [size] if isinstance(size, int) else list(size or [])
+    if any(not isinstance(side, int) or not 8 <= side <= 8192 for side in sides) or len(sides) > 2:
+        raise OkngError(f"size is one number such as 256, or HxW such as 256x512, each from 8 to 8192, not {size}")
+
+
+def _with_header(sources: list[Source], strict: bool, tell: Narrator) -> tuple[list[Source], int]:
+    """The sources whose header can be read, and how many can't."""
+    good = []
+    for source in sources:
+        try:
+            image_size(source)
+            good.append(source)
+        except UnreadableImage as error:
+            if strict:
+                raise
+            tell.say(f"skipped: {error}")
+    if not good:
+        raise OkngError("there is no readable image among what was given; bring at least 2 OK images")
+    return good, len(sources) - len(good)
+
+
+def _whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[list[Source], int]:
+    """The sources that decode to the end, and how many don't."""
+    tell.begin("reading images", len(images))
+    good = []
+    for i, source in enumerate(images.sources):
+        try:
+            images[i]
+            good.append(source)
+        except UnreadableImage as error:
+            if strict:
+                raise
+            tell.say(f"skipped: {error}")
+        tell.advance()
+    return good, len(images) - len(good)
+
+
+def _judge(
+    detector: Detector, preprocess: Preprocess, sources: list[Source], name: str, tell: Narrator
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores (n,) and map maxima (n,), if any, by the very path that later inspects."""
+    nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
+    scores, peaks = [], []
+    tell.begin(name, len(sources))
+    for inspection in Inspector(TorchEngine(detector), preprocess, nothing, {}).inspect(sources):
+        scores.append(inspection.score)
+        if inspection.map is not None:
+            peaks.append(float(inspection.map.max()))
+        tell.advance()
+    return np.array(scores), np.array(peaks) if peaks else None

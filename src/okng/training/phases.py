@@ -1,0 +1,222 @@
+"""Run a detector's phases: the one training loop that all methods share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim import Optimizer
+
+from okng.detectors.base import Batch, Collect, Detector, Train
+from okng.errors import OkngError
+from okng.inspection.model_file import read_model, write_model
+from okng.training.data import FeatureStore, TrainingImages
+from okng.training.progress import Narrator
+
+COLLECT_BATCH = 16
+
+
+def run_phases(
+    detector: Detector,
+    images: TrainingImages,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "32-true",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    tell: Narrator | None = None,
+) -> None:
+    """Fit `detector` in place on `images`.
+
+    `device` and `precision` are Lightning Fabric's. With a `checkpoint` path the state is written there after every
+    phase and every epoch; with `resume` the work continues from it. Because every epoch draws from a generator seeded
+    by (seed, phase, epoch), a resumed fit ends with the same result as one that was never stopped.
+    """
+    tell = tell or Narrator(quiet=True)
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    runner = _Runner(detector, images, fabric, seed, checkpoint, tell)
+    at_phase, at_epoch = runner.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
+    detector.to(fabric.device)
+    _seed(seed, 0, 0)
+    for number, phase in enumerate(detector.phases()):
+        if number < at_phase:
+            continue
+        if number == at_phase and runner.stored:
+            runner.take_state(phase)  # once more: what the detector did between two phases is in there already
+        if isinstance(phase, Collect):
+            runner.collect(number, phase)
+        else:
+            runner.train(number, phase, at_epoch if number == at_phase else 0)
+        runner.save(number + 1, 0, [])
+    detector.eval()
+
+
+class _Runner:
+    def __init__(
+        self,
+        detector: Detector,
+        images: TrainingImages,
+        fabric: Fabric,
+        seed: int,
+        checkpoint: Path | None,
+        tell: Narrator,
+    ):
+        self.detector, self.images, self.fabric = detector, images, fabric
+        self.seed, self.checkpoint, self.tell = seed, checkpoint, tell
+        self.stored: dict[str, Any] = {}
+        self.tensors: dict[str, Tensor] = {}
+
+    def batches(self, groups: Sequence[list[int]], store: FeatureStore | None = None) -> Iterator[Batch]:
+        """Batches on the device, images as floats in [0, 1]."""
+        device = self.fabric.device
+        for indices, pixels in self.images.load(groups):
+            images = pixels.to(device).float() / 255  # (B, C, H, W)
+            prepared = () if store is None else tuple(p.to(device) for p in store.get(indices))
+            yield Batch(images, torch.tensor(indices, device=device), prepared)
+
+    def collect(self, number: int, phase: Collect) -> None:
+        """One pass without gradients, then the phase's own conclusion."""
+        _seed(self.seed, number, 0)
+        self.tell.begin(phase.name, len(self.images))
+        with torch.no_grad(), self.fabric.autocast():
+            for batch in self.batches(self.images.batches(COLLECT_BATCH, shuffle=False)):
+                phase.visit(batch)
+                self.tell.advance(len(batch.images))
+            shares = phase.finish()
+            if shares is not None:
+                self.tell.begin(f"{phase.name}: concluding", 1)
+                before = 0.0
+                for share in shares:
+                    self.tell.advance(share - before)
+                    before = share
+
+    def train(self, number: int, phase: Train, first_epoch: int) -> None:
+        """Epochs of gradient steps, from `first_epoch` on."""
+        optimizers = [update.optimizer for update in phase.updates]
+        wrapped = [self.fabric.setup_optimizers(optimizer) for optimizer in optimizers]
+        store = None if phase.prepare is None else self.prepare(number, phase)
+        self.tell.begin(phase.name, phase.epochs * len(self.images), first_epoch * len(self.images))
+        try:
+            for epoch in range(first_epoch, phase.epochs):
+                _seed(self.seed, number, 1 + epoch)
+                for module in phase.trains:
+                    module.train()
+                groups = self.images.batches(phase.batch_size, shuffle=True)
+                for step, batch in enumerate(self.batches(groups, store)):
+                    losses = []
+                    for update, optimizer in zip(phase.updates, wrapped, strict=True):
+                        if step % update.every == 0:
+                            losses.append(self.descend(update.loss, optimizer, batch, phase.name, epoch))
+                    note = f"epoch {epoch + 1}/{phase.epochs}  loss " + " ".join(f"{loss:.4g}" for loss in losses)
+                    self.tell.advance(len(batch.images), note)
+                for module in phase.trains:
+                    module.eval()
+                self.save(number, epoch + 1, optimizers)
+        finally:
+            for module in phase.trains:
+                module.eval()
+            if store is not None:
+                store.close()
+
+    def descend(self, loss_of: Any, optimizer: Any, batch: Batch, name: str, epoch: int) -> float:
+        """One gradient step; the loss's value. A loss that is no number any more ends the fit."""
+        optimizer.zero_grad()
+        with self.fabric.autocast():
+            loss = loss_of(batch)
+            total = sum(loss.values()) if isinstance(loss, dict) else loss
+        value = float(total.detach())
+        if not torch.isfinite(total.detach()):
+            raise OkngError(
+                f"{name} diverged in epoch {epoch + 1} (its loss is {value}); nothing was saved: "
+                "try a smaller learning rate or another --seed"
+            )
+        self.fabric.backward(total)
+        optimizer.step()
+        return value
+
+    def prepare(self, number: int, phase: Train) -> FeatureStore:
+        """Run the frozen part once per image."""
+        assert phase.prepare is not None
+        store = FeatureStore(len(self.images))
+        self.tell.begin(f"{phase.name}: frozen features", len(self.images))
+        _seed(self.seed, number, 0)
+        with torch.no_grad(), self.fabric.autocast():
+            for batch in self.batches(self.images.batches(COLLECT_BATCH, shuffle=False)):
+                made = phase.prepare(batch.images)
+                parts = made if isinstance(made, tuple) else (made,)
+                for row, index in enumerate(batch.index.tolist()):
+                    store.put(index, tuple(part[row] for part in parts))
+                self.tell.advance(len(batch.images))
+        return store
+
+    # Checkpoints: the detector's tensors, the optimisers' tensors, and where in the phases we are.
+
+    def save(self, phase: int, epoch: int, optimizers: Sequence[Optimizer]) -> None:
+        """Write where we are, if a checkpoint was asked for."""
+        if self.checkpoint is None:
+            return
+        tensors = {f"detector.{name}": tensor for name, tensor in self.detector.state_dict().items()}
+        plain: list[Any] = []
+        for i, optimizer in enumerate(optimizers):
+            state = optimizer.state_dict()
+            plain.append({"groups": state["param_groups"], "state": {}})
+            for key, values in state["state"].items():
+                for name, value in values.items():
+                    if isinstance(value, Tensor):
+                        tensors[f"optimizer.{i}.{key}.{name}"] = value
+                    else:
+                        plain[i]["state"].setdefault(str(key), {})[name] = value
+        manifest = {"identity": self.identity(), "phase": phase, "epoch": epoch, "optimizers": plain}
+        write_model(self.checkpoint, manifest, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
+
+    def restore(self) -> tuple[int, int]:
+        """Read the checkpoint; the phase and the epoch to continue with."""
+        assert self.checkpoint is not None
+        self.stored, arrays = read_model(self.checkpoint)
+        if self.stored.get("identity") != self.identity():
+            raise OkngError(
+                f"{self.checkpoint} was begun with other settings or other images; "
+                "give the same ones, or leave out --resume to begin anew"
+            )
+        self.tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        self._take_detector()
+        return int(self.stored["phase"]), int(self.stored["epoch"])
+
+    def take_state(self, phase: Collect | Train) -> None:
+        """Set the detector and, in the middle of a training phase, its optimisers to the stored state."""
+        self._take_detector()
+        if not isinstance(phase, Train) or not self.stored["optimizers"]:
+            return
+        for i, (update, plain) in enumerate(zip(phase.updates, self.stored["optimizers"], strict=True)):
+            state: dict[int, dict[str, Any]] = {int(key): dict(values) for key, values in plain["state"].items()}
+            for name, tensor in self.tensors.items():
+                if name.startswith(f"optimizer.{i}."):
+                    _, _, key, field = name.split(".", 3)
+                    state.setdefault(int(key), {})[field] = tensor
+            update.optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+
+    def _take_detector(self) -> None:
+        prefix = "detector."
+        self.detector.load_tensors({n[len(prefix) :]: t for n, t in self.tensors.items() if n.startswith(prefix)})
+
+    def identity(self) -> str:
+        """A digest of everything that must be the same for a fit to go on."""
+        names = [str(s) if not hasattr(s, "tobytes") else hashlib.sha256(s.tobytes()).hexdigest() for s in self.sources]
+        detector = [self.detector.name, self.detector.arguments, self.images.preprocess.to_json()]
+        return hashlib.sha256(json.dumps([detector, self.seed, names], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def sources(self) -> list[Any]:
+        return self.images.sources
+
+
+def _seed(seed: int, phase: int, epoch: int) -> None:
+    """Seed torch by the place in the fit, so that an epoch draws the same numbers whenever it is run."""
+    torch.manual_seed(seed * 1_000_003 + phase * 10_007 + epoch)

@@ -1,0 +1,70 @@
+"""Progress of long work on standard error: phase, epoch, loss and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+EVERY = 10.0  # seconds between lines where there is no terminal to draw on
+
+
+class Narrator:
+    """Tells a person how far the work is: a bar on a terminal, otherwise a line every ten seconds.
+
+    >>> with Narrator() as tell:  # doctest: +SKIP
+    ...     tell.begin("memory", total=200)
+    ...     tell.advance(8)
+    """
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        console = Console(stderr=True)
+        self._bar = None
+        if not quiet and console.is_terminal:
+            columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+            left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self._bar = Progress(*columns, *left, console=console)
+        self._task = None
+        self._name, self._note, self._done, self._total = "", "", 0.0, 1.0
+        self._start = self._last = time.monotonic()
+
+    def __enter__(self) -> Narrator:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def begin(self, name: str, total: float, done: float = 0) -> None:
+        """Start a stretch of work of `total` steps, `done` of which are behind us."""
+        self._name, self._note, self._done, self._total = name, "", done, total
+        self._start = self._last = time.monotonic()
+        if self._bar is not None:
+            self._task = self._bar.add_task(name, total=total, completed=done, note="")
+
+    def advance(self, steps: float = 1, note: str | None = None) -> None:
+        """`steps` more are done; `note` stands behind the bar, such as the epoch and the loss."""
+        self._done += steps
+        self._note = self._note if note is None else note
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=steps, note=self._note)
+        elif not self.quiet and time.monotonic() - self._last > EVERY:
+            self._last = time.monotonic()
+            left = (self._last - self._start) / self._done * (self._total - self._done)
+            share = self._done / self._total
+            print(f"{self._name}: {share:.0%}, {left:.0f} s left {self._note}".rstrip(), file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,76 @@
+"""One small real-shaped problem for every detector of the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from okng.detectors.base import Detector
+from okng.detectors.catalogue import CATALOGUE, create, parameters
+from okng.inspection.images import Preprocess
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+
+SIDE = 64
+# Paper-size defaults take hours; these are the same classes with smaller arguments. A detector that is not named here
+# runs with its defaults and, where it has them, the arguments of ANY.
+ANY = {"epochs": 2, "batch_size": 4}
+SMALL: dict[str, dict[str, object]] = {
+    "autoencoder": {"width": 8, "code": 8},
+    "padim": {"dimensions": 20},
+    "patchcore": {"coreset": 0.2},
+    "stfpm": {"epochs": 12},
+}
+
+
+def arguments_of(name: str) -> dict[str, object]:
+    known = parameters(name)
+    shaped = {"image_size": (SIDE, SIDE), "channels": 3}
+    return {key: value for key, value in {**ANY, **shaped, **SMALL.get(name, {})}.items() if key in known}
+
+
+def small(name: str, seed: int = 0) -> Detector:
+    torch.manual_seed(seed)
+    return create(name, **arguments_of(name))
+
+
+def pictures(count: int, seed: int, defect: bool = False) -> np.ndarray:
+    """uint8 (count, SIDE, SIDE, 3): a disc on a striped ground, a little different each time; `defect` scratches it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    made = []
+    for _ in range(count):
+        stripes = 110 + 25 * np.sin(x / 3 + rng.uniform(0, 0.5))
+        disc = (x - 32 + rng.uniform(-1, 1)) ** 2 + (y - 32 + rng.uniform(-1, 1)) ** 2 < 18**2
+        image = np.where(disc, 200, stripes)[..., None] * np.array([1.0, 0.9, 0.8])
+        if defect:
+            at = rng.integers(14, 40)
+            image[at : at + 10, at : at + 14] = [20, 20, 230]
+        made.append(np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8))
+    return np.stack(made)
+
+
+@dataclass
+class Fitted:
+    name: str
+    detector: Detector
+    before: dict[str, torch.Tensor]
+    images: TrainingImages
+
+
+@pytest.fixture(scope="session")
+def ok_images() -> np.ndarray:
+    return pictures(12, seed=1)
+
+
+@pytest.fixture(scope="session", params=sorted(CATALOGUE))
+def fitted(request: pytest.FixtureRequest, ok_images: np.ndarray) -> Fitted:
+    """Each detector, fitted once for all the rules."""
+    detector = small(request.param)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    images = TrainingImages(list(ok_images), Preprocess("RGB", (SIDE, SIDE), detector.multiple))
+    run_phases(detector, images, seed=0, device="cpu")
+    return Fitted(request.param, detector, before, images)

@@ -1,0 +1,149 @@
+"""The rules every detector of the catalogue keeps (docs/architecture.md, section 2)."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from okng.detectors.base import Collect, Scores, Train
+from okng.detectors.catalogue import CATALOGUE, create, detector_class, parameters
+from okng.detectors.engine import TorchEngine, load_torch
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
+from okng.inspection.model_file import read_model
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+
+from .conftest import SIDE, Fitted, pictures, small
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def score(fitted: Fitted, images: np.ndarray) -> Scores:
+    with torch.no_grad():
+        return fitted.detector(as_tensor(images))
+
+
+@pytest.fixture(scope="session")
+def unseen() -> np.ndarray:
+    return np.concatenate([pictures(3, seed=2), pictures(3, seed=3, defect=True)])
+
+
+def test_scores_are_finite_and_shaped(fitted: Fitted, unseen: np.ndarray) -> None:
+    scores = score(fitted, unseen)
+    assert scores.image.shape == (6,) and torch.isfinite(scores.image).all()
+    assert CATALOGUE[fitted.name].localizes == (scores.map is not None)
+    if scores.map is not None:
+        assert scores.map.ndim == 3 and len(scores.map) == 6 and torch.isfinite(scores.map).all()
+
+
+def test_a_flat_image_scores_finitely(fitted: Fitted) -> None:
+    flat = np.stack([np.zeros((SIDE, SIDE, 3), np.uint8), np.full((SIDE, SIDE, 3), 255, np.uint8)])
+    scores = score(fitted, flat)
+    assert torch.isfinite(scores.image).all() and (scores.map is None or torch.isfinite(scores.map).all())
+
+
+def test_a_gross_defect_scores_higher(fitted: Fitted, unseen: np.ndarray) -> None:
+    scores = score(fitted, unseen).image
+    assert scores[3:].min() > scores[:3].max()
+
+
+def test_a_score_does_not_depend_on_the_batch(fitted: Fitted, unseen: np.ndarray) -> None:
+    together = score(fitted, unseen)
+    for i in (0, 4):
+        alone = score(fitted, unseen[i : i + 1])
+        torch.testing.assert_close(alone.image[0], together.image[i], rtol=1e-4, atol=1e-6)
+        if together.map is not None and alone.map is not None:
+            scale = float(together.map[i].abs().max())
+            torch.testing.assert_close(alone.map[0], together.map[i], rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_fitting_again_gives_the_same(fitted: Fitted, unseen: np.ndarray) -> None:
+    again = small(fitted.name)
+    run_phases(again, fitted.images, seed=0, device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(again(as_tensor(unseen)).image, score(fitted, unseen).image, rtol=1e-5, atol=1e-7)
+
+
+def test_save_and_load_are_exact(fitted: Fitted, unseen: np.ndarray, tmp_path: Path) -> None:
+    calibration = Calibration.fit(np.arange(20.0), np.arange(20.0), "split", 0.05)
+    manifest = {"detector": {"name": fitted.name, "arguments": fitted.detector.arguments}}
+    preprocess = Preprocess("RGB", (SIDE, SIDE), fitted.detector.multiple)
+    inspector = Inspector(TorchEngine(fitted.detector), preprocess, calibration, manifest)
+    inspector.save(tmp_path / "parts.okng")
+    loaded = load_torch(tmp_path / "parts.okng", *read_model(tmp_path / "parts.okng"))
+    for before, after in zip(inspector.inspect(unseen), loaded.inspect(unseen), strict=True):
+        assert before.score == after.score
+        assert (before.map is None) == (after.map is None)
+        assert before.map is None or np.array_equal(before.map, after.map)
+    assert loaded.engine.detector.arguments == fitted.detector.arguments  # type: ignore[attr-defined]
+
+
+def test_only_what_a_phase_trains_moves(fitted: Fitted) -> None:
+    """Parameters outside every phase's optimisers are bit for bit what they were; frozen networks are in eval mode."""
+    probe = copy.deepcopy(fitted.detector)
+    trained: set[int] = set()
+    for phase in probe.phases():
+        if isinstance(phase, Train):
+            for update in phase.updates:
+                trained |= {id(p) for group in update.optimizer.param_groups for p in group["params"]}
+    for name, parameter in probe.named_parameters():
+        moved = not torch.equal(dict(fitted.detector.named_parameters())[name], fitted.before[name])
+        assert not moved or id(parameter) in trained, f"{name} moved, and no phase trains it"
+        if id(parameter) in trained:
+            assert parameter.requires_grad, f"{name} is in an optimiser but frozen"
+    assert not any(module.training for module in fitted.detector.modules())
+
+
+def test_phases_are_phases(fitted: Fitted) -> None:
+    phases = list(copy.deepcopy(fitted.detector).phases())
+    assert phases and all(isinstance(phase, Collect | Train) and phase.name for phase in phases)
+
+
+def test_state_is_plain_tensors(fitted: Fitted) -> None:
+    for tensor in fitted.detector.state_dict().values():
+        assert isinstance(tensor, Tensor) and tensor.dtype in (torch.float32, torch.int64, torch.uint8, torch.bool)
+
+
+def test_fitting_draws_no_numpy_or_python_randomness(fitted: Fitted) -> None:
+    """All draws come from torch's generator, which the runner seeds for every epoch; resuming rests on it."""
+    source = Path(inspect.getfile(type(fitted.detector))).read_text()
+    assert "import random" not in source and "np.random" not in source and "pickle" not in source
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_every_argument_is_typed_documented_and_checked(name: str) -> None:
+    documented = inspect.getdoc(detector_class(name)) or ""
+    for key, parameter in parameters(name).items():
+        assert parameter.annotation is not inspect.Parameter.empty, key
+        assert parameter.default is not inspect.Parameter.empty, key
+        assert f"`{key}`" in documented, f"{name} does not say what {key} is"
+    with pytest.raises(OkngError, match="has no parameter"):
+        create(name, colour="red")
+    first = next(iter(parameters(name)))
+    with pytest.raises(OkngError, match="takes"):
+        create(name, **{first: object()})
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_paper_size_defaults_run_one_step(name: str) -> None:
+    """The defaults are the paper's; one batch of two images goes through every phase of them."""
+    torch.manual_seed(0)
+    shaped = {"channels": 3} if "channels" in parameters(name) else {}
+    once = {"epochs": 1} if "epochs" in parameters(name) else {}
+    detector = create(name, **shaped, **once)
+    side = detector.arguments.get("image_size", (256, 256))
+    images = np.random.default_rng(0).integers(0, 255, (2, *side, 3), np.uint8)
+    run_phases(detector, TrainingImages(list(images), Preprocess("RGB", side, detector.multiple)), device="cpu")
+    with torch.no_grad():
+        assert torch.isfinite(detector(as_tensor(images)).image).all()

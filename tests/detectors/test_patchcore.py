@@ -1,0 +1,103 @@
+"""What tells PatchCore from a toy: the memory is real patches, chosen to cover; scores follow the paper's formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from okng.detectors.base import Detector
+from okng.detectors.catalogue import create
+from okng.errors import OkngError
+from okng.inspection.images import Preprocess
+from okng.nn.coreset import covering_radius
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+
+
+def images(count: int, seed: int = 0) -> TrainingImages:
+    pixels = np.random.default_rng(seed).integers(0, 255, (count, 64, 64, 3), np.uint8)
+    return TrainingImages(list(pixels), Preprocess("RGB", 64, 16))
+
+
+def fitted(**arguments: object) -> Detector:
+    torch.manual_seed(0)
+    detector = create("patchcore", **{"coreset": 0.25, **arguments})
+    run_phases(detector, images(6), device="cpu")
+    return detector
+
+
+def batch(source: TrainingImages) -> torch.Tensor:
+    return torch.stack([source[i] for i in range(len(source))]).float() / 255
+
+
+def test_every_memory_is_a_real_patch_and_the_memory_covers_them() -> None:
+    detector = fitted()
+    with torch.no_grad():
+        patches = detector.patches(batch(images(6))).flatten(0, 2) - detector.centre
+    assert len(detector.bank) == round(0.25 * len(patches))
+    exact = "donot_use_mm_for_euclid_dist"
+    assert float(torch.cdist(detector.bank, patches, compute_mode=exact).amin(1).max()) < 1e-3
+    random = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(1))[: len(detector.bank)]]
+    assert covering_radius(patches, detector.bank) < covering_radius(patches, random)
+
+
+def test_with_the_whole_memory_training_images_score_nothing() -> None:
+    detector = fitted(coreset=1.0 - 1e-9, score="max")
+    with torch.no_grad():
+        known, new = detector(batch(images(6))), detector(batch(images(6, seed=5)))
+    assert float(known.image.max()) < 0.02 * float(new.image.min())
+
+
+def test_a_larger_memory_never_raises_a_distance() -> None:
+    small, large = fitted(coreset=20), fitted(coreset=80)
+    large.bank = torch.cat([large.bank, small.bank])
+    with torch.no_grad():
+        new = batch(images(2, seed=5))
+        assert (large(new).map <= small(new).map + 1e-3).all()
+
+
+def test_distances_equal_the_plain_formula() -> None:
+    detector = fitted()
+    queries = torch.randn(50, detector.bank.shape[1]) * 5
+    squared, nearest = detector.nearest(queries)
+    table = torch.cdist(queries.double(), detector.bank.double())
+    torch.testing.assert_close(squared.sqrt(), table.amin(1).float(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(nearest, table.argmin(1))
+
+
+def test_the_image_score_options() -> None:
+    new = batch(images(3, seed=5))
+    highest, top, weighted = fitted(score="max"), fitted(), fitted(score="reweighted", neighbours=4)
+    with torch.no_grad():
+        assert torch.equal(highest(new).map, top(new).map)
+        patches = highest.patches(new) - highest.centre
+        distances = torch.cdist(patches.flatten(1, 2), highest.bank[None])  # (3, P, M)
+        nearest = distances.amin(2)
+        torch.testing.assert_close(highest(new).image, nearest.amax(1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(top(new).image, nearest.amax(1), rtol=1e-4, atol=1e-4)  # 1 % of 64 is one patch
+        for i in range(3):  # equation 7 word for word
+            worst = int(nearest[i].argmax())
+            star = int(distances[i, worst].argmin())
+            around = torch.cdist(weighted.bank[star][None], weighted.bank)[0].topk(4, largest=False).indices
+            exponents = distances[i, worst].double().exp()
+            expected = (1 - exponents[star] / exponents[around].sum()) * nearest[i, worst]
+            torch.testing.assert_close(weighted(new).image[i].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_place_does_not_matter() -> None:
+    """Unlike PaDiM: the patch memory is shared by all positions."""
+    detector = fitted()
+    with torch.no_grad():
+        flipped = [p.flip(1) for p in detector.patches(batch(images(1)))]
+        moved = detector.nearest(flipped[0].flatten(0, 1) - detector.centre)[0]
+        still = detector.nearest(detector.patches(batch(images(1)))[0].flatten(0, 1) - detector.centre)[0]
+    torch.testing.assert_close(moved.sort().values, still.sort().values, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"coreset": 0}, {"coreset": -1.0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}]
+)
+def test_ranges(arguments: dict[str, object]) -> None:
+    with pytest.raises(OkngError, match="patchcore: "):
+        create("patchcore", weights="none", **arguments)

@@ -1,0 +1,243 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from okng.errors import OkngError
+from okng.inspection.calibration import MIN_FOR_TAIL, Calibration, tail_threshold
+
+CHECK = settings(derandomize=True, deadline=None)
+finite = st.floats(-1e6, 1e6)
+tied = st.integers(0, 4).map(float)
+many_scores = st.lists(finite, min_size=1, max_size=60) | st.lists(tied, min_size=1, max_size=60)
+rates = st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9]) | st.floats(0.001, 0.999)
+
+
+def calibrated(scores, rate=0.05, peaks=None, method="split"):
+    return Calibration.fit(np.array(scores, np.float64), peaks, method, rate)
+
+
+@CHECK
+@given(many_scores, finite | tied)
+def test_p_value_counts_the_held_out_scores_at_least_as_high(scores, score):
+    counted = sum(other >= score for other in scores)
+    assert calibrated(scores).p_value(score) == (1 + counted) / (len(scores) + 1)
+
+
+@CHECK
+@given(many_scores, finite | tied, rates)
+@example([float(i) for i in range(19)], 17.5, 0.05)  # 0.05 * 20 is a hair off 1
+@example([float(i) for i in range(99)], 93.5, 0.05)
+def test_conformal_verdict_is_p_value_at_most_the_rate(scores, score, rate):
+    calibration = calibrated(scores, rate)
+    if calibration.basis == "conformal":
+        for asked in (score, *scores, *np.nextafter(scores, np.inf)):
+            assert calibration.is_ng(asked) == (calibration.p_value(asked) <= rate + 1e-9)
+        assert calibration.smallest_rate <= rate + 1e-9
+    else:
+        assert calibration.smallest_rate > rate
+        assert not any(calibration.is_ng(other) for other in scores)
+
+
+@pytest.mark.parametrize(
+    ("draw", "exact"),
+    [
+        (lambda rng, n: rng.normal(size=n), True),
+        (lambda rng, n: rng.pareto(1.0, n), True),
+        (lambda rng, n: rng.poisson(2, n), False),  # heavy ties: fewer false alarms than asked, never more
+        (lambda rng, n: np.zeros(n), False),
+    ],
+    ids=["normal", "pareto", "poisson", "constant"],
+)
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (50, 0.1), (99, 0.01), (7, 0.3)])
+def test_the_promise_holds_over_draws(draw, exact, n, rate):
+    rng = np.random.default_rng(0)
+    measured = np.array(
+        [(draw(rng, 200) > calibrated(draw(rng, n), rate).threshold).mean() for _ in range(2000)]
+    )
+    error = measured.std() / np.sqrt(len(measured))
+    assert measured.mean() <= rate + 3 * error
+    if exact:  # a conformal threshold is not careful beyond need either
+        assert measured.mean() >= rate - 1 / (n + 1) - 3 * error
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "basis"),
+    [
+        (1, 0.05, "largest"),
+        (1, 0.5, "conformal"),
+        (18, 0.05, "largest"),
+        (19, 0.05, "conformal"),
+        (MIN_FOR_TAIL - 1, 0.01, "largest"),
+        (MIN_FOR_TAIL, 0.01, "tail"),
+        (98, 0.01, "tail"),
+        (99, 0.01, "conformal"),
+    ],
+)
+def test_basis_by_number_of_images(n, rate, basis):
+    scores = np.random.default_rng(0).gamma(4, size=n)
+    calibration = calibrated(scores, rate)
+    assert calibration.basis == basis
+    if basis == "largest":
+        assert calibration.threshold == scores.max()
+    if basis == "tail":
+        assert calibration.threshold > scores.max()
+
+
+@pytest.mark.parametrize("shape", [-0.3, -0.1, 0.0, 0.2])
+def test_the_tail_fit_finds_the_quantiles_of_a_generalised_pareto_law(shape):
+    from scipy.stats import genpareto
+
+    scores = np.sort(genpareto.rvs(shape, loc=3, scale=2, size=50_000, random_state=0))
+    for rate in (0.01, 1e-3, 1e-4):
+        true = genpareto.ppf(1 - rate, shape, loc=3, scale=2)
+        assert tail_threshold(scores, rate) == pytest.approx(true, rel=0.05)
+
+
+def test_the_tail_fit_agrees_with_maximum_likelihood_where_data_abound():
+    from scipy.stats import genpareto
+
+    scores = np.sort(np.random.default_rng(0).normal(10, 1, 20_000))
+    start = scores[-4001]
+    shape, _, scale = genpareto.fit(scores[-4000:] - start, floc=0)
+    likely = start + genpareto.ppf(1 - 1e-4 * 5, shape, scale=scale)
+    assert tail_threshold(scores, 1e-4) == pytest.approx(likely, rel=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+@CHECK
+@given(
+    st.lists(finite, min_size=30, max_size=80) | st.lists(tied, min_size=30, max_size=80),
+    st.floats(1e-6, 0.012),
+)
+@example([0.0] * 60 + [0.1] * 20, 0.001)  # all of the tail tied
+@example([0.0] * 79 + [1e6], 1e-6)
+def test_a_tail_threshold_is_finite_and_no_lower_than_the_largest_score(scores, rate):
+    calibration = calibrated(scores, rate)
+    assert calibration.basis == "tail"
+    assert max(scores) <= calibration.threshold < np.inf
+
+
+def test_pixel_threshold_keeps_regions_off_the_asked_share_of_ok_images():
+    rng = np.random.default_rng(0)
+    scores, peaks = rng.normal(size=99), rng.normal(5, 1, 99)
+    calibration = calibrated(scores, 0.05, peaks)
+    assert (peaks > calibration.pixel_threshold).sum() == 4  # and an unseen image is the fifth in a hundred
+    assert calibrated(scores, 0.05).pixel_threshold is None
+
+
+def test_another_rate_needs_no_fit_and_leaves_the_original_alone():
+    scores = np.random.default_rng(0).normal(size=99)
+    calibration = calibrated(scores, 0.05, scores + 5)
+    other = calibration.at(0.2)
+    assert (other.threshold, other.pixel_threshold) == (np.sort(scores)[-20], np.sort(scores)[-20] + 5)
+    assert other.false_alarm_rate == 0.2
+    assert calibration.at(0.05).to_json() == calibration.to_json()
+    assert calibration.false_alarm_rate == 0.05
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, float("nan")])
+def test_rates_out_of_range(rate):
+    with pytest.raises(OkngError, match="a false-alarm rate lies between 0 and 1"):
+        calibrated([1.0, 2.0], rate)
+
+
+def test_a_threshold_by_hand():
+    calibration = calibrated(range(10), 0.2, np.arange(10.0))
+    by_hand = calibration.with_threshold(6.5)
+    assert (by_hand.threshold, by_hand.basis, by_hand.false_alarm_rate) == (6.5, "manual", 0.3)
+    assert by_hand.pixel_threshold == calibration.pixel_threshold
+    assert by_hand.is_ng(6.6) and not by_hand.is_ng(6.5)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(OkngError, match="a threshold is a finite number"):
+            calibration.with_threshold(bad)
+
+
+def test_a_score_that_is_not_a_number_never_passes():
+    assert calibrated(range(30)).is_ng(float("nan"))
+    assert calibrated(range(30)).is_ng(float("inf"))
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, np.nan], [np.inf], [[1.0, 2.0]]])
+def test_scores_it_cannot_be_drawn_from(scores):
+    with pytest.raises(OkngError, match="finite scores of at least one held-out OK image"):
+        calibrated(scores)
+    with pytest.raises(OkngError, match="finite scores of at least one held-out OK image"):
+        calibrated([1.0, 2.0], peaks=np.array(scores))
+
+
+def test_promise():
+    """n held-out images, how, the asked rate: what is said of it."""
+    for n, method, rate, *sentence in (
+        (40, "split", 0.05, "at most 5% false alarms on OK images like the 40 held out (conformal)"),
+        (
+            *(40, "cross", 0.1, "about 10% false alarms expected, by 40 cross-fitted OK scores "),
+            "(cross-conformal: close, not promised)",
+        ),
+        (
+            *(
+                40,
+                "split",
+                0.001,
+                "0.1% false alarms is an estimate from the tail of 40 held-out OK images; ",
+            ),
+            "40 can promise 2.44% at best, 999 would do",
+        ),
+        (
+            *(9, "split", 0.05, "threshold is the largest of 9 held-out OK images; "),
+            "9 can promise 10% at best, 19 would do for 5%",
+        ),
+    ):
+        assert calibrated(np.arange(n), rate, method=method).promise() == "".join(sentence)
+
+
+def test_promise_by_hand():
+    by_hand = calibrated(np.arange(40)).with_threshold(34.5)
+    assert by_hand.promise() == "threshold set by hand; 12.5% of 40 held-out OK images lie above it"
+
+
+@CHECK
+@given(st.floats(1e-6, 0.5))
+def test_the_number_of_images_that_would_do_does(rate):
+    sentence = calibrated([1.0], rate).promise()
+    if "would do" in sentence:
+        needed = int(sentence.split("at best, ")[1].split()[0])
+        assert calibrated(np.zeros(needed), rate).basis == "conformal"
+        assert calibrated(np.zeros(needed - 1), rate).basis != "conformal"
+
+
+@pytest.mark.parametrize("peaks", [None, np.array([3.0, 1.0, 2.0])])
+def test_json_round_trip(peaks):
+    calibration = calibrated([0.3, 0.1, 0.2], 0.3, peaks)
+    fields = json.loads(json.dumps(calibration.to_json()))
+    back = Calibration.from_json(fields, calibration.scores, calibration.peaks)
+    assert back.to_json() == calibration.to_json()
+    np.testing.assert_array_equal(back.scores, calibration.scores)
+    assert back.p_value(0.2) == calibration.p_value(0.2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": None},
+        {"threshold": float("nan")},
+        {"threshold": 10**400},
+        {"false_alarm_rate": 7},
+        {"pixel_threshold": None},
+        {"pixel_threshold": float("inf")},
+    ],
+)
+def test_json_that_makes_no_sense(change):
+    fields = calibrated([1.0, 2.0], peaks=np.array([1.0, 2.0])).to_json()
+    with pytest.raises(OkngError, match="calibration makes no sense; fit the model again"):
+        Calibration.from_json(fields | change, np.array([1.0]), np.array([1.0]))
+
+
+@pytest.mark.parametrize("fields", [None, [], {}, "x"])
+def test_json_of_another_shape(fields):
+    with pytest.raises(OkngError, match="fit the model again"):
+        Calibration.from_json(fields, np.array([1.0]), None)
+    with pytest.raises(OkngError, match="fit the model again"):
+        Calibration.from_json(calibrated([1.0]).to_json(), np.empty(0), None)

@@ -1,0 +1,340 @@
+"""The report as a reader meets it: what is on the page, what is not, and that nothing reaches outside."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import io
+import re
+import weakref
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
+from okng.inspection.regions import find_regions
+from okng.inspection.result import Inspection
+from okng.report import Report
+from okng.report.report import NAMED_UNREADABLE, SMALL, THUMBNAIL
+
+MANIFEST = {
+    "okng": "9.8.7",
+    "detector": {"name": "patchcore", "arguments": {"coreset": 4000, "layers": [8, 16]}},
+    "provenance": {"images": 213, "seed": 77, "date": "2026-01-02T03:04:05+00:00"},
+}
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, section ids, visible text, and whether every tag is closed."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    @property
+    def sections(self) -> list[str]:
+        return [str(attrs["id"]) for tag, attrs in self.tags if tag == "section" and "id" in attrs]
+
+    def all(self, wanted: str) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag == wanted]
+
+
+def make_inspector(maps: bool = True, n: int = 99, rate: float = 0.05) -> Inspector:
+    """Held-out scores 1, 2, …, n; at n = 99 and 5 % an image is NG above 95."""
+    scores = np.arange(1, n + 1, dtype=float)
+    calibration = Calibration.fit(scores, scores if maps else None, "split", rate)
+    return Inspector(None, Preprocess("RGB", 256, 32), calibration, MANIFEST)  # type: ignore[arg-type]
+
+
+def inspected(
+    inspector: Inspector,
+    score: float,
+    path: Path | None = None,
+    size: tuple[int, int] = (40, 60),
+    **change: Any,
+) -> Inspection:
+    """An inspection of that score; its map, if any, has its peak, of the same height, in one corner."""
+    calibration = inspector.calibration
+    scores, regions = None, ()
+    if calibration.pixel_threshold is not None:
+        scores = np.zeros((4, 6), np.float32)
+        scores[0, 0] = score
+        regions = tuple(find_regions(scores, calibration.pixel_threshold, size))
+    fields: dict[str, Any] = {
+        "index": 2,
+        "path": None if path is None else str(path),
+        "score": score,
+        "p_value": calibration.p_value(score),
+        "verdict": "NG" if calibration.is_ng(score) else "OK",
+        "size": size,
+        "map": scores,
+        "regions": regions,
+        "timing": {"decode": 2.0, "score": 4.0},
+    }
+    return Inspection(**{**fields, **change})
+
+
+def page_of(report: Report, folder: Path, metrics: dict[str, float] | None = None) -> Page:
+    return Page(report.write(folder / "report.html", metrics).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "parts" / "one.png"
+    path.parent.mkdir()
+    Image.fromarray(np.full((40, 60, 3), (200, 30, 30), np.uint8)).save(path)
+    return path
+
+
+def test_labelled_run(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    for score in range(1, 61):  # 60 OK, 3 of them above 95
+        report.add(inspected(inspector, 100 + score if score <= 3 else score, picture), 0, "good")
+    for score in (50, 200, 300, 400):  # 4 NG, one of them missed
+        report.add(inspected(inspector, score, picture), 1, "crack")
+    page = page_of(report, tmp_path, {"image_auroc": 0.98765, "aupro": float("nan")})
+    assert page.sections == [
+        "scores", "kinds", "missed", "false-alarms", "worst", "borderline", "settings", "reading",
+    ]  # fmt: skip
+    assert "64 inspected" in page.text
+    assert "Asked false-alarm rate: 5%" in page.text
+    assert "Measured: 5.0% (3 of 60 images labelled OK; 95% interval 1.7% to 13.7%)" in page.text
+    assert "75.0% NG caught 3 of 4 labelled NG 95% interval 30.1% to 95.4%" in page.text
+    assert "Image AUROC 0.9877 AUPRO (FPR ≤ 0.3) –" in page.text
+    assert inspector.calibration.promise() in page.text
+    assert "crack NG 4 3 (75.0%) 250" in page.text
+    assert any("ROC" in str(svg.get("aria-label")) for svg in page.all("svg"))
+    for setting in ("PatchCore", "Coreset 4000", "Layers 8, 16", "Seed 77", "9.8.7", "Decode 2.0 ms"):
+        assert setting in page.text
+    assert "parts/one.png" in page.text
+    assert "1 region at x 0–" in page.text
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 200, picture), 1)
+    page = page_of(report, tmp_path)
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "data", "srcset", "poster", "action", "xlink:href"):
+            if attrs.get(name) is not None:
+                assert re.match(r"data:image/(png|jpeg);base64,|#", str(attrs[name])), (tag, attrs)
+        assert tag not in ("link", "iframe", "object", "embed")
+    html = (tmp_path / "report.html").read_text()
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert "default-src 'none'" in html
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {str(a["href"])[1:] for a in page.all("a")} <= set(map(str, ids))
+
+
+def test_accessible_structure(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 200, picture), 1)
+    page = page_of(report, tmp_path)
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(image["alt"] for image in page.all("img"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(cell.get("scope") for cell in page.all("th"))
+
+
+def test_without_labels_there_is_nothing_that_needs_them(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 200, picture))
+    report.add(inspected(inspector, 20, picture))
+    page = page_of(report, tmp_path, {"image_auroc": float("nan")})
+    assert page.sections == ["scores", "worst", "borderline", "settings", "reading"]
+    for word in ("ROC", "Measured", "caught", "Labelled"):
+        assert word not in page.text
+
+
+def test_only_ok_labels(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 20, picture), 0)
+    page = page_of(report, tmp_path)
+    assert "missed" not in page.sections
+    assert "None: 1 of 1 images labelled OK were called OK." in page.text
+    assert "ROC" not in page.text
+
+
+def test_only_unreadable_images(tmp_path: Path) -> None:
+    report = Report("Line 1", make_inspector())
+    for i in range(NAMED_UNREADABLE + 5):
+        report.skip(tmp_path / f"{i}.png", "truncated")
+    page = page_of(report, tmp_path)
+    assert page.sections == ["unreadable", "settings", "reading"]
+    assert "0 inspected" in page.text
+    assert f"{NAMED_UNREADABLE + 5} unreadable" in page.text
+    assert page.text.count("truncated") == NAMED_UNREADABLE
+
+
+def test_a_detector_without_maps(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector(maps=False)
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 200, picture), 1)
+    page = page_of(report, tmp_path)
+    assert len(page.all("img")) == 1
+    assert "Heatmap" not in page.text
+
+
+def test_pixels_given_directly_and_files_that_went_away(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 10), image=np.full((40, 60), 7, np.uint16))
+    report.add(inspected(inspector, 20))
+    report.add(inspected(inspector, 30, picture))
+    picture.unlink()
+    page = page_of(report, tmp_path)
+    assert len(page.all("img")) == 2
+    assert "No picture: the file could not be read again." in page.text
+    assert "No picture: its pixels were not kept." in page.text
+    assert "image 2" in page.text
+
+
+def test_manual_and_unreachable_thresholds(tmp_path: Path, picture: Path) -> None:
+    few = make_inspector(n=5, rate=0.01)
+    report = Report("Line 1", few)
+    report.add(inspected(few, 20, picture), 0)
+    assert few.calibration.promise() in page_of(report, tmp_path).text
+    by_hand = few.with_threshold(3)
+    report = Report("Line 1", by_hand)
+    report.add(inspected(by_hand, 20, picture), 0)
+    page = page_of(report, tmp_path)
+    assert by_hand.calibration.promise() in page.text
+    assert "Asked false-alarm rate:" not in page.text
+    assert "ordinary" not in page.text
+
+
+def test_more_false_alarms_than_chance_explains_are_said_so(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector, worst=0, borderline=0)
+    for score in [10] * 30 + [99] * 20:
+        report.add(inspected(inspector, score), 0)
+    assert "more than chance explains" in page_of(report, tmp_path).text
+
+
+def test_hostile_text_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
+    inspector = make_inspector()
+    inspector.manifest = {"detector": {"name": evil}, "provenance": {evil: evil}}
+    report = Report(evil, inspector)
+    report.add(inspected(inspector, 200, Path(f"/data/{evil}/{evil}.png")), 1, evil)
+    report.skip(f"/{evil}", evil)
+    page = page_of(report, tmp_path, {evil: 1.0})
+    assert len(page.all("script")) == 1
+    assert page.text.count("<script>alert(1)") >= 8
+    assert "49" not in page.text
+
+
+def test_a_file_name_that_is_not_unicode(tmp_path: Path) -> None:
+    report = Report("Line 1", make_inspector())
+    report.skip("/data/caf\udce9.png", "truncated")
+    assert "/data/caf?.png" in page_of(report, tmp_path).text
+
+
+def test_lists_hold_the_right_images_in_order(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector, worst=3, borderline=4)
+    for score in np.random.default_rng(0).permutation(np.arange(80, 110)):  # NG above 95
+        report.add(inspected(inspector, float(score)), int(score % 2))
+    sections = {section["name"]: section for section in report._content({})["sections"]}
+
+    def scores(name: str) -> list[float]:
+        return [card["kept"].inspection.score for card in sections[name]["cards"]]
+
+    assert scores("worst") == [109, 108, 107]
+    assert scores("borderline") == [97, 96, 95, 94]
+    assert scores("false-alarms") == [108, 106, 104]
+    assert scores("missed") == [81, 83, 85]
+    assert sections["false-alarms"]["total"] == 7
+    assert sections["missed"]["total"] == 8
+    assert [card["pictures"] is None for card in sections["worst"]["cards"]] == [False, True, False]
+
+
+def test_memory_is_bounded_by_the_lists(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector, worst=4, borderline=2)
+    batches, kept_pixels = [], []
+    for batch in range(50):
+        maps = np.full((8, 4, 6), batch, np.float32)
+        batches.append(weakref.ref(maps))
+        for i in range(8):
+            image = np.zeros((60, 600, 3), np.uint8)
+            kept_pixels.append(weakref.ref(image))
+            item = inspected(inspector, batch * 8.0 + i, size=(60, 600), map=maps[i], regions=())
+            report.add(item, label=i % 2, image=image)
+    del maps, image, item
+    gc.collect()
+    assert not any(reference() is not None for reference in batches)  # not even through a view
+    assert not any(reference() is not None for reference in kept_pixels)
+    lists = (report.worst, report.just_ng, report.just_ok, report.missed, report.false_alarms)
+    kept = [entry for shortlist in lists for entry in shortlist.ranked()]
+    assert len(kept) == 4 + 1 + 1 + 4 + 4
+    assert all(entry.pixels is not None and max(entry.pixels.shape) <= THUMBNAIL for entry in kept)
+    assert report.inspected == 400
+
+
+def test_thumbnails_are_bounded_and_small_images_lossless(tmp_path: Path) -> None:
+    inspector = make_inspector(maps=False)
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 1, size=(2000, 50)), image=np.zeros((2000, 50, 3), np.uint8))
+    report.add(inspected(inspector, 2, size=(28, 28)), image=noise)
+    uris = [str(attrs["src"]) for attrs in page_of(report, tmp_path).all("img")]
+    small, tall = (Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) for uri in uris)
+    assert tall.size == (12, THUMBNAIL)
+    assert tall.format == "JPEG"
+    assert max(small.size) <= SMALL
+    assert np.array_equal(np.asarray(small), noise)
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report("Line 1", make_inspector())
+    target = tmp_path / "new" / "report.html"
+    assert report.write(target) == target
+    before = target.read_bytes()
+    monkeypatch.setattr(
+        Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(OkngError, match="No space left"):
+        report.write(target)
+    assert target.read_bytes() == before
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]

@@ -1,0 +1,141 @@
+"""The runner: phases in order, seeds, checkpoints, a kill in the middle, divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
+from okng.errors import OkngError
+from okng.inspection.images import Preprocess
+from okng.training.data import FeatureStore, TrainingImages
+from okng.training.phases import run_phases
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+class TwoPhases(Detector):
+    """A centre, then a network trained towards it, then a statistic of the network's output: each needs the one before.
+
+    `die_at` raises in the n-th training batch, as a kill would.
+    """
+
+    def __init__(self, epochs: int = 3, die_at: int = -1, explode: bool = False):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
+        self.frozen = nn.Linear(48, 4).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(0))
+        self.register_buffer("spread", torch.zeros(()))
+        self.epochs, self.die_at, self.explode, self.seen, self.prepared_calls = epochs, die_at, explode, 0, 0
+        self.name, self.arguments = "two-phases", {"epochs": epochs}
+
+    def phases(self) -> Iterator[Phase]:
+        total: list[Tensor] = []
+        yield Collect(
+            "centre",
+            lambda batch: total.append(self.frozen(batch.images.flatten(1))),
+            lambda: setattr(self, "centre", torch.cat(total).mean(0)),
+        )
+        optimizer = torch.optim.Adam(self.net.parameters(), 1e-2)
+        updates = [Update(self.loss, optimizer)]
+        yield Train("net", updates, self.epochs, [self.net], batch_size=4, prepare=self.prepare)
+        outputs: list[Tensor] = []
+        yield Collect(
+            "spread",
+            lambda batch: outputs.append(self.net(batch.images)),
+            lambda: setattr(self, "spread", torch.cat(outputs).std()),
+        )
+
+    def prepare(self, images: Tensor) -> Tensor:
+        self.prepared_calls += len(images)
+        return self.frozen(images.flatten(1))
+
+    def loss(self, batch: Batch) -> Tensor:
+        self.seen += 1
+        if self.seen == self.die_at:
+            raise Stop
+        factor = float("inf") if self.explode else 1.0
+        return factor * (self.net(batch.images) - batch.prepared[0] - self.centre).square().mean()
+
+    def forward(self, images: Tensor) -> Scores:
+        return Scores((self.net(images) - self.centre).square().sum(1) / self.spread)
+
+
+def images() -> TrainingImages:
+    pixels = np.random.default_rng(0).integers(0, 255, (10, 4, 4, 3), np.uint8)
+    return TrainingImages(list(pixels), Preprocess("RGB", (4, 4)))
+
+
+def built(**arguments: int | bool) -> TwoPhases:
+    torch.manual_seed(0)
+    return TwoPhases(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("die_at", [1, 4, 5, 8])
+def test_a_killed_fit_resumes_to_the_same_result(die_at: int, tmp_path: Path) -> None:
+    whole = built()
+    run_phases(whole, images(), seed=3, device="cpu")
+    torch.manual_seed(99)  # whatever happened in between must not matter
+    with pytest.raises(Stop):
+        run_phases(built(die_at=die_at), images(), seed=3, device="cpu", checkpoint=tmp_path / "c")
+    torch.manual_seed(7)
+    resumed = TwoPhases()  # other random weights: the checkpoint's must win
+    run_phases(resumed, images(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run_phases(built(), images(), seed=3, device="cpu", checkpoint=tmp_path / "c")
+    with pytest.raises(OkngError, match="other settings"):
+        run_phases(built(), images(), seed=4, device="cpu", checkpoint=tmp_path / "c", resume=True)
+
+
+def test_prepare_runs_once_per_image() -> None:
+    detector = built(epochs=5)
+    run_phases(detector, images(), device="cpu")
+    assert detector.prepared_calls == 10
+
+
+def test_divergence_is_one_line_and_leaves_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(OkngError, match="diverged in epoch 1"):
+        run_phases(built(explode=True), images(), device="cpu", checkpoint=tmp_path / "c")
+
+
+def test_training_mode_ends_with_the_phase() -> None:
+    detector = built(die_at=2)
+    with pytest.raises(Stop):
+        run_phases(detector, images(), device="cpu")
+    assert not detector.net.training
+
+
+def test_batches_have_one_shape_and_cover_everything() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(20, 30), (30, 20), (20, 30), (40, 40), (20, 30)]
+    mixed = TrainingImages([rng.integers(0, 255, (*s, 3), np.uint8) for s in sizes], Preprocess("RGB", 24, 8))
+    torch.manual_seed(0)
+    groups = mixed.batches(2, shuffle=True)
+    assert sorted(i for g in groups for i in g) == list(range(5)) and all(len(g) <= 2 for g in groups)
+    for indices, pixels in mixed.load(groups):
+        assert pixels.dtype == torch.uint8 and pixels.shape[0] == len(indices)
+        assert torch.equal(pixels[0], mixed[indices[0]])
+
+
+@pytest.mark.parametrize("budget", [1 << 20, 10])
+def test_the_feature_store_gives_back_what_it_got(budget: int) -> None:
+    store = FeatureStore(4, budget)
+    features = [(torch.randn(3, 2, 2), torch.randn(5)) for _ in range(4)]
+    for i in (2, 0, 3, 1):
+        store.put(i, features[i])
+    first, second = store.get([1, 3])
+    tolerance = 0.0 if budget > 10 else 2e-3  # past the budget it is kept as fp16 on disk
+    torch.testing.assert_close(first, torch.stack([features[1][0], features[3][0]]), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(second, torch.stack([features[1][1], features[3][1]]), rtol=tolerance, atol=tolerance)
+    store.close()
