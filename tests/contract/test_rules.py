@@ -112,7 +112,12 @@ def test_phases_are_phases(fitted: Fitted) -> None:
 
 def test_state_is_plain_tensors(fitted: Fitted) -> None:
     for tensor in fitted.detector.state_dict().values():
-        assert isinstance(tensor, Tensor) and tensor.dtype in (torch.float32, torch.int64, torch.uint8, torch.bool)
+        assert isinstance(tensor, Tensor) and tensor.dtype in (
+            torch.float32,
+            torch.int64,
+            torch.uint8,
+            torch.bool,
+        )
 
 
 def test_fitting_draws_no_numpy_or_python_randomness(fitted: Fitted) -> None:

@@ -30,9 +30,7 @@ def test_natural_order_folder_by_folder(tmp_path):
 
 
 def test_only_images_that_are_not_hidden(tmp_path):
-    touch(
-        tmp_path, "a.PNG", "b.jpeg", "notes.txt", "Thumbs.db", "._a.png", ".cache/c.png", "d.png.part", "png"
-    )
+    touch(tmp_path, "a.PNG", "b.jpeg", "notes.txt", "Thumbs.db", "._a.png", ".cache/c.png", "d.png.part", "png")
     assert found(tmp_path) == ["a.PNG", "b.jpeg"]
 
 

@@ -44,9 +44,7 @@ def test_names_with_a_dot(idx_folder):
     assert len(open_dataset(idx_folder, normal="2").train) == 4
 
 
-@pytest.mark.parametrize(
-    ("normal", "message"), [(None, "which one is normal: 0, 1, 2"), ("7", "known are 0, 1, 2")]
-)
+@pytest.mark.parametrize(("normal", "message"), [(None, "which one is normal: 0, 1, 2"), ("7", "known are 0, 1, 2")])
 def test_the_class_must_be_named(idx_folder, normal, message):
     with pytest.raises(OkngError, match=message):
         open_dataset(idx_folder, normal=normal)
@@ -78,9 +76,7 @@ def test_a_damaged_file_is_one_clear_line(idx_folder, content, message):
         open_dataset(idx_folder, normal="1")
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[:-12], lambda b: b[:40] + b"\0\0\0\0" + b[44:], lambda b: b"x"]
-)
+@pytest.mark.parametrize("damage", [lambda b: b[:-12], lambda b: b[:40] + b"\0\0\0\0" + b[44:], lambda b: b"x"])
 def test_a_damaged_gz_file_is_one_clear_line(idx_folder, damage):
     images = idx_folder / "train-images-idx3-ubyte.gz"
     noise = np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8)

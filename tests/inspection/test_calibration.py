@@ -54,9 +54,7 @@ def test_conformal_verdict_is_p_value_at_most_the_rate(scores, score, rate):
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (50, 0.1), (99, 0.01), (7, 0.3)])
 def test_the_promise_holds_over_draws(draw, exact, n, rate):
     rng = np.random.default_rng(0)
-    measured = np.array(
-        [(draw(rng, 200) > calibrated(draw(rng, n), rate).threshold).mean() for _ in range(2000)]
-    )
+    measured = np.array([(draw(rng, 200) > calibrated(draw(rng, n), rate).threshold).mean() for _ in range(2000)])
     error = measured.std() / np.sqrt(len(measured))
     assert measured.mean() <= rate + 3 * error
     if exact:  # a conformal threshold is not careful beyond need either

@@ -14,7 +14,7 @@ from okng.errors import OkngError
 from okng.inspection.images import Preprocess, UnreadableImage, image_size, is_grey, open_image, white_level
 
 # What Pillow thinks of mutated metadata; okng's own filter is lost when pytest restores the filters.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 # The size of `corners`, so that nothing is resized.
 RGB, GREY = Preprocess("RGB", (16, 32)), Preprocess("L", (16, 32))

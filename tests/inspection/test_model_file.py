@@ -132,9 +132,7 @@ def torch_zip():
     return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    "content", [*(pickle.dumps([1], protocol) for protocol in (2, 3, 4, 5)), torch_zip()]
-)
+@pytest.mark.parametrize("content", [*(pickle.dumps([1], protocol) for protocol in (2, 3, 4, 5)), torch_zip()])
 def test_pickles_are_refused_by_name(content):
     with pytest.raises(OkngError, match="a pickle or PyTorch file, which can run code"):
         parse_model(content, "parts.okng")
@@ -169,9 +167,7 @@ def test_a_folder_and_a_missing_file(tmp_path):
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
-@given(
-    st.binary(max_size=200) | st.binary(max_size=100).map(lambda b: struct.pack("<Q", len(b) + 1) + b"{" + b)
-)
+@given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda b: struct.pack("<Q", len(b) + 1) + b"{" + b))
 def test_arbitrary_bytes_raise_nothing_else(content):
     with pytest.raises(OkngError) as raised:
         parse_model(content, "parts.okng")
@@ -190,9 +186,7 @@ def test_mutations_with_a_right_digest_raise_nothing_else(valid, data):
             content[at] = data.draw(st.integers(0, 255))
         else:
             content[at : at + data.draw(st.integers(0, 9))] = data.draw(
-                st.sampled_from(
-                    [b"9", b"-1", b"[", b"}", b'"', b"null", b"1e999", b"F64", b"BF16", b"\\u0000"]
-                )
+                st.sampled_from([b"9", b"-1", b"[", b"}", b'"', b"null", b"1e999", b"F64", b"BF16", b"\\u0000"])
             )
     content[:8] = struct.pack("<Q", header + len(content) - len(valid))
     try:

@@ -63,7 +63,8 @@ assert (ok.regions, len(ng.regions), ng.size) == ((), 1, (80, 80))
 left, top, right, bottom = ng.regions[0].box
 assert abs(left - 50) < 6 and abs(top - 20) < 6 and abs(right - 70) < 6 and abs(bottom - 40) < 6, ng.regions
 assert ng.p_value == 0.01
-overlay(inspector.preprocess.decode(ng.path), ng, *heat_range(inspector.calibration)).save(folder / "overlay.png")
+low, high = heat_range(inspector.calibration)
+overlay(inspector.preprocess.decode(ng.path), ng, low, high).save(folder / "overlay.png")
 assert not ABSENT & set(sys.modules)
 """
 

@@ -39,9 +39,7 @@ def test_a_score_equal_to_the_threshold_is_no_alarm() -> None:
     assert rate_above(np.empty(0), 2.0) is None
 
 
-@pytest.mark.parametrize(
-    ("n", "asked", "m"), [(43, 0.05, 60), (19, 0.05, 200), (500, 0.01, 1000), (9, 0.5, 1)]
-)
+@pytest.mark.parametrize(("n", "asked", "m"), [(43, 0.05, 60), (19, 0.05, 200), (500, 0.01, 1000), (9, 0.5, 1)])
 def test_ordinary_false_alarms_are_the_beta_binomial_quantiles(n: int, asked: float, m: int) -> None:
     betabinom = pytest.importorskip("scipy.stats").betabinom
     calibration = calibrated(np.arange(n), asked)

@@ -331,9 +331,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     target = tmp_path / "new" / "report.html"
     assert report.write(target) == target
     before = target.read_bytes()
-    monkeypatch.setattr(
-        Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OkngError, match="No space left"):
         report.write(target)
     assert target.read_bytes() == before

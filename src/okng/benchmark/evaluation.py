@@ -42,7 +42,7 @@ def evaluate_inspector(
         skipped.append(str(error))
         tell.say(f"skipped: {error}")
         if page is not None:
-            page.skip(*str(error).split(": ", 1))
+            page.skip(error.path, error.reason)
 
     for inspection in inspector.inspect([sample.image for sample in samples], unreadable=unreadable):
         sample = samples[inspection.index]
@@ -68,7 +68,7 @@ def _figures(
     ok, ng = labels == OK, labels == NG
     best = f1_max(labels, scores)
     pixel_auroc, aupro, pixel_note = pixels.compute()
-    notes = {}
+    notes: dict[str, str] = {}
     if not (ok.any() and ng.any()):
         reason = f"undefined: the test images are all {'OK' if ok.any() else 'NG'}"
         notes |= dict.fromkeys(("image_auroc", "image_ap", "f1_max"), reason)

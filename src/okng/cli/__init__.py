@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from typing import Any
 
 import typer
 
 from okng.cli import demo, evaluate, inspect, list_, threshold, train
 from okng.errors import OkngError
 
-UsageProblem = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
+UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
 
 app = typer.Typer(
     name="okng",
@@ -51,8 +52,8 @@ def main() -> None:
         print("okng: stopped; nothing is left half-written", file=sys.stderr)
         code = 130
     except UsageProblem as error:
-        error.show()  # type: ignore[attr-defined]
-        code = error.exit_code  # type: ignore[attr-defined]
+        error.show()
+        code = error.exit_code
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

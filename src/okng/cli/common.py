@@ -61,8 +61,8 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     if "," in text:
         return [_value(part.strip()) for part in text.split(",") if part.strip()]
-    if text.lower() in ("none", "true", "false"):
-        return {"none": None, "true": True, "false": False}[text.lower()]
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for number in (int, float):
         try:
             return number(text)
@@ -81,7 +81,7 @@ def show_dataset(dataset: Dataset) -> None:
     for row in describe(dataset):
         unreadable = f"  ({row['unreadable']} unreadable)" if row["unreadable"] else ""
         counts = f"{row['ok']:>7}{row['ng']:>7}{row['masks']:>7}"
-        say(f"{row['split']:<7}{row['kind'][:17]:<18}{counts}  {row['sizes']}{unreadable}")
+        say(f"{row['split']:<7}{str(row['kind'])[:17]:<18}{counts}  {row['sizes']}{unreadable}")
     say()
 
 

@@ -46,7 +46,7 @@ def inspect(
         skipped.append(str(error))
         say(f"skipped: {error}")
         if page is not None:
-            page.skip(*str(error).split(": ", 1))
+            page.skip(error.path, error.reason)
 
     table = None if csv is None else CsvFile(csv)
     counts = {"OK": 0, "NG": 0}
@@ -63,7 +63,7 @@ def inspect(
         if table is not None:
             table.add(inspection)
         if overlays is not None:
-            save_overlay(overlays, inspection, inspector.calibration)
+            save_overlay(overlays, inspection, inspector)
         if page is not None:
             page.add(inspection)
     if as_json:

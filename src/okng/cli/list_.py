@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,10 +28,10 @@ def list_(
     from okng.errors import OkngError, nearest_names
 
     if what == "detectors":
-        found = {name: asdict(card) for name, card in CATALOGUE.items()}
+        found: dict[str, Any] = {name: asdict(card) for name, card in CATALOGUE.items()}
         lines = [f"{name:<18}{card.family:<20}{card.year}  {card.idea}" for name, card in CATALOGUE.items()]
     elif what == "datasets":
-        found = DATASETS
+        found = dict(DATASETS)
         lines = [f"{name:<28}{text}" for name, text in DATASETS.items()]
     elif what == "backbones":
         found, lines = _backbones()
@@ -45,7 +45,7 @@ def list_(
         print("\n".join(lines))
 
 
-def _backbones() -> tuple[dict, list[str]]:
+def _backbones() -> tuple[dict[str, Any], list[str]]:
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -58,7 +58,7 @@ def _backbones() -> tuple[dict, list[str]]:
     return {"offline": ["efficientnet_lite0"], "timm": names}, [first, rest]
 
 
-def _card(name: str) -> tuple[dict, list[str]]:
+def _card(name: str) -> tuple[dict[str, Any], list[str]]:
     from dataclasses import asdict
 
     from okng.benchmark.figures import measured, published

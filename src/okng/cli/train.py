@@ -12,7 +12,8 @@ def train(
     source: Annotated[str, typer.Argument(help="A folder of OK images, or any data set of `okng list datasets`.")],
     detector: Annotated[str, typer.Option("-d", "--detector", help="A name of `okng list`.")] = "patchcore",
     parameter: Annotated[
-        list[str], typer.Option("-p", "--parameter", help="The detector's own, such as coreset=0.05; repeatable.")
+        list[str],
+        typer.Option("-p", "--parameter", help="The detector's own, such as coreset=0.05; repeatable."),
     ] = [],  # noqa: B006
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write.")] = Path("parts.okng"),
     size: Annotated[str | None, typer.Option(help="Area as the side of a square, or HxW. [default: 256]")] = None,
@@ -66,5 +67,8 @@ def train(
     say(f"threshold {calibration.threshold:.4g}: {calibration.promise()}")
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
     if as_json:
-        described = inspector.manifest | {"calibration": calibration.to_json(), "promise": calibration.promise()}
+        described = inspector.manifest | {
+            "calibration": calibration.to_json(),
+            "promise": calibration.promise(),
+        }
         print_json({"model": str(output), "preprocess": inspector.preprocess.to_json(), **described})

@@ -46,9 +46,7 @@ def open_classes(folder: Path, normal: str, seed: int) -> Dataset:
         raise no_images(folder)
     normal = check_normal(normal, classes, folder)
     if len(classes[normal]) < 2:
-        raise OkngError(
-            f"class {normal} of {folder} has one image; an 80/20 split takes two or more: add some"
-        )
+        raise OkngError(f"class {normal} of {folder} has one image; an 80/20 split takes two or more: add some")
     train, rest = split_by_seed([Sample(image, OK, normal) for image in classes.pop(normal)], seed)
     protocol = (
         f"One-vs-rest, 80/20 by seed {seed}: 80 % of class {normal} is for training; the other 20 % (OK) and "
@@ -64,15 +62,11 @@ def images_by_class(folder: Path) -> dict[str, list[Path]]:
     """
     loose = sum(is_image(path.name) for path in folder.iterdir())
     if loose:
-        raise OkngError(
-            f"{folder} has images outside its class folders ({loose}); move them into one, say good/"
-        )
+        raise OkngError(f"{folder} has images outside its class folders ({loose}); move them into one, say good/")
     return {path.name: images for path in subfolders(folder) if (images := find_images(path))}
 
 
 def _one_vs_rest(classes: dict[str, list[Path]], normal: str) -> tuple[Sample, ...]:
     return tuple(
-        Sample(image, OK if kind == normal else NG, kind)
-        for kind, images in classes.items()
-        for image in images
+        Sample(image, OK if kind == normal else NG, kind) for kind, images in classes.items() for image in images
     )

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.inspection.files import natural_order
+from okng.inspection.images import UnreadableImage, image_size
 
 
 def describe(dataset: Dataset) -> list[dict[str, str | int]]:
     """One row per split and kind, kinds in natural order.
 
     Each has `split` ("train" or "test"), `kind`, the counts `ok`, `ng`, `masks` (samples with a mask file)
-    and `unreadable` (files that do not begin like an image), and `sizes`: width×height in pixels as stored,
+    and `unreadable` (files that do not begin like an image), and `sizes`: width×height in pixels, seen upright,
     of the smallest and the largest image by area where they differ ("103×289 … 618×261"). Only headers are
     read, so an image that is cut short further on still counts as readable.
     """
@@ -45,10 +45,10 @@ def _size(image: Path | np.ndarray) -> tuple[int, int] | None:
     if isinstance(image, np.ndarray):
         return image.shape[1], image.shape[0]
     try:
-        with Image.open(image) as opened:
-            return opened.size
-    except Exception:  # Pillow's readers raise many kinds of errors on damaged headers
+        height, width = image_size(image)
+    except UnreadableImage:
         return None
+    return width, height
 
 
 def _size_range(sizes: set[tuple[int, int]]) -> str:

@@ -75,9 +75,7 @@ def _read(folder: Path, stem: str, dimensions: int) -> np.ndarray:
         raise OkngError(f"{path} cannot be read ({error}); get the file again") from error
     start = 4 + 4 * dimensions
     if len(data) < start or data[:4] != bytes((0, 0, 8, dimensions)):
-        raise OkngError(
-            f"{path} is no IDX file of uint8 values in {dimensions} dimensions; get the file again"
-        )
+        raise OkngError(f"{path} is no IDX file of uint8 values in {dimensions} dimensions; get the file again")
     shape = struct.unpack(f">{dimensions}I", data[4:start])
     if len(data) - start != math.prod(shape):
         raise OkngError(f"{path} is truncated or damaged: its size is not what its header says; get it again")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Collect:
 
     name: str
     visit: Callable[[Batch], None]
-    finish: Callable[[], None | Iterator[float]]
+    finish: Callable[[], Iterator[float] | None]
 
 
 @dataclass
@@ -118,6 +120,7 @@ class Detector(nn.Module):
         self.load_state_dict({name: tensors[name] for name in own if name in tensors}, strict=True)
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: Module) -> Module:
     """Put `module` into eval mode and stop its gradients, for good: its parameters are never trained."""
-    return module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
+    return module

@@ -144,5 +144,11 @@ def _spell(wanted: Any) -> str:
         return "one of " + ", ".join(str(choice) for choice in inner)
     if origin is tuple:
         return f"numbers such as {','.join(['1'] * max(2, len(inner) - (Ellipsis in inner)))}"
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "none"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        types.NoneType: "none",
+    }
     return names.get(wanted, str(wanted))

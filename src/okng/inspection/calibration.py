@@ -37,9 +37,7 @@ class Calibration:
     basis: str
 
     @classmethod
-    def fit(
-        cls, scores: np.ndarray, peaks: np.ndarray | None, method: str, false_alarm_rate: float
-    ) -> Calibration:
+    def fit(cls, scores: np.ndarray, peaks: np.ndarray | None, method: str, false_alarm_rate: float) -> Calibration:
         """Calibrate on held-out OK `scores` (n,), and `peaks` (n,) of their maps, for an asked rate."""
         peaks = None if peaks is None else _ascending(peaks)
         blank = cls(_ascending(scores), peaks, method, false_alarm_rate, 0.0, None, "")
@@ -51,9 +49,7 @@ class Calibration:
             raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; try 0.05")
         threshold, basis = _threshold(self.scores, false_alarm_rate)
         pixel = None if self.peaks is None else _threshold(self.peaks, false_alarm_rate)[0]
-        return replace(
-            self, false_alarm_rate=false_alarm_rate, threshold=threshold, pixel_threshold=pixel, basis=basis
-        )
+        return replace(self, false_alarm_rate=false_alarm_rate, threshold=threshold, pixel_threshold=pixel, basis=basis)
 
     def with_threshold(self, threshold: float) -> Calibration:
         """The same calibration with a threshold chosen by a person.

@@ -41,7 +41,11 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class UnreadableImage(OkngError):
-    """A file that is not a whole image."""
+    """A file that is not a whole image: `path` and `reason` in one line."""
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
 
 
 def open_image(source: Source) -> Image.Image:
@@ -169,7 +173,7 @@ def _blaming(source: Source) -> Iterator[None]:
     except Exception as error:
         name = "pixels" if isinstance(source, np.ndarray) else str(source)
         name = name if name.isprintable() else ascii(name)  # a name can hold a line break
-        raise UnreadableImage(f"{name}: {_reason(error)}") from error
+        raise UnreadableImage(name, _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess, Source, UnreadableImage
 from okng.inspection.model_file import write_model
-from okng.inspection.regions import find_regions
+from okng.inspection.regions import Region, find_regions
 from okng.inspection.result import Inspection
 
 Images = Source | Iterable[Source]
@@ -36,7 +37,7 @@ class Engine(Protocol):
 class Decoded(NamedTuple):
     """One image ready for the engine: `pixels` (h, w, C), the original's `size`, milliseconds taken."""
 
-    index: int
+    place: int
     source: Source
     pixels: np.ndarray
     size: tuple[int, int]
@@ -53,9 +54,7 @@ class Inspector:
         self.manifest = manifest
 
     @classmethod
-    def from_file(
-        cls, engine: Engine, manifest: dict[str, Any], tensors: dict[str, np.ndarray]
-    ) -> Inspector:
+    def from_file(cls, engine: Engine, manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> Inspector:
         """The inspector that `save` wrote, given the engine that runs its detector."""
         calibration = Calibration.from_json(
             manifest.get("calibration", {}),
@@ -92,7 +91,9 @@ class Inspector:
         Files are decoded ahead in threads while the engine works. An unreadable image is handed to `unreadable` and
         skipped; without that it raises `UnreadableImage`.
         """
-        for batch in self._batches(self._decoded(enumerate(each_image(images)), 2 * batch_size, unreadable), batch_size):
+        for batch in self._batches(
+            self._decoded(enumerate(each_image(images)), 2 * batch_size, unreadable), batch_size
+        ):
             start = perf_counter()
             scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
             ms = (perf_counter() - start) * 1000 / len(batch)
@@ -105,11 +106,13 @@ class Inspector:
 
     def _judge(self, item: Decoded, score: float, scores: np.ndarray | None, ms: float) -> Inspection:
         calibration = self.calibration
-        regions: list[Any] = []
+        regions: list[Region] = []
+        if not (np.isfinite(score) and (scores is None or np.isfinite(scores).all())):
+            raise OkngError(f"the detector's score of {item.source} is no number; fit again, with another seed")
         if scores is not None and calibration.pixel_threshold is not None:
             regions = find_regions(scores, calibration.pixel_threshold, item.size)
         return Inspection(
-            index=item.index,
+            index=item.place,
             path=None if isinstance(item.source, np.ndarray) else str(item.source),
             score=score,
             p_value=calibration.p_value(score),

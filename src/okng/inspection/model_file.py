@@ -51,9 +51,7 @@ def parse_model(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np
     """As `read_model`, from the file's bytes; `name` is for messages."""
     length = int.from_bytes(content[:8], "little")  # of the JSON header, which follows
     if content[8:9] != b"{" and content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise OkngError(
-            f"{name} is a pickle or PyTorch file, which can run code; give a file that okng wrote"
-        )
+        raise OkngError(f"{name} is a pickle or PyTorch file, which can run code; give a file that okng wrote")
     if content[8:9] != b"{" or length > len(content) - 8:
         raise OkngError(f"{name} is not a whole okng model file (truncated?); copy it again or fit again")
     at = content.find(_MARK, 8, 8 + length) + len(_MARK)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import open_image
+from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
 from okng.inspection.overlay import heat_range, overlay
 from okng.inspection.result import Inspection
@@ -34,13 +34,16 @@ class CsvFile:
         return self.path
 
 
-def save_overlay(folder: Path, inspection: Inspection, calibration: Calibration) -> Path | None:
-    """Write the heatmap over the image as `folder`/VERDICT/<name>.png; None where there is no map or no file."""
+def save_overlay(folder: Path, inspection: Inspection, inspector: Inspector) -> Path | None:
+    """Write the heatmap over the image as `folder`/VERDICT/<number>-<name>.png; None without a map or a file.
+
+    The number is the image's place among those given: two folders may hold files of one name.
+    """
     if inspection.map is None or inspection.path is None:
         return None
-    source = Path(inspection.path)
-    target = folder / inspection.verdict / f"{source.parent.name}-{source.stem}.png"
+    target = folder / inspection.verdict / f"{inspection.index:06}-{Path(inspection.path).stem}.png"
+    picture = replace(inspector.preprocess, mode="RGB").decode(inspection.path)
     content = io.BytesIO()
-    overlay(open_image(source).convert("RGB"), inspection, *heat_range(calibration)).save(content, "PNG")
+    overlay(picture, inspection, *heat_range(inspector.calibration)).save(content, "PNG")
     write_atomically(target, content.getvalue())
     return target

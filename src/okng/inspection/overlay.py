@@ -12,14 +12,14 @@ from okng.inspection.result import Inspection
 # From dark violet over red to pale yellow: lightness rises all the way, so the order can be read without
 # telling colours apart, and in a grey print.
 HEAT = ((60, 20, 120), (150, 30, 125), (215, 60, 80), (245, 135, 25), (250, 240, 130))
-OPACITY = 0.65  # of the hottest places, so that the part stays visible beneath
+OPACITY = 0.6  # of the hottest places, so that the part stays visible beneath
 
 
 def heat_range(calibration: Calibration) -> tuple[float, float]:
     """The scores at which heat begins to show and at which it is full, for `overlay`.
 
-    It begins at the median peak of held-out OK images, so that half of them show nothing, and the pixel
-    threshold is a third of the way up. One range for all images of a detector: their colours can be compared.
+    It begins at the median peak of held-out OK images, so that half of them show nothing. The pixel threshold lies low
+    on the scale, so that strong defects still differ. One range serves all images of a detector: their colours compare.
     """
     if calibration.peaks is None or calibration.pixel_threshold is None:
         raise OkngError("this detector gives no map, so there is no heat to show")
@@ -27,7 +27,7 @@ def heat_range(calibration: Calibration) -> tuple[float, float]:
     above = threshold - middle
     if above <= 0:  # few or tied peaks
         above = abs(threshold) / 4 or 1.0
-    return threshold - above, threshold + 2 * above
+    return threshold - above, threshold + 6 * above
 
 
 def overlay(image: Image.Image | np.ndarray, inspection: Inspection, low: float, high: float) -> Image.Image:

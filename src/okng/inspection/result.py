@@ -16,10 +16,10 @@ from okng.inspection.regions import Region
 class Inspection:
     """What okng says of one image.
 
-    `index` is its place among the images given, `path` the file, or None for pixels given directly. `score` is raw,
-    higher = odder. `p_value` is the conformal p-value and `verdict` "OK" or "NG" (see `Calibration`). `map` (h, w) is
-    on the detector's own grid, None for detectors that do not localise. `regions` and `size` (height, width) are in
-    pixels of the original image. `timing` is in milliseconds: "decode" and "score".
+    `index` is its place among the images given, `path` the file, or None for pixels given directly. `score`
+    is raw, higher = odder. `p_value` is the conformal p-value and `verdict` "OK" or "NG" (see `Calibration`).
+    `map` (h, w) is on the detector's own grid, None for detectors that do not localise. `regions` and `size`
+    (height, width) are in pixels of the original image. `timing` is in milliseconds: "decode" and "score".
     """
 
     index: int

@@ -143,18 +143,14 @@ def _add(histogram: np.ndarray, bins: np.ndarray, weight: np.ndarray | None = No
         histogram[low : low + counts.size] += counts
 
 
-def _checked_pairs(
-    masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _checked_pairs(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each mask as bool (H, W) with its map as floats (H, W)."""
     for index, (mask, scores) in enumerate(zip(masks, maps, strict=True)):
         truth, values = np.asarray(mask, dtype=bool), np.asarray(scores)
         if values.dtype.kind != "f":
             values = values.astype(np.float64)
         if truth.ndim != 2 or truth.shape != values.shape:
-            raise OkngError(
-                f"image {index}: mask {truth.shape} and map {values.shape} must be of one size (H, W)"
-            )
+            raise OkngError(f"image {index}: mask {truth.shape} and map {values.shape} must be of one size (H, W)")
         if not np.isfinite(values).all():
             raise OkngError(f"image {index}: its map holds values that are not finite; train the model again")
         yield truth, values

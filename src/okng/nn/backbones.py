@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         from_hub = weights == "imagenet" and name != "efficientnet_lite0"
         try:
             with torch.device("meta"):
-                offered = timm.create_model(timm_name, features_only=True).feature_info.reduction()
+                offered: list[int] = timm.create_model(timm_name, features_only=True).feature_info.reduction()  # type: ignore[union-attr,operator]
             if missing := [stride for stride in strides if stride not in offered]:
                 raise OkngError(f"{name} has no features at stride {missing[0]}; it has {sorted(set(offered))}")
             places = [len(offered) - 1 - offered[::-1].index(stride) for stride in sorted(strides)]
@@ -54,12 +54,12 @@ class Backbone(nn.Module):
                 "or take backbone=efficientnet_lite0, whose weights are installed"
             ) from error
         self.strides = tuple(sorted(strides))
-        self.channels: list[int] = self.net.feature_info.channels()
+        self.channels: list[int] = self.net.feature_info.channels()  # type: ignore[union-attr,operator]
         if name == "efficientnet_lite0":
             mean, std = [127 / 255] * 3, [128 / 255] * 3
         else:
             config = timm.get_pretrained_cfg(timm_name)
-            mean, std = list(config.mean), list(config.std)
+            mean, std = list(config.mean), list(config.std)  # type: ignore[union-attr]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         if weights == "imagenet" and name == "efficientnet_lite0":
@@ -95,7 +95,13 @@ def lite0_weights() -> dict[str, Tensor]:
         raise OkngError(f"{path.name} is not the file okng was tested with; reinstall {LITE0_PACKAGE}")
     original: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     stage_of = [(stage, j) for stage, blocks in enumerate(LITE0_STAGES) for j in range(blocks)]
-    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    top = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
     separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     inverted = {
         "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
@@ -127,5 +133,5 @@ def _weights_file(path: Path) -> dict[str, Tensor]:
 
 
 def _flat(name: str) -> str:
-    """timm's feature pyramids join some module names with '_' where the classifier has '.'."""
+    """Timm's feature pyramids join some module names with '_' where the classifier has '.'."""
     return name.replace(".", "_")

@@ -128,10 +128,7 @@ def histogram(groups: Sequence[tuple[str, np.ndarray]], calibration: Calibration
     if len(rug) > RUG_LINES:
         rug = np.quantile(rug, np.linspace(0, 1, RUG_LINES))
     return Histogram(
-        rows=[
-            _row(name, scores, edges, left, position(edges[1]) - position(edges[0]))
-            for name, scores in groups
-        ],
+        rows=[_row(name, scores, edges, left, position(edges[1]) - position(edges[0])) for name, scores in groups],
         threshold=position(threshold),
         ticks=[(position(tick), tick) for tick in _ticks(edges[0], edges[-1])],
         rug=[position(score) for score in rug],

@@ -213,9 +213,7 @@ class Report:
                 "caught": rate_above(ng, calibration.threshold),
                 "called_ng": rate_above(scores, calibration.threshold),
             }
-            for calibration in sorted(
-                [current, *others], key=lambda other: (-other.threshold, other.false_alarm_rate)
-            )
+            for calibration in sorted([current, *others], key=lambda other: (-other.threshold, other.false_alarm_rate))
         ]
 
     def _kinds(self, groups: dict[tuple[str, int | None], np.ndarray]) -> list[dict[str, Any]]:

@@ -35,9 +35,7 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
             "OK scores": len(calibration.scores),
             "held out by": METHODS.get(calibration.method, calibration.method),
             "score threshold": number(calibration.threshold),
-            "map threshold": None
-            if calibration.pixel_threshold is None
-            else number(calibration.pixel_threshold),
+            "map threshold": None if calibration.pixel_threshold is None else number(calibration.pixel_threshold),
             "threshold from": BASES.get(calibration.basis, calibration.basis),
         },
         "Input": {

@@ -76,7 +76,13 @@ def fit(
 
     share = (HELD_OUT if n >= SPLIT_FROM else 0.0) if holdout is None else holdout
     everything = TrainingImages(sources, preprocess)
-    settings: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell}
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "resume": resume,
+        "tell": tell,
+    }
     path = None if checkpoint is None else Path(checkpoint)
     order = np.random.default_rng(seed).permutation(n)
     if share > 0:
@@ -127,7 +133,10 @@ def build(
     if size is None:
         size = SIZE
         if not kind.pretrained and height * width < SIZE * SIZE:
-            size, why = (height, width), "the images' own size, and this detector gains nothing from enlarging"
+            size, why = (
+                (height, width),
+                "the images' own size, and this detector gains nothing from enlarging",
+            )
     else:
         why = "as asked"
     if "image_size" in known:

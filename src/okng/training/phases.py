@@ -130,7 +130,7 @@ class _Runner:
         optimizer.zero_grad()
         with self.fabric.autocast():
             loss = loss_of(batch)
-            total = sum(loss.values()) if isinstance(loss, dict) else loss
+            total = torch.stack([*loss.values()]).sum() if isinstance(loss, dict) else loss
         value = float(total.detach())
         if not torch.isfinite(total.detach()):
             raise OkngError(

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 EVERY = 10.0  # seconds between lines where there is no terminal to draw on
 
@@ -25,10 +25,19 @@ class Narrator:
         console = Console(stderr=True)
         self._bar = None
         if not quiet and console.is_terminal:
-            columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-            left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description:<28}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+            )
+            left = (
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self._bar = Progress(*columns, *left, console=console)
-        self._task = None
+        self._task: TaskID | None = None
         self._name, self._note, self._done, self._total = "", "", 0.0, 1.0
         self._start = self._last = time.monotonic()
 
@@ -46,7 +55,7 @@ class Narrator:
         self._name, self._note, self._done, self._total = name, "", done, total
         self._start = self._last = time.monotonic()
         if self._bar is not None:
-            self._task = self._bar.add_task(name, total=total, completed=done, note="")
+            self._task = self._bar.add_task(name, total=total, completed=int(done), note="")
 
     def advance(self, steps: float = 1, note: str | None = None) -> None:
         """`steps` more are done; `note` stands behind the bar, such as the epoch and the loss."""
@@ -58,7 +67,11 @@ class Narrator:
             self._last = time.monotonic()
             left = (self._last - self._start) / self._done * (self._total - self._done)
             share = self._done / self._total
-            print(f"{self._name}: {share:.0%}, {left:.0f} s left {self._note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{self._name}: {share:.0%}, {left:.0f} s left {self._note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""

@@ -19,15 +19,15 @@ class STFPM(Detector):
 
     Wang, Han, Ding, Huang, "Student-Teacher Feature Pyramid Matching for Anomaly Detection", BMVC 2021.
 
-    `backbone`, `strides`, `weights`: the teacher and where its features are taken (the paper: resnet18 at 4, 8
-    and 16). The student has the same layers and random weights. `epochs`, `batch_size`, `learning_rate`,
-    `momentum`, `weight_decay`: of stochastic gradient descent; a rate as high as 0.4 works because both sides'
-    features are normalised.
+    `backbone`, `strides`, `weights`: the teacher and where its features are taken (the paper: resnet18 at 4,
+    8 and 16). The student has the same layers and random weights. `epochs`, `batch_size`, `learning_rate`,
+    `momentum`, `weight_decay`: of stochastic gradient descent; a rate as high as 0.4 works because the
+    features of both are normalised.
 
-    Deliberately otherwise: the loss leaves out the paper's factor 1/2, as its authors' code does, to which the
-    learning rate belongs. The map is the geometric mean of the strides' distances, not their product: the same
-    order of positions and of images without the underflow of a product of small numbers. All OK images teach
-    and the last epoch is kept; the authors hold a fifth of them out and keep the epoch that is best on those.
+    Deliberately otherwise: the loss leaves out the paper's factor 1/2, as its authors' code does, to which
+    the learning rate belongs. The map is the geometric mean of the strides' distances, not their product: the
+    same order of positions and of images, without the underflow of a product of small numbers. All OK images
+    teach and the last epoch is kept; the authors hold a fifth out and keep the epoch that is best on those.
     """
 
     pretrained = True
@@ -52,8 +52,7 @@ class STFPM(Detector):
             raise OkngError(f"stfpm: momentum is 0 or more and below 1, such as 0.9, not {momentum}")
         if weight_decay < 0:
             raise OkngError(f"stfpm: weight_decay is 0 or more, such as 0.0001, not {weight_decay}")
-        self.teacher = Backbone(backbone, strides, weights)
-        freeze(self.teacher)
+        self.teacher = freeze(Backbone(backbone, strides, weights))
         self.student = Backbone(backbone, strides, weights="none")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.momentum, self.weight_decay = momentum, weight_decay
@@ -82,7 +81,7 @@ class STFPM(Detector):
         return tuple(F.normalize(features) for features in self.teacher(images))
 
     def differences(self, taught: tuple[Tensor, ...], images: Tensor) -> list[Tensor]:
-        """Squared distances between the student's and the `taught` features, each (B, 1, h_s, w_s) in [0, 4]."""
+        """Squared distances of the student's features to the `taught`, each (B, 1, h_s, w_s) in [0, 4]."""
         studied = [F.normalize(features) for features in self.student(images)]
         return [(t - s).square().sum(1, keepdim=True) for t, s in zip(taught, studied, strict=True)]
 

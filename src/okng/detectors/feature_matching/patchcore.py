@@ -25,8 +25,8 @@ class PatchCore(Detector):
     8 and 16). `neighbourhood`: side of the square over which features are averaged around each position (section 3.1).
     `coreset`: the share of all patches kept in memory, or if 1 or more their number (section 3.2). `score`: how the
     patches' distances make the image's: "top1%" the mean of the highest hundredth, "max" the highest, "reweighted" the
-    highest weighted by how crowded the memory is there (equation 7, with `neighbours` = b). `sigma`: of the Gaussian that
-    smooths the map, in pixels of the input (section 3.3).
+    highest weighted by how crowded the memory is there (equation 7, with `neighbours` = b). `sigma`: of the Gaussian
+    that smooths the map, in pixels of the input (section 3.3).
 
     Deliberately otherwise: features are averaged per channel rather than pooled to a fixed width, the coreset is
     selected in the full feature space without random projection (the batched greedy makes that affordable), the default

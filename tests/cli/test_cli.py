@@ -1,0 +1,205 @@
+"""The command line as a person meets it: in a process of its own, by exit codes and what is printed where."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.contract.conftest import pictures
+
+FAST = ["-p", "weights=none", "-p", "coreset=0.1", "--size", "64", "--device", "cpu"]
+
+
+def okng(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from okng.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The single line of an error, checked to be one."""
+    assert done.returncode != 0 and "Traceback" not in done.stderr and done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("okng: "), done.stderr
+    return last
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in the MVTec AD layout, and a model fitted on it."""
+    root = tmp_path_factory.mktemp("shop")
+    for folder, count, seed, defect in [
+        ("train/good", 24, 1, False),
+        ("test/good", 6, 2, False),
+        ("test/cut", 4, 3, True),
+    ]:
+        (root / "parts" / folder).mkdir(parents=True)
+        for i, image in enumerate(pictures(count, seed, defect)):
+            Image.fromarray(image).save(root / "parts" / folder / f"{i:02}.png")
+            if defect:
+                mask = root / "parts/ground_truth/cut" / f"{i:02}_mask.png"
+                mask.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(((image[..., 2] > 180) & (image[..., 0] < 90)).astype(np.uint8) * 255).save(mask)
+    done = okng("train", root / "parts", "-o", root / "parts.okng", "--holdout", 0.4, "--json", *FAST)
+    assert done.returncode == 0, done.stderr
+    (root / "train.json").write_text(done.stdout)
+    (root / "train.err").write_text(done.stderr)
+    return root
+
+
+def test_train_says_what_it_found_and_what_it_promises(shop: Path) -> None:
+    told, result = (shop / "train.err").read_text(), json.loads((shop / "train.json").read_text())
+    assert "train  good" in told and "test   cut" in told and "input 64x64: as asked" in told
+    assert result["calibration"]["n"] == 10 and result["provenance"]["held_out"] == 10
+    assert "10 can promise 9.09% at best" in result["promise"]
+    assert sorted(path.name for path in shop.glob("parts.okng*")) == ["parts.okng"]
+
+
+def test_inspect_json_and_files(shop: Path) -> None:
+    asked = ["--report", shop / "out", "--overlays", shop / "maps", "--csv", shop / "all.csv", "--json"]
+    done = okng("inspect", shop / "parts.okng", shop / "parts/test", "--false-alarm-rate", 0.1, *asked)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert len(result["images"]) == 10 and result["skipped"] == []
+    for image in result["images"]:
+        assert {"path", "score", "p_value", "verdict", "regions"} <= image.keys()
+        if "/cut/" in image["path"]:
+            assert image["verdict"] == "NG" and image["regions"]
+    assert result["counts"]["NG"] >= 4
+    assert (shop / "out/report.html").stat().st_size > 10_000
+    with (shop / "all.csv").open() as file:
+        assert [row["verdict"] for row in csv.DictReader(file)] == [image["verdict"] for image in result["images"]]
+    assert len(list((shop / "maps").rglob("*.png"))) == 10
+    assert len(list((shop / "maps/NG").glob("*.png"))) == result["counts"]["NG"]
+
+
+def test_inspect_writes_nothing_unasked(shop: Path, tmp_path: Path) -> None:
+    done = okng("inspect", shop / "parts.okng", shop / "parts/test/cut", cwd=tmp_path)
+    assert done.returncode == 0 and list(tmp_path.iterdir()) == []
+    assert len(done.stdout.splitlines()) == 4 and all(line.startswith("NG") for line in done.stdout.splitlines())
+
+
+def test_evaluate(shop: Path) -> None:
+    done = okng("evaluate", shop / "parts.okng", shop / "parts", "--json")
+    figures = json.loads(done.stdout)
+    assert figures["image_auroc"] == 1.0 and figures["pixel_auroc"] > 0.9 and 0 < figures["aupro"] <= 1
+    assert "oracle" in figures["notes"]["f1_max"]
+
+
+def test_evaluate_with_one_class_missing_says_why(shop: Path, tmp_path: Path) -> None:
+    for folder in ("train/good", "test/good"):
+        (tmp_path / "parts" / folder).mkdir(parents=True)
+        Image.fromarray(pictures(1, 5)[0]).save(tmp_path / "parts" / folder / "0.png")
+    figures = json.loads(okng("evaluate", shop / "parts.okng", tmp_path / "parts", "--json").stdout)
+    assert figures["image_auroc"] is None and "all OK" in figures["notes"]["image_auroc"]
+
+
+def test_the_threshold_is_a_number_in_the_file(shop: Path, tmp_path: Path) -> None:
+    before = json.loads(okng("threshold", shop / "parts.okng", "--json").stdout)
+    changed = tmp_path / "changed.okng"
+    after = okng("threshold", shop / "parts.okng", "--false-alarm-rate", 0.3, "-o", changed, "--json")
+    assert json.loads(after.stdout)["threshold"] < before["threshold"]
+    assert json.loads(okng("threshold", changed, "--json").stdout)["false_alarm_rate"] == 0.3
+
+
+def test_a_mask_of_another_size_is_named(shop: Path, tmp_path: Path) -> None:
+    for folder in ("train/good", "test/cut", "ground_truth/cut"):
+        (tmp_path / "parts" / folder).mkdir(parents=True)
+    for folder in ("train/good", "test/cut"):
+        Image.fromarray(pictures(1, 5)[0]).save(tmp_path / "parts" / folder / "0.png")
+    Image.new("L", (50, 60), 255).save(tmp_path / "parts/ground_truth/cut/0_mask.png")
+    assert "0_mask.png is 60x50" in one_line(okng("evaluate", shop / "parts.okng", tmp_path / "parts"))
+
+
+def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
+    good, model = shop / "parts/train/good", shop / "parts.okng"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("no image")
+    (tmp_path / "one").mkdir()
+    Image.fromarray(pictures(1, 5)[0]).save(tmp_path / "one/0.png")
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake/0.png").write_text("text")
+    flipped = bytearray(model.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "flipped.okng").write_bytes(flipped)
+    (tmp_path / "cut.okng").write_bytes(model.read_bytes()[:1000])
+    (tmp_path / "pickle.okng").write_bytes(b"\x80\x04pickle")
+    out = ["-o", tmp_path / "new.okng", *FAST]
+    for arguments, words in [
+        (["train", tmp_path / "empty", *out], "is empty"),
+        (["train", tmp_path / "texts", *out], "no image"),
+        (["train", tmp_path / "one", *out], "at least 2"),
+        (["train", tmp_path / "fake", *out], "no readable image"),
+        (["train", good, *out, "-d", "pachcore"], "did you mean patchcore"),
+        (["train", good, *out, "-p", "corset=1"], "did you mean coreset"),
+        (["train", good, *out, "-p", "coreset=lots"], "takes a number"),
+        (["train", good, *out, "--size", "big"], "--size is one number"),
+        (["train", good, "-o", "/proc/nowhere/x.okng"], "can't be written"),
+        (["train", good, "-o", tmp_path], "is a folder"),
+        (["inspect", tmp_path / "no.okng", good], "does not exist"),
+        (["inspect", model, tmp_path / "no"], "does not exist"),
+        (["inspect", model, tmp_path / "empty"], "no images in"),
+        (["inspect", tmp_path / "flipped.okng", good], "damaged"),
+        (["inspect", tmp_path / "cut.okng", good], "not a whole"),
+        (["inspect", tmp_path / "pickle.okng", good], "pickle"),
+        (["inspect", model, good, "--false-alarm-rate", "2"], "between 0 and 1"),
+        (["list", "patchcor"], "did you mean patchcore"),
+    ]:
+        assert words in one_line(okng(*arguments)), arguments
+    assert not (tmp_path / "new.okng").exists()
+
+
+def test_an_interrupted_fit_leaves_nothing_half_written_and_resumes(shop: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        shop / "parts",
+        "-d",
+        "autoencoder",
+        "--holdout",
+        "0.4",
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+    ]
+    settings = ["-p", "epochs=400", "-p", "width=4", "-p", "code=4", "-o", tmp_path / "a.okng"]
+    command = [sys.executable, "-c", "from okng.cli import main; main()", *map(str, [*arguments, *settings])]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    partial = tmp_path / "a.okng.partial"
+    deadline = time.monotonic() + 120
+    while not partial.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in told, told
+    assert [path.name for path in tmp_path.iterdir()] == ["a.okng.partial"]
+    done = okng(*arguments, *settings, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.okng"]
+
+
+def test_list(tmp_path: Path) -> None:
+    assert {"patchcore", "padim", "stfpm", "autoencoder"} <= json.loads(okng("list", "--json").stdout).keys()
+    card = json.loads(okng("list", "patchcore", "--json").stdout)
+    assert card["parameters"]["coreset"] == 0.01 and card["published"]
+    assert "elpv" in okng("list", "datasets").stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['okng', '--help']\n"
+        "from okng.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'timm', 'scipy', 'sklearn', 'PIL', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

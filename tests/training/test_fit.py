@@ -1,0 +1,133 @@
+"""`okng.fit` from images to a calibrated inspector, and back from its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.contract.conftest import pictures
+
+import okng
+from okng.errors import OkngError
+from okng.inspection.images import UnreadableImage
+
+QUICK = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def parts() -> np.ndarray:
+    return pictures(24, seed=1)
+
+
+@pytest.fixture(scope="module")
+def inspector(parts: np.ndarray) -> okng.Inspector:
+    return okng.fit(parts, **QUICK, holdout=0.4, false_alarm_rate=0.1)
+
+
+def test_a_split_holds_out_what_it_says(inspector: okng.Inspector) -> None:
+    provenance = inspector.manifest["provenance"]
+    assert (provenance["images"], provenance["learnt_from"], provenance["held_out"]) == (24, 14, 10)
+    assert inspector.calibration.method == "split" and inspector.calibration.basis == "conformal"
+
+
+def test_defects_are_ng_and_located(inspector: okng.Inspector) -> None:
+    found = list(inspector.inspect(pictures(4, seed=9, defect=True)))
+    assert all(i.verdict == "NG" and i.regions and i.p_value <= 0.1 for i in found)
+    assert [i.index for i in found] == [0, 1, 2, 3]
+    blue = pictures(4, seed=9, defect=True)[0]
+    x, y = found[0].regions[0].peak
+    top, left = (int(side.min()) for side in np.nonzero((blue[..., 2] > 200) & (blue[..., 0] < 60)))
+    assert left - 8 <= x <= left + 22 and top - 8 <= y <= top + 18
+
+
+def test_saved_and_loaded_it_says_the_same(inspector: okng.Inspector, tmp_path: Path) -> None:
+    inspector.save(tmp_path / "parts.okng")
+    loaded = okng.load(tmp_path / "parts.okng")
+    images = pictures(3, seed=4)
+    for a, b in zip(inspector.inspect(images), loaded.inspect(images), strict=True):
+        assert (a.score, a.p_value, a.verdict, a.regions) == (b.score, b.p_value, b.verdict, b.regions)
+
+
+def test_few_images_are_cross_fitted(parts: np.ndarray) -> None:
+    few = okng.fit(parts[:7], **QUICK)
+    assert few.calibration.method == "cross" and len(few.calibration.scores) == 7
+    assert few.manifest["provenance"]["learnt_from"] == 7
+    assert "7 can promise 12.5% at best, 19 would do" in few.calibration.promise()
+
+
+def test_the_same_seed_gives_the_same_inspector(parts: np.ndarray) -> None:
+    one, two = (okng.fit(parts, **QUICK, holdout=0.4, seed=5) for _ in range(2))
+    assert np.array_equal(one.calibration.scores, two.calibration.scores)
+    assert not np.array_equal(one.calibration.scores, okng.fit(parts, **QUICK, holdout=0.4).calibration.scores)
+
+
+def test_the_threshold_moves_without_fitting(inspector: okng.Inspector) -> None:
+    strict, lax = inspector.at(0.2), inspector.with_threshold(1e9)
+    assert strict.calibration.threshold < inspector.calibration.threshold < lax.calibration.threshold
+    assert all(i.verdict == "OK" for i in lax.inspect(pictures(2, seed=9, defect=True)))
+
+
+def test_aspect_ratios_are_kept_and_mixed_sizes_and_modes_work(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i, (height, width, mode) in enumerate([(40, 90, "RGB"), (90, 40, "L"), (64, 64, "RGBA"), (40, 90, "P")]):
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).convert(mode).save(tmp_path / f"{i}.png")
+    fitted = okng.fit(tmp_path, **QUICK)
+    shapes = {i.map.shape for i in fitted.inspect(tmp_path) if i.map is not None}
+    assert shapes == {(6, 12), (12, 6), (8, 8)}
+
+
+def test_sizes(parts: np.ndarray) -> None:
+    digits = parts[:12, :28, :28, 0]
+    grey = okng.fit(digits, "autoencoder", holdout=0.3, epochs=1, code=4, width=8, device="cpu")
+    assert grey.preprocess.mode == "L" and grey.preprocess.size == (28, 28)  # never enlarged without need
+    assert next(grey.inspect(digits)).map.shape == (28, 28)
+    wide = okng.fit(parts, **{**QUICK, "size": (32, 96)}, holdout=0.3)
+    assert next(wide.inspect(parts)).map.shape == (4, 12)
+
+
+def test_unreadable_images_are_skipped_and_counted_or_stop_it(tmp_path: Path, parts: np.ndarray) -> None:
+    for i in range(6):
+        Image.fromarray(parts[i]).save(tmp_path / f"{i}.png")
+    (tmp_path / "zero.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "0.png").read_bytes()[:900])
+    fitted = okng.fit(tmp_path, **QUICK)
+    assert fitted.manifest["provenance"]["skipped"] == 2 and fitted.manifest["provenance"]["images"] == 6
+    with pytest.raises(UnreadableImage):
+        okng.fit(tmp_path, **QUICK, strict=True)
+    with pytest.raises(UnreadableImage):
+        list(fitted.inspect(tmp_path))
+    bad: list[UnreadableImage] = []
+    assert len(list(fitted.inspect(tmp_path, unreadable=bad.append))) == 6 and len(bad) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"false_alarm_rate": 1.5}, "false-alarm rate"),
+        ({"holdout": -0.1}, "holdout"),
+        ({"size": 4}, "size is one number"),
+        ({"detector": "patchcor"}, "did you mean patchcore"),
+        ({"corset": 0.1}, "did you mean coreset"),
+        ({"coreset": "many"}, "coreset takes a number"),
+    ],
+)
+def test_mistakes(parts: np.ndarray, arguments: dict, message: str) -> None:
+    with pytest.raises(OkngError, match=message):
+        okng.fit(parts, **{**QUICK, **arguments})
+
+
+def test_one_image_is_not_enough(parts: np.ndarray) -> None:
+    with pytest.raises(OkngError, match="at least 2"):
+        okng.fit(parts[:1], **QUICK)
+
+
+def test_as_a_scikit_learn_estimator(parts: np.ndarray) -> None:
+    from sklearn.base import clone
+
+    estimator = clone(okng.ImageOutlierDetector(contamination=0.2, size=64, arguments={"coreset": 0.3}))
+    estimator.fit(parts)
+    odd = pictures(2, seed=9, defect=True)
+    assert (estimator.score_samples(odd) < estimator.score_samples(parts[:12]).min()).all()
+    assert estimator.predict(odd).tolist() == [-1, -1]
