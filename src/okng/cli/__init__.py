@@ -41,6 +41,8 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Run `okng`; a person's mistake is one line on standard error and exit code 1, Ctrl-C is 130."""
+    # OpenMP threads that spin while they wait make torch fifty times slower on a processor that others use too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code = 1
     try:
         result = app(standalone_mode=False)

@@ -89,7 +89,7 @@ class PaDiM(Detector):
         """Mahalanobis distances |L⁻¹(x - mean)| (B, h, w), not smoothed: one matrix product per position."""
         embedded = self.embed(images)  # (B, d, h, w)
         centred = by_position(embedded) - self.mean[:, None]  # (h*w, B, d)
-        white = torch.bmm(self.whitening, centred.mT)  # (h*w, d, B)
+        white = torch.bmm(self.whitening, centred.transpose(1, 2))  # (h*w, d, B)
         distances: Tensor = torch.linalg.vector_norm(white, dim=1)  # (h*w, B)
         return distances.T.reshape(-1, *embedded.shape[2:])
 

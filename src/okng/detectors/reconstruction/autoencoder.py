@@ -24,7 +24,7 @@ class Autoencoder(Detector):
     into. With too many anything can be copied: the loss goes on falling while defects disappear. `width`:
     channels after the first layer; they double as the sides halve. `epochs`, `batch_size`, `learning_rate`:
     of Adam. The defaults are the 2019 paper's for textures of 128 to 256 px (code 500 for objects). For
-    thousands of 28 × 28 images `code=16, epochs=10, batch_size=32, learning_rate=1e-3` take a minute or so.
+    thousands of 28 × 28 images `code=32, epochs=10, batch_size=32, learning_rate=1e-3` take a minute or so.
 
     Deliberately otherwise: one strided 3×3 layer per halving without the paper's layers in between, down to a
     shorter side of at most 4; weights that start at He's scale, without which deep networks stay at the mean
