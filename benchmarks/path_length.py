@@ -1,6 +1,6 @@
 """Which files of okng one image passes through, from disk to verdict and heatmap, and how long they are.
 
-    python benchmarks/path_length.py parts.okng IMAGE
+python benchmarks/path_length.py parts.okng IMAGE
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draw docs/images/solar-cells.jpg: one OK cell and NG cells at fixed ranks of the score, not the prettiest ones.
 
-    okng demo && python benchmarks/readme_picture.py okng-demo/mono.okng
+okng demo && python benchmarks/readme_picture.py okng-demo/mono.okng
 """
 
 from __future__ import annotations

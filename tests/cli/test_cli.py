@@ -1,13 +1,15 @@
-"""The command line as a person meets it: in a process of its own, by exit codes and what is printed where."""
+"""The command line as a person meets it: by exit codes and what is printed where."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,22 @@ import pytest
 from PIL import Image
 from tests.contract.conftest import pictures
 
+from okng.cli import main
+
 FAST = ["-p", "weights=none", "-p", "coreset=0.1", "--size", "64", "--device", "cpu"]
 
 
-def okng(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from okng.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
+def okng(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which has torch loaded already."""
+    words = ["okng", *map(str, arguments)]
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = words
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as done:
+            main()
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(words, int(done.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -80,8 +92,9 @@ def test_inspect_json_and_files(shop: Path) -> None:
     assert len(list((shop / "maps/NG").glob("*.png"))) == result["counts"]["NG"]
 
 
-def test_inspect_writes_nothing_unasked(shop: Path, tmp_path: Path) -> None:
-    done = okng("inspect", shop / "parts.okng", shop / "parts/test/cut", cwd=tmp_path)
+def test_inspect_writes_nothing_unasked(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = okng("inspect", shop / "parts.okng", shop / "parts/test/cut")
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
     assert len(done.stdout.splitlines()) == 4 and all(line.startswith("NG") for line in done.stdout.splitlines())
 
@@ -170,7 +183,7 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_resumes(shop: Path, 
         "--device",
         "cpu",
     ]
-    settings = ["-p", "epochs=400", "-p", "width=4", "-p", "code=4", "-o", tmp_path / "a.okng"]
+    settings = ["-p", "epochs=100", "-p", "width=4", "-p", "code=4", "-o", tmp_path / "a.okng"]
     command = [sys.executable, "-c", "from okng.cli import main; main()", *map(str, [*arguments, *settings])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     partial = tmp_path / "a.okng.partial"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Collect
 from okng.detectors.catalogue import create
-from okng.detectors.feature_matching.padim import PaDiM, RunningGaussians, whiten_
+from okng.detectors.feature_matching.padim import PaDiM, RunningGaussians, unwhiten, whiten_
 from okng.errors import OkngError
 from okng.nn.blur import gaussian_blur
 
@@ -86,6 +86,13 @@ def test_whitening_undoes_the_covariance_in_every_block() -> None:
     whitening = whiten_(scatter.clone(), count=10, epsilon=0.01, rows=2)
     covariance = scatter / 9 + 0.01 * torch.eye(6)
     torch.testing.assert_close(whitening @ covariance @ whitening.mT, torch.eye(6).expand(5, 6, 6), rtol=0, atol=1e-3)
+
+
+def test_the_scatter_comes_back_out_of_the_whitening() -> None:
+    roots = torch.randn(5, 6, 6, generator=torch.Generator().manual_seed(0))
+    scatter = roots @ roots.mT * 9
+    back = unwhiten(whiten_(scatter.clone(), count=10, epsilon=0.01), count=10, epsilon=0.01, rows=2)
+    torch.testing.assert_close(back, scatter, rtol=1e-4, atol=1e-4)
 
 
 def test_fewer_images_than_dimensions_and_even_one() -> None:

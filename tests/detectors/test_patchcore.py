@@ -95,8 +95,21 @@ def test_place_does_not_matter() -> None:
     torch.testing.assert_close(moved.sort().values, still.sort().values, rtol=1e-2, atol=1e-2)
 
 
+def test_little_memory_changes_scores_little() -> None:
+    whole = fitted(coreset=0.05)
+    torch.manual_seed(0)
+    streamed = create("patchcore", coreset=0.05)
+    streamed.capacity = 160  # of 384 patches
+    run_phases(streamed, images(6), device="cpu")
+    assert streamed.bank.shape == whole.bank.shape and int(streamed.seen) == int(whole.seen) == 384
+    with torch.no_grad():
+        new = batch(images(4, seed=5))
+        torch.testing.assert_close(streamed(new).image, whole(new).image, rtol=0.1, atol=0)
+
+
 @pytest.mark.parametrize(
-    "arguments", [{"coreset": 0}, {"coreset": -1.0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}]
+    "arguments",
+    [{"coreset": 0}, {"coreset": -1.0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}, {"memory": 0.1}],
 )
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="patchcore: "):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from okng.nn.coreset import covering_radius, greedy_coreset, greedy_rounds
+from okng.errors import OkngError
+from okng.nn.coreset import StreamingCoreset, covering_radius, greedy_coreset, greedy_rounds, last_gap
 
 
 def plain_greedy(points: Tensor, count: int, start: int) -> list[int]:
@@ -63,3 +65,63 @@ def test_asking_for_more_than_there_is_takes_all() -> None:
 def test_rounds_are_few() -> None:
     points = torch.randn(5000, 8, generator=torch.Generator().manual_seed(0))
     assert sum(1 for _ in greedy_rounds(points, 1000)) < 100
+
+
+def test_picks_are_the_same_in_a_mixed_precision_fit() -> None:
+    points = clustered(2000, 14)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = greedy_coreset(points, 100)
+    assert torch.equal(mixed, greedy_coreset(points, 100))
+
+
+def test_goes_on_until_the_radius_is_reached() -> None:
+    points = clustered(1000, 8)
+    picked = [index for accepted in greedy_rounds(points, 5, radius=1.0) for index in accepted]
+    assert covering_radius(points, points[picked]) <= 1.0 < covering_radius(points, points[picked[:-1]])
+    assert picked == greedy_coreset(points, len(picked)).tolist()
+
+
+def streamed(points: Tensor, coreset: float, capacity: int) -> tuple[StreamingCoreset, Tensor]:
+    """The stream fed by uneven blocks, never above its capacity, and the coreset it selects."""
+    torch.manual_seed(0)
+    stream = StreamingCoreset(coreset, capacity)
+    for block in points.split(170):
+        stream.add(block)
+        assert stream.points.untyped_storage().nbytes() <= 4 * points.shape[1] * (capacity - stream.count)
+    return stream, stream.points[[index for accepted in stream.rounds() for index in accepted]]
+
+
+@pytest.mark.parametrize("coreset", [0.05, 200])
+def test_a_stream_that_fits_gives_the_one_shot_coreset(coreset: float) -> None:
+    points = clustered(4000, 9)
+    _, selected = streamed(points, coreset, capacity=5000)
+    torch.manual_seed(0)
+    assert torch.equal(selected, points[greedy_coreset(points, 200, start=int(torch.randint(4000, ())))])
+
+
+@pytest.mark.parametrize("coreset", [0.01, 100])
+def test_a_stream_that_does_not_fit_covers_nearly_as_well(coreset: float) -> None:
+    points = clustered(10_000, 10)
+    stream, selected = streamed(points, coreset, capacity=1000)
+    assert stream.seen == 10_000 and len(selected) == len(selected.unique(dim=0)) == 100
+    assert bool((selected[:, None] == points).all(2).any(1).all())  # points, not mixtures
+    assert covering_radius(points, selected) <= 1.3 * covering_radius(points, points[greedy_coreset(points, 100)])
+
+
+@pytest.mark.parametrize("coreset", [0.3, 300])
+def test_a_coreset_too_large_for_the_memory_is_refused(coreset: float) -> None:
+    with pytest.raises(OkngError, match="raise memory"):
+        streamed(clustered(2000, 11), coreset, capacity=1000)
+
+
+def test_going_on_keeps_the_old_picks_and_covers_the_new_points_as_well() -> None:
+    old, new = clustered(2000, 12), clustered(100, 13) + 20
+    kept = old[greedy_coreset(old, 40)]
+    gap = last_gap(kept)
+    stream = StreamingCoreset(0.02, 10_000, kept, seen=2000, radius=gap)
+    stream.add(new)
+    selected = stream.points[[index for accepted in stream.rounds() for index in accepted]]
+    assert stream.count == 42 < len(selected) < 60 and torch.equal(selected[:40], kept)
+    assert gap == pytest.approx(float(torch.cdist(kept, kept).fill_diagonal_(torch.inf).min()))
+    assert covering_radius(old, kept) <= gap * (1 + 1e-5)
+    assert covering_radius(new, selected) <= gap * (1 + 1e-5)

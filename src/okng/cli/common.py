@@ -85,13 +85,13 @@ def show_dataset(dataset: Dataset) -> None:
     say()
 
 
-def open_model(path: Path, device: str = "cpu", rate: float | None = None, score: float | None = None) -> Inspector:
-    """The inspector in a model file, at the rate or the threshold asked for now."""
+def open_model(path: Path, rate: float | None = None, score: float | None = None, **how: Any) -> Inspector:
+    """The inspector in a model file, at the rate or the threshold asked for now; `how` is handed to `okng.load`."""
     import okng
 
     if rate is not None and score is not None:
         raise OkngError("give a false-alarm rate or a threshold, not both")
-    inspector = okng.load(path, device)
+    inspector = okng.load(path, **how)
     if rate is not None:
         return inspector.at(rate)
     return inspector if score is None else inspector.with_threshold(score)

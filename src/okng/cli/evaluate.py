@@ -9,13 +9,16 @@ import typer
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="The model file that `okng train` wrote.")],
+    model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
     source: Annotated[str, typer.Argument(help="A labelled data set, as for `okng train`.")],
     normal: Annotated[str | None, typer.Option(help="The class that is OK, in a data set of classes.")] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     seed: Annotated[int, typer.Option(help="The seed that divided the data set in training.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps, for torch.")] = "cpu",
+    engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="f32 or bf16. [default: the file's]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU cores to use. [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure a model on a labelled data set: AUROC, AP, F1, AUPRO, false alarms."""
@@ -24,7 +27,9 @@ def evaluate(
 
     dataset = open_dataset(source, normal, seed)
     show_dataset(dataset)
-    inspector = open_model(model, device, false_alarm_rate)
+    inspector = open_model(
+        model, false_alarm_rate, device=device, engine=engine, precision=precision, threads=threads
+    )
 
     from okng.benchmark.evaluation import evaluate_inspector, metric_lines
     from okng.report import Report

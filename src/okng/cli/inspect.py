@@ -9,14 +9,17 @@ import typer
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="The model file that `okng train` wrote.")],
+    model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for one line per image.")] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps, for torch.")] = "cpu",
+    engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="f32 or bf16. [default: the file's]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU cores to use. [default: all]")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -30,7 +33,9 @@ def inspect(
     from okng.inspection.inspector import each_image
     from okng.inspection.outputs import CsvFile, save_overlay
 
-    inspector = open_model(model, device, false_alarm_rate, threshold)
+    inspector = open_model(
+        model, false_alarm_rate, threshold, device=device, engine=engine, precision=precision, threads=threads
+    )
     if missing := [path for path in images if not path.exists()]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
     if not any(True for _ in each_image(images)):

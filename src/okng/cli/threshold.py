@@ -9,7 +9,7 @@ import typer
 
 
 def threshold(
-    model: Annotated[Path, typer.Argument(help="The model file.")],
+    model: Annotated[Path, typer.Argument(help="The model file, .okng or .onnx.")],
     false_alarm_rate: Annotated[float | None, typer.Option(help="Take the threshold for this rate.")] = None,
     score: Annotated[float | None, typer.Option(help="Set the score threshold by hand.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here instead of in place.")] = None,

@@ -1,25 +1,46 @@
-"""`okng train`: a folder of OK images in, a model file out."""
+"""`okng train`: a folder of OK images in, a model file out, or a model file updated."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from okng.inspection.images import Source
 
 
 def train(
     source: Annotated[str, typer.Argument(help="A folder of OK images, or any data set of `okng list datasets`.")],
-    detector: Annotated[str, typer.Option("-d", "--detector", help="A name of `okng list`.")] = "patchcore",
+    detector: Annotated[
+        str | None, typer.Option("-d", "--detector", help="A name of `okng list`. Default: patchcore.")
+    ] = None,
     parameter: Annotated[
         list[str],
         typer.Option("-p", "--parameter", help="The detector's own, such as coreset=0.05; repeatable."),
     ] = [],  # noqa: B006
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write.")] = Path("parts.okng"),
-    size: Annotated[str | None, typer.Option(help="Area as the side of a square, or HxW. [default: 256]")] = None,
-    false_alarm_rate: Annotated[float, typer.Option(help="Share of OK images that may be called NG.")] = 0.05,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The model file to write. Default: parts.okng, or the one updated."),
+    ] = None,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            "--update",
+            help="A model file (patchcore, padim) that shall learn the images too, without the old ones; "
+            "a single image, such as a false alarm, will do.",
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Area as the side of a square, or HxW. Default: 256.")] = None,
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help="Share of OK images that may be called NG. Default: 0.05, or the model's.")
+    ] = None,
     holdout: Annotated[
-        float | None, typer.Option(help="Share held out for calibration; 0 cross-fits. [default: by count]")
+        float | None,
+        typer.Option(
+            help="Share held out for calibration; 0 cross-fits, or in an update learns all. Default: by count."
+        ),
     ] = None,
     normal: Annotated[str | None, typer.Option(help="The class that is OK, in a data set of classes.")] = None,
     seed: int = 0,
@@ -30,40 +51,45 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Learn what OK looks like from a folder of OK images."""
-    from okng.cli.common import check_writable, parse_parameters, parse_size, print_json, say, show_dataset
-    from okng.datasets import open_dataset
+    from okng.cli.common import check_writable, parse_parameters, parse_size, print_json, say
     from okng.detectors.catalogue import find
+    from okng.errors import OkngError
 
-    find(detector)
+    detector_name = detector or "patchcore"
+    find(detector_name)
     arguments, sides = parse_parameters(parameter), parse_size(size)
+    if update is not None and (detector or parameter or size or resume):
+        raise OkngError("an update keeps the model's detector, parameters and size; leave out -d, -p, --size, --resume")
+    output = output or update or Path("parts.okng")
     check_writable(output)
-    dataset = open_dataset(source, normal, seed)
-    show_dataset(dataset)
+    images, name = _images(source, normal, seed, file_allowed=update is not None)
 
     import okng
     from okng.training.progress import Narrator
 
     with Narrator() as tell:
-        inspector = okng.fit(
-            [sample.image for sample in dataset.train],
-            detector,
-            size=sides,
-            false_alarm_rate=false_alarm_rate,
-            holdout=holdout,
-            seed=seed,
-            device=device,
-            precision=precision,
-            checkpoint=output.with_name(output.name + ".partial"),
-            resume=resume,
-            strict=strict,
-            tell=tell,
-            **arguments,
-        )
-    provenance = inspector.manifest["provenance"]
-    provenance["source"] = dataset.name
+        common: dict[str, Any] = {
+            "holdout": holdout, "seed": seed, "device": device, "precision": precision, "strict": strict, "tell": tell,
+        }  # fmt: skip
+        if update is not None:
+            inspector = okng.update(update, images, false_alarm_rate=false_alarm_rate, **common)
+            done = inspector.manifest["provenance"]["updates"][-1]
+        else:
+            inspector = okng.fit(
+                images,
+                detector_name,
+                size=sides,
+                false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
+                checkpoint=output.with_name(output.name + ".partial"),
+                resume=resume,
+                **common,
+                **arguments,
+            )
+            done = inspector.manifest["provenance"]
+    done["source"] = name
     inspector.save(output)
     calibration = inspector.calibration
-    say(f"learnt from {provenance['learnt_from']} of {provenance['images']} images in {provenance['seconds']:.0f} s")
+    say(f"learnt from {done['learnt_from']} of {done['images']} images in {done['seconds']:.0f} s")
     say(f"threshold {calibration.threshold:.4g}: {calibration.promise()}")
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
     if as_json:
@@ -72,3 +98,15 @@ def train(
             "promise": calibration.promise(),
         }
         print_json({"model": str(output), "preprocess": inspector.preprocess.to_json(), **described})
+
+
+def _images(source: str, normal: str | None, seed: int, file_allowed: bool) -> tuple[list[Source], str]:
+    """The OK images to learn from, shown as a table, and the name of where they are from."""
+    from okng.cli.common import show_dataset
+    from okng.datasets import open_dataset
+
+    if file_allowed and Path(source).is_file():
+        return [Path(source)], Path(source).name
+    dataset = open_dataset(source, normal, seed)
+    show_dataset(dataset)
+    return [sample.image for sample in dataset.train], dataset.name

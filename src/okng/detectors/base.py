@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from okng.errors import OkngError
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -105,6 +107,10 @@ class Detector(nn.Module):
     def phases(self) -> Iterator[Phase]:
         """How it learns, in order; a later phase may depend on what an earlier one left behind."""
         raise NotImplementedError
+
+    def update_phases(self) -> Iterator[Phase]:
+        """How a fitted detector takes in further OK images without the old ones; most can't."""
+        raise OkngError(f"{self.name} can't be updated, patchcore and padim can; fit it again with all images")
 
     def forward(self, images: Tensor) -> Scores:
         """Score `images` (B, C, H, W) in [0, 1]."""

@@ -12,12 +12,15 @@ from okng.detectors.base import Detector
 from okng.detectors.catalogue import create, parameters
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
+from okng.inspection.model_file import write_model
 
 
 class TorchEngine:
     """Scores uint8 pixels with `detector` on `device`."""
 
-    def __init__(self, detector: Detector, device: str = "cpu"):
+    def __init__(self, detector: Detector, device: str = "cpu", threads: int | None = None):
+        if threads is not None:
+            torch.set_num_threads(threads)  # of the whole process
         self.detector = detector.eval().to(device)
         self.device = torch.device(device)
 
@@ -28,12 +31,21 @@ class TorchEngine:
             scores = self.detector(images)
         return scores.image.cpu().numpy(), None if scores.map is None else scores.map.cpu().numpy()
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """The detector's state for the model file, frozen networks included: a file needs nothing but okng."""
-        return {f"detector.{k}": v.cpu().numpy() for k, v in self.detector.state_dict().items()}
+    def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Write the .okng file. Frozen networks are in it too: a file needs nothing but okng."""
+        if path.suffix == ".onnx":
+            raise OkngError(f"{path} would be a PyTorch model; save it as .okng, then run: okng export")
+        state = {f"detector.{k}": v.cpu().numpy() for k, v in self.detector.state_dict().items()}
+        write_model(path, manifest, {**state, **arrays})
 
 
-def load_torch(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndarray], device: str = "cpu") -> Inspector:
+def load_torch(
+    path: Path,
+    manifest: dict[str, Any],
+    tensors: dict[str, np.ndarray],
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Inspector:
     """The inspector stored in a model file, run by PyTorch; `path` is for messages."""
     described = manifest.get("detector", {})
     name, arguments = described.get("name", ""), dict(described.get("arguments", {}))
@@ -44,7 +56,7 @@ def load_torch(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndarr
         detector.load_tensors(state)
     except (RuntimeError, AttributeError) as error:
         raise OkngError(f"{path} does not fit this okng's {name}; fit again, or use the okng that made it") from error
-    return Inspector.from_file(TorchEngine(detector, device), manifest, tensors)
+    return Inspector.from_file(TorchEngine(detector, device, threads), manifest, tensors)
 
 
 def rebuild(name: str, arguments: dict[str, Any]) -> Detector:

@@ -18,10 +18,10 @@ class Calibration:
     """Held-out OK scores and the thresholds drawn from them.
 
     `scores` (n,) are the raw scores of OK images the detector was not fitted on, `peaks` (n,) the maxima of
-    their maps (None for a detector without maps), both ascending, `method` how they were held out: "split" or
-    "cross". An image is NG when its score is above `threshold`; its regions are where the map is above
-    `pixel_threshold`. `basis` says where the threshold comes from: "conformal" (promised), "tail"
-    (estimated), "largest" (all that n allows) or "manual".
+    their maps (None for a detector without maps), both ascending, `method` how they were held out: "split",
+    "cross", or "updated" (see `updated`). An image is NG when its score is above `threshold`; its regions are
+    where the map is above `pixel_threshold`. `basis` says where the threshold comes from: "conformal"
+    (promised), "tail" (estimated), "largest" (all that n allows) or "manual".
 
     Exchangeability of the OK images is the only assumption of the conformal promise: over draws of the
     calibration images, an unseen OK image is called NG with probability at most the asked rate (Vovk et al.,
@@ -62,6 +62,23 @@ class Calibration:
         rate = float((self.scores > threshold).mean())
         return replace(self, threshold=float(threshold), basis="manual", false_alarm_rate=rate)
 
+    def updated(self, scores: np.ndarray, peaks: np.ndarray | None) -> Calibration:
+        """The calibration after the detector took in more OK images; `scores` and `peaks` (m,) of those held out.
+
+        If m alone suffices for the conformal promise at the present rate, the old scores are dropped: what is left is a
+        plain split. Else they are kept, as the detector before the update gave them, beside the new ones. What it has
+        learnt since rarely makes an OK image odder (PatchCore with a share as `coreset`: never), so old scores are
+        upper bounds and err towards fewer false alarms, more so the more was learnt; as they come of another detector,
+        the rate is expected, no longer promised. A threshold set by hand stays.
+        """
+        method = "split"
+        if math.floor(self.false_alarm_rate * (len(scores) + 1) + 1e-9) < 1 or len(scores) == 0:
+            method, scores = "updated", np.concatenate([self.scores, scores])
+            peaks = None if self.peaks is None or peaks is None else np.concatenate([self.peaks, peaks])
+        peaks = None if peaks is None else _ascending(peaks)
+        renewed = replace(self, scores=_ascending(scores), peaks=peaks, method=method)
+        return renewed.with_threshold(self.threshold) if self.basis == "manual" else renewed.at(self.false_alarm_rate)
+
     def p_value(self, score: float) -> float:
         """The chance that an OK image looks at least this odd: (1 + #{held-out >= score}) / (n + 1)."""
         at_least = len(self.scores) - int(np.searchsorted(self.scores, score, side="left"))
@@ -82,13 +99,17 @@ class Calibration:
     def promise(self) -> str:
         """One sentence: what the threshold promises, and why."""
         n, asked = len(self.scores), _percent(self.false_alarm_rate)
-        held = f"{n} held-out OK images" if self.method == "split" else f"{n} cross-fitted OK scores"
+        held = {
+            "split": f"{n} held-out OK images",
+            "updated": f"{n} held-out OK scores, some from before an update",
+        }.get(self.method, f"{n} cross-fitted OK scores")
         if self.basis == "manual":
             return f"threshold set by hand; {asked} of {held} lie above it"
         if self.basis == "conformal" and self.method == "split":
             return f"at most {asked} false alarms on OK images like the {n} held out (conformal)"
         if self.basis == "conformal":
-            return f"about {asked} false alarms expected, by {held} (cross-conformal: close, not promised)"
+            kind = "" if self.method == "updated" else "cross-conformal: "
+            return f"about {asked} false alarms expected, by {held} ({kind}close, not promised)"
         needed = math.ceil(1 / self.false_alarm_rate - 1e-9) - 1
         least = f"{n} can promise {_percent(self.smallest_rate)} at best, {needed} would do"
         if self.basis == "tail":

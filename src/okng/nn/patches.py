@@ -29,4 +29,6 @@ def on_finest_grid(features: Sequence[Tensor], mode: str = "bilinear") -> Tensor
 def mean_of_highest(scores: Tensor, share: float) -> Tensor:
     """The mean of the highest `share` of the positions of maps (B, h, w), at least one: (B,)."""
     flat = scores.flatten(1)  # (B, h*w)
-    return flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(1)
+    # Counted by tensors, not by Python, so that an exported graph counts anew for each size it meets.
+    count = (torch.as_tensor(flat.shape[1]) * share).round().long().clamp_min(1)
+    return flat.topk(count, dim=1).values.mean(1)

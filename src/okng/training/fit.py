@@ -63,11 +63,11 @@ def fit(
         raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; 0.05 means 5 in 100")
     if holdout is not None and not 0 <= holdout < 1:
         raise OkngError(f"holdout is a share of the OK images such as 0.2, or 0 to cross-fit, not {holdout}")
-    sources, skipped = _with_header(list(each_image(images)), strict, tell)
+    sources, skipped = with_header(list(each_image(images)), strict, tell)
     torch.manual_seed(seed)
     built, preprocess, why = build(detector, sources, size, arguments)
     tell.say(why)
-    sources, broken = _whole(TrainingImages(sources, preprocess), strict, tell)
+    sources, broken = whole(TrainingImages(sources, preprocess), strict, tell)
     skipped += broken
     n = len(sources)
     if n < 2:
@@ -89,7 +89,7 @@ def fit(
         held = order[: min(max(1, round(share * n)), n - 1)]
         method, learnt = "split", n - len(held)
         run_phases(built, everything.subset(np.setdiff1d(order, held)), checkpoint=path, **settings)
-        scores, peaks = _judge(built, preprocess, [sources[i] for i in held], "calibration", tell)
+        scores, peaks = judge(built, preprocess, [sources[i] for i in held], "calibration", tell)
     else:
         method, learnt = "cross", n
         parts = []
@@ -100,7 +100,7 @@ def fit(
             fold_detector, _, _ = build(detector, sources, preprocess.size, arguments)
             fold_path = None if path is None else path.with_name(f"{path.name}.{k}")
             run_phases(fold_detector, everything.subset(np.setdiff1d(order, held)), checkpoint=fold_path, **settings)
-            parts.append(_judge(fold_detector, preprocess, [sources[i] for i in held], "calibration", tell))
+            parts.append(judge(fold_detector, preprocess, [sources[i] for i in held], "calibration", tell))
         scores = np.concatenate([part[0] for part in parts])
         peaks = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])  # type: ignore[misc]
         run_phases(built, everything, checkpoint=path, **settings)
@@ -168,7 +168,7 @@ def _check_size(size: Any) -> None:
         raise OkngError(f"size is one number such as 256, or HxW such as 256x512, each from 8 to 8192, not {size}")
 
 
-def _with_header(sources: list[Source], strict: bool, tell: Narrator) -> tuple[list[Source], int]:
+def with_header(sources: list[Source], strict: bool, tell: Narrator) -> tuple[list[Source], int]:
     """The sources whose header can be read, and how many can't."""
     good = []
     for source in sources:
@@ -184,7 +184,7 @@ def _with_header(sources: list[Source], strict: bool, tell: Narrator) -> tuple[l
     return good, len(sources) - len(good)
 
 
-def _whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[list[Source], int]:
+def whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[list[Source], int]:
     """The sources that decode to the end, and how many don't."""
     tell.begin("reading images", len(images))
     good = []
@@ -200,7 +200,7 @@ def _whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[list[S
     return good, len(images) - len(good)
 
 
-def _judge(
+def judge(
     detector: Detector, preprocess: Preprocess, sources: list[Source], name: str, tell: Narrator
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Scores (n,) and map maxima (n,), if any, by the very path that later inspects."""

@@ -31,9 +31,10 @@ def run_phases(
     precision: str = "32-true",
     checkpoint: Path | None = None,
     resume: bool = False,
+    update: bool = False,
     tell: Narrator | None = None,
 ) -> None:
-    """Fit `detector` in place on `images`.
+    """Fit `detector` in place on `images`, or with `update` let it take them in beside what it learnt before.
 
     `device` and `precision` are Lightning Fabric's. With a `checkpoint` path the state is written there after every
     phase and every epoch; with `resume` the work continues from it. Because every epoch draws from a generator seeded
@@ -45,7 +46,7 @@ def run_phases(
     at_phase, at_epoch = runner.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     detector.to(fabric.device)
     _seed(seed, 0, 0)
-    for number, phase in enumerate(detector.phases()):
+    for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
         if number < at_phase:
             continue
         if number == at_phase and runner.stored:

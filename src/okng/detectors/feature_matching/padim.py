@@ -36,6 +36,7 @@ class PaDiM(Detector):
     subset: Tensor
     mean: Tensor
     whitening: Tensor
+    count: Tensor
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class PaDiM(Detector):
         self.register_buffer("subset", torch.randperm(available)[:dimensions].sort().values)  # (d,)
         self.register_buffer("mean", torch.zeros(0, dimensions))  # (h*w, d)
         self.register_buffer("whitening", torch.zeros(0, dimensions, dimensions))  # (h*w, d, d)
+        self.register_buffer("count", torch.tensor(0))  # images
 
     @property
     def multiple(self) -> int:
@@ -69,7 +71,17 @@ class PaDiM(Detector):
 
     def phases(self) -> Iterator[Phase]:
         """Stream the mean and the covariance of every position; no embedding is kept."""
+        yield self.gather(RunningGaussians())
+
+    def update_phases(self) -> Iterator[Phase]:
+        """Go on from the Gaussians so far: the result is that of all images at once, up to rounding."""
         gaussians = RunningGaussians()
+        gaussians.count, gaussians.mean = int(self.count), self.mean[:, None].clone()
+        gaussians.scatter = unwhiten(self.whitening, gaussians.count, self.epsilon)
+        yield self.gather(gaussians)
+
+    def gather(self, gaussians: RunningGaussians) -> Collect:
+        """One pass through `gaussians`, which become the model."""
 
         def visit(batch: Batch) -> None:
             embedded = self.embed(batch.images).to(self.mean.dtype)  # full precision from here on
@@ -78,8 +90,9 @@ class PaDiM(Detector):
         def finish() -> None:
             self.mean = gaussians.mean[:, 0]
             self.whitening = whiten_(gaussians.scatter, gaussians.count, self.epsilon)
+            self.count.fill_(gaussians.count)
 
-        yield Collect("gaussians", visit, finish)
+        return Collect("gaussians", visit, finish)
 
     def embed(self, images: Tensor) -> Tensor:
         """The chosen channels (B, d, h, w) of `images` (B, 3, H, W)."""
@@ -140,4 +153,14 @@ def whiten_(scatter: Tensor, count: int, epsilon: float, rows: int = 256) -> Ten
         covariance = block.cpu().double() / max(1, count - 1) + epsilon * identity
         factor = torch.linalg.cholesky(covariance)
         block.copy_(torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False))
+    return scatter
+
+
+def unwhiten(whitening: Tensor, count: int, epsilon: float, rows: int = 256) -> Tensor:
+    """The scatter (P, d, d) that `whiten_` turned into `whitening` (P, d, d): LLᵀ - epsilon · I, times count - 1."""
+    identity = torch.eye(whitening.shape[1], dtype=torch.float64)
+    scatter = torch.empty_like(whitening)
+    for block, recovered in zip(whitening.split(rows), scatter.split(rows), strict=True):  # views, (rows, d, d)
+        factor = torch.linalg.solve_triangular(block.cpu().double(), identity.expand_as(block), upper=False)
+        recovered.copy_((factor @ factor.mT - epsilon * identity) * max(1, count - 1))
     return scatter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -12,7 +13,7 @@ from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
-from okng.nn.coreset import greedy_rounds
+from okng.nn.coreset import WORKSPACE, StreamingCoreset, capacity_of, last_gap
 from okng.nn.patches import local_average, mean_of_highest, on_finest_grid
 
 
@@ -26,17 +27,20 @@ class PatchCore(Detector):
     `coreset`: the share of all patches kept in memory, or if 1 or more their number (section 3.2). `score`: how the
     patches' distances make the image's: "top1%" the mean of the highest hundredth, "max" the highest, "reweighted" the
     highest weighted by how crowded the memory is there (equation 7, with `neighbours` = b). `sigma`: of the Gaussian
-    that smooths the map, in pixels of the input (section 3.3).
+    that smooths the map, in pixels of the input (section 3.3). `memory`: GB that patches may take while it learns; as
+    long as all of them fit, the coreset is of all at once, beyond that by merge and reduce (`nn/coreset.py`).
 
     Deliberately otherwise: features are averaged per channel rather than pooled to a fixed width, the coreset is
     selected in the full feature space without random projection (the batched greedy makes that affordable), the default
     score is "top1%", steadier than the maximum on nearly every set measured, and the map is smoothed on the patch grid,
-    before any enlargement.
+    before any enlargement, by 8 pixels instead of 4: better on each of two sets with masks by pixel AUROC and AUPRO.
     """
 
     pretrained = True
     bank: Tensor
     centre: Tensor
+    seen: Tensor
+    radius: Tensor
 
     def __init__(
         self,
@@ -47,7 +51,8 @@ class PatchCore(Detector):
         coreset: float = 0.01,
         score: Literal["top1%", "max", "reweighted"] = "top1%",
         neighbours: int = 9,
-        sigma: float = 4.0,
+        sigma: float = 8.0,
+        memory: float = 4.0,
     ):
         super().__init__()
         if coreset <= 0:
@@ -57,13 +62,18 @@ class PatchCore(Detector):
         if neighbours < 1:
             raise OkngError(f"patchcore: neighbours is 1 or more, not {neighbours}")
         if sigma <= 0:
-            raise OkngError(f"patchcore: sigma is a number of pixels above 0, such as 4, not {sigma}")
+            raise OkngError(f"patchcore: sigma is a number of pixels above 0, such as 8, not {sigma}")
+        if memory * 1e9 < 2 * WORKSPACE:
+            raise OkngError(f"patchcore: memory is in GB, {2 * WORKSPACE / 1e9:.2g} or more, not {memory}")
         self.backbone = freeze(Backbone(backbone, strides, weights))
         self.neighbourhood, self.coreset, self.score = neighbourhood, coreset, score
         self.neighbours, self.sigma = neighbours, sigma
         channels = sum(self.backbone.channels)
+        self.capacity = capacity_of(memory * 1e9, channels)  # patches
         self.register_buffer("bank", torch.zeros(0, channels))  # (M, D)
         self.register_buffer("centre", torch.zeros(channels))  # (D,)
+        self.register_buffer("seen", torch.tensor(0))  # patches the bank stands for
+        self.register_buffer("radius", torch.tensor(torch.inf))  # within which the bank covers them
 
     @property
     def multiple(self) -> int:
@@ -72,23 +82,35 @@ class PatchCore(Detector):
 
     def phases(self) -> Iterator[Phase]:
         """Gather every patch, keep a coreset."""
-        gathered: list[Tensor] = []
+        yield self.gather(StreamingCoreset(self.coreset, self.capacity))
+
+    def update_phases(self) -> Iterator[Phase]:
+        """Gather the new images' patches beside the memory, keep a coreset of both.
+
+        With a share as `coreset` the memory grows by that share of the new patches, and by what else it takes to cover
+        them as the old ones are: no distance rises. With a number it is selected anew from both.
+        """
+        bank, seen, radius = self.bank + self.centre, int(self.seen), float(self.radius)
+        yield self.gather(StreamingCoreset(self.coreset, self.capacity, bank, seen, radius))
+
+    def gather(self, stream: StreamingCoreset) -> Collect:
+        """One pass through `stream`, whose coreset becomes the memory."""
 
         def visit(batch: Batch) -> None:
-            gathered.append(self.patches(batch.images).flatten(0, 2))  # (B*h*w, D)
+            stream.add(self.patches(batch.images).flatten(0, 2).to(self.bank.dtype))  # (B*h*w, D)
 
         def finish() -> Iterator[float]:
-            patches = torch.cat(gathered)  # (N, D)
-            gathered.clear()
-            count = max(1, round(self.coreset if self.coreset >= 1 else self.coreset * len(patches)))
             picked: list[int] = []
-            for accepted in greedy_rounds(patches, count, start=int(torch.randint(len(patches), ()))):
+            for accepted in stream.rounds():
                 picked += accepted
-                yield len(picked) / count
-            self.centre = patches.mean(0)
-            self.bank = patches[picked] - self.centre
+                yield min(1.0, len(picked) / stream.count)
+            self.bank = stream.points[picked]
+            self.centre = self.bank.mean(0)
+            self.bank -= self.centre
+            self.seen.fill_(stream.seen)
+            self.radius.fill_(stream.radius if math.isfinite(stream.radius) else last_gap(self.bank))
 
-        yield Collect("memory", visit, finish)
+        return Collect("memory", visit, finish)
 
     def patches(self, images: Tensor) -> Tensor:
         """Patch descriptors (B, h, w, D) of `images` (B, 3, H, W)."""
@@ -107,7 +129,7 @@ class PatchCore(Detector):
         highest, place = distances.flatten(1).max(1)  # (B,), (B,)
         if self.score == "max":
             return Scores(highest, smooth)
-        rows = place + torch.arange(len(images), device=place.device) * distances[0].numel()  # (B,)
+        rows = place + torch.arange(images.shape[0], device=place.device) * distances[0].numel()  # (B,)
         return Scores(self.reweight(highest, queries[rows], nearest[rows]), smooth)
 
     def nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,9 +137,10 @@ class PatchCore(Detector):
 
         |q - m|² = |q|² + |m|² - 2qm: one matrix product; |q|² does not change which is nearest, so it comes last.
         """
-        best = [
-            torch.addmm(self.bank.square().sum(1), block, self.bank.T, alpha=-2).min(1) for block in queries.split(8192)
-        ]
+        # In blocks, which bounds the memory; an exported graph, whose number of rows is open, takes them all at once.
+        blocks = [queries] if torch.onnx.is_in_onnx_export() else queries.split(8192)
+        norms = self.bank.square().sum(1)  # (M,)
+        best = [torch.addmm(norms, block, self.bank.T, alpha=-2).min(1) for block in blocks]
         squared = torch.cat([b.values for b in best]) + queries.square().sum(1)
         return squared, torch.cat([b.indices for b in best])
 

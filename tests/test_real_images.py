@@ -1,0 +1,34 @@
+"""The main job on real images, small enough for every run: the default detector finds real defects, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import okng
+from okng.benchmark.evaluation import evaluate_inspector
+from okng.datasets import open_dataset
+
+pytestmark = pytest.mark.real_data
+
+
+def test_transistor_at_half_size(okng_data: Path) -> None:
+    dataset = open_dataset(okng_data / "mvtec_ad" / "transistor")
+    inspector = okng.fit([s.image for s in dataset.train[:120]], size=160, device="cpu")
+    figures = evaluate_inspector(inspector, dataset)
+    assert figures["image_auroc"] > 0.93
+    assert figures["pixel_auroc"] > 0.95
+    assert figures["aupro"] > 0.85
+    assert figures["measured_false_alarm_rate"] < 0.2  # 24 held-out images: the rate of a draw varies
+
+
+def test_solar_cells_from_their_package() -> None:
+    pytest.importorskip("elpv_dataset")
+    dataset = open_dataset("elpv/mono")
+    inspector = okng.fit([s.image for s in dataset.train[:150]], size=128, device="cpu")
+    defective = [s.image for s in dataset.test if s.label == 1][:60]
+    fine = [s.image for s in dataset.test if s.label == 0][:60]
+    caught = sum(i.is_ng for i in inspector.inspect(defective))
+    alarms = sum(i.is_ng for i in inspector.inspect(fine))
+    assert caught > 35 and alarms < 12

@@ -1,0 +1,173 @@
+"""An update is a fit on all images, without the old ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.contract.conftest import pictures
+
+import okng
+from okng.cli.train import train
+from okng.detectors.base import Detector
+from okng.detectors.catalogue import create
+from okng.detectors.engine import TorchEngine
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.nn.coreset import covering_radius
+
+QUICK = {"size": 64, "device": "cpu", "holdout": 0.4}
+SMALL = {"patchcore": {"coreset": 0.1}, "padim": {"dimensions": 20}}
+
+
+def detector_of(inspector: okng.Inspector) -> Detector:
+    assert isinstance(inspector.engine, TorchEngine)
+    return inspector.engine.detector
+
+
+def fitted(name: str, images: np.ndarray, **settings: object) -> okng.Inspector:
+    return okng.fit(images, name, **{**QUICK, **SMALL.get(name, {}), **settings})
+
+
+@pytest.fixture(scope="module")
+def patchcore() -> okng.Inspector:
+    return fitted("patchcore", pictures(24, seed=1), false_alarm_rate=0.1)
+
+
+def learnt(name: str, *parts: np.ndarray) -> Detector:
+    """The detector after a fit on the first of `parts` and an update with each other one, nothing held out."""
+    from okng.inspection.images import Preprocess
+    from okng.training.data import TrainingImages
+    from okng.training.phases import run_phases
+
+    torch.manual_seed(0)
+    detector = create(name, **SMALL[name])
+    for i, part in enumerate(parts):
+        run_phases(detector, TrainingImages(list(part), Preprocess("RGB", (64, 64), 16)), device="cpu", update=i > 0)
+    return detector
+
+
+def batch(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W)
+
+
+def test_padim_updated_is_padim_fitted_on_all() -> None:
+    images = pictures(40, seed=1)
+    whole, updated = learnt("padim", images), learnt("padim", images[:15], images[15:16], images[16:])
+    assert int(updated.count) == 40
+    torch.testing.assert_close(updated.mean, whole.mean, rtol=1e-4, atol=1e-5)
+    factors = [torch.linalg.inv(d.whitening.double()) for d in (updated, whole)]
+    covariances = [factor @ factor.mT for factor in factors]  # (P, d, d)
+    assert float((covariances[0] - covariances[1]).norm() / covariances[1].norm()) < 1e-4
+    with torch.no_grad():
+        new = batch(pictures(4, seed=7, defect=True))
+        torch.testing.assert_close(updated(new).map, whole(new).map, rtol=1e-3, atol=1e-3)
+
+
+def test_patchcore_updated_covers_all_patches_nearly_as_a_fit_on_all() -> None:
+    images = pictures(24, seed=1)
+    whole, updated = learnt("patchcore", images), learnt("patchcore", images[:12], images[12:13], images[13:])
+    assert int(updated.seen) == int(whole.seen) and len(whole.bank) <= len(updated.bank) < 1.2 * len(whole.bank)
+    with torch.no_grad():
+        patches = updated.patches(batch(images)).flatten(0, 2)
+        radii = [covering_radius(patches, d.bank + d.centre) for d in (updated, whole)]
+        assert radii[0] <= 1.2 * radii[1]
+        new = batch(np.concatenate([pictures(8, seed=7), pictures(8, seed=8, defect=True)]))
+        torch.testing.assert_close(updated(new).image, whole(new).image, rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_a_false_alarm_is_learnt_from_itself_alone(name: str, tmp_path: Path) -> None:
+    before = fitted(name, pictures(24, seed=1), false_alarm_rate=0.1)
+    alarm = pictures(1, seed=9, defect=True)[0]
+    assert next(before.inspect(alarm)).verdict == "NG"
+    before.save(tmp_path / "parts.okng")
+    after = okng.update(tmp_path / "parts.okng", alarm, device="cpu")
+    found = next(after.inspect(alarm))
+    assert found.verdict == "OK" and not found.regions
+    assert after.calibration.threshold == before.calibration.threshold
+    assert after.calibration.method == "updated" and "not promised" in after.calibration.promise()
+    odd = pictures(2, seed=8)
+    odd[:, 40:56, 30:50] = [250, 10, 10]  # what was learnt is this defect, not every one
+    assert {i.verdict for i in after.inspect(odd)} == {"NG"}
+
+
+def test_with_a_share_as_coreset_no_score_rises(patchcore: okng.Inspector) -> None:
+    images, before, sizes = pictures(8, seed=7), patchcore, []
+    for seed in range(9, 14):  # false alarms, one after another
+        after = okng.update(before, pictures(1, seed, defect=True), device="cpu")
+        assert (after.score_samples(images) <= before.score_samples(images) * (1 + 1e-4)).all()
+        sizes.append(len(detector_of(after).bank))
+        before = after
+    assert sizes[-1] - sizes[0] < 5 * 64 * 0.4  # and the memory does not take in all of them
+
+
+def test_the_old_inspector_stays_and_the_file_remembers(patchcore: okng.Inspector, tmp_path: Path) -> None:
+    memories = len(detector_of(patchcore).bank)
+    once = okng.update(patchcore, pictures(5, seed=5), device="cpu", holdout=0.4, false_alarm_rate=0.2)
+    twice = okng.update(once, pictures(1, seed=6), device="cpu")
+    assert len(detector_of(patchcore).bank) == memories and "updates" not in patchcore.manifest["provenance"]
+    twice.save(tmp_path / "parts.okng")
+    loaded = okng.load(tmp_path / "parts.okng")
+    provenance = loaded.manifest["provenance"]
+    assert [provenance[key] for key in ("images", "learnt_from", "held_out")] == [30, 18, 12]
+    assert [(u["images"], u["learnt_from"], u["held_out"]) for u in provenance["updates"]] == [(5, 3, 2), (1, 1, 0)]
+    assert len(loaded.calibration.scores) == 12 and loaded.calibration.false_alarm_rate == 0.2
+    assert np.array_equal(loaded.score_samples(pictures(2, seed=7)), twice.score_samples(pictures(2, seed=7)))
+
+
+def test_new_scores_replace_the_old_ones_as_soon_as_they_suffice() -> None:
+    old = Calibration.fit(np.arange(30.0), np.arange(30.0), "split", 0.1)
+    few, enough = np.arange(8.0), np.arange(9.0)
+    assert (old.updated(few, few).method, len(old.updated(few, few).scores)) == ("updated", 38)
+    renewed = old.updated(enough, enough)
+    assert (renewed.method, renewed.basis, renewed.threshold, renewed.pixel_threshold) == ("split", "conformal", 8, 8)
+    by_hand = old.with_threshold(100.0).updated(enough, enough)
+    assert (by_hand.basis, by_hand.threshold) == ("manual", 100)
+
+
+def test_mistakes(patchcore: okng.Inspector, tmp_path: Path) -> None:
+    parts = pictures(6, seed=1)
+    other = okng.fit(parts, "autoencoder", epochs=1, code=4, width=8, **QUICK)
+    with pytest.raises(OkngError, match=r"autoencoder can't be updated, patchcore and padim can"):
+        okng.update(other, parts)
+    with pytest.raises(OkngError, match="holdout"):
+        okng.update(patchcore, parts, holdout=1)
+    with pytest.raises(OkngError, match="no readable image"):
+        (tmp_path / "bad.png").write_bytes(b"")
+        okng.update(patchcore, tmp_path / "bad.png")
+
+
+def test_the_command(patchcore: okng.Inspector, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    patchcore.save(tmp_path / "parts.okng")
+    alarm = pictures(1, seed=9, defect=True)[0]
+    Image.fromarray(alarm).save(tmp_path / "alarm.png")
+    train(str(tmp_path / "alarm.png"), update=tmp_path / "parts.okng", output=tmp_path / "new.okng", device="cpu")
+    assert "learnt from 1 of 1 images" in capsys.readouterr().err
+    assert next(okng.load(tmp_path / "parts.okng").inspect(alarm)).verdict == "NG"
+    train(str(tmp_path / "alarm.png"), update=tmp_path / "parts.okng", device="cpu")  # in place
+    assert next(okng.load(tmp_path / "parts.okng").inspect(alarm)).verdict == "OK"
+    with pytest.raises(OkngError, match="leave out -d"):
+        train(str(tmp_path / "alarm.png"), update=tmp_path / "parts.okng", parameter=["coreset=0.1"])
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_in_two_halves_transistors_are_judged_as_by_a_fit_on_all(okng_data: Path, name: str) -> None:
+    from scipy.stats import spearmanr
+
+    from okng.metrics.ranking import auroc
+
+    folder = okng_data / "mvtec_ad/transistor"
+    good = sorted((folder / "train/good").glob("*.png"))[:120]
+    test = sorted((folder / "test").glob("*/*.png"))[::2]
+    ng = np.array([path.parent.name != "good" for path in test])
+    settings = {"size": 128, "device": "cpu", "holdout": 0.2, **SMALL[name]}
+    whole = okng.fit(good, name, **settings).score_samples(test)
+    updated = okng.update(okng.fit(good[:60], name, **settings), good[60:], device="cpu", holdout=0.2)
+    scores = updated.score_samples(test)
+    assert abs(auroc(ng, scores) - auroc(ng, whole)) < 0.03
+    assert spearmanr(scores, whole).statistic > 0.9
