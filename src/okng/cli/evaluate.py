@@ -27,9 +27,7 @@ def evaluate(
 
     dataset = open_dataset(source, normal, seed)
     show_dataset(dataset)
-    inspector = open_model(
-        model, false_alarm_rate, device=device, engine=engine, precision=precision, threads=threads
-    )
+    inspector = open_model(model, false_alarm_rate, device=device, engine=engine, precision=precision, threads=threads)
 
     from okng.benchmark.evaluation import evaluate_inspector, metric_lines
     from okng.report import Report

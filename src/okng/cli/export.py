@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,11 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Write the whole detector as ONNX, for OpenVINO or ONNX Runtime, and check it against PyTorch."""
+    import tempfile
     from dataclasses import asdict
 
     from okng.cli.common import check_writable, open_model, print_json, say
+    from okng.datasets import open_dataset
     from okng.errors import OkngError, missing_extra
 
     if precision not in ("f32", "bf16"):
@@ -41,19 +43,22 @@ def export(
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "onnx", "train,export") from error
 
-    parity = export_onnx(inspector, output)
+    told: dict[str, Any] = {"model": str(output), "precision": precision}
+    with tempfile.TemporaryDirectory() as folder:
+        at_f32 = output if calibrate is None else Path(folder) / "f32.onnx"
+        parity = export_onnx(inspector, at_f32)
+        if calibrate is not None:
+            inspector, drift = recalibrate(at_f32, precision, open_dataset(calibrate, normal))
+            inspector.save(output)
+            told["drift"] = asdict(drift)
+    told["parity"] = asdict(parity)
     maps = "" if parity.map is None else f", maps by {parity.map:.1e}"
     say(f"ONNX Runtime against PyTorch on {parity.images} images: scores differ by {parity.score:.1e} at most{maps}")
-    told = {"model": str(output), "precision": precision, "parity": asdict(parity)}
     if calibrate is not None:
-        from okng.datasets import open_dataset
-
-        drift = recalibrate(output, precision, open_dataset(calibrate, normal))
         say(f"{precision} against f32: scores move by {drift.typical:.2%}, at most {drift.worst:.2%}")
         say(f"verdicts differ on {drift.verdicts} of {drift.images} images, calibrated on {drift.ok} OK ones")
         if drift.auroc is not None:
             say(f"image AUROC {drift.auroc[precision]:.4f} at {precision}, {drift.auroc['f32']:.4f} at f32")
-        told["drift"] = asdict(drift)
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES")
     if as_json:
         print_json(told)

@@ -16,7 +16,6 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess, Source, UnreadableImage
-from okng.inspection.model_file import write_model
 from okng.inspection.regions import Region, find_regions
 from okng.inspection.result import Inspection
 
@@ -30,8 +29,8 @@ class Engine(Protocol):
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Raw scores (B,) and maps (B, h, w), if any, of uint8 `pixels` (B, H, W, C)."""
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """The fitted state, for the model file."""
+    def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Write the model file: the fitted state with `manifest` and the calibration's `arrays`."""
 
 
 class Decoded(NamedTuple):
@@ -65,11 +64,15 @@ class Inspector:
 
     def save(self, path: str | Path) -> None:
         """Write the model file, all or nothing."""
-        tensors = {**self.engine.tensors(), "calibration.scores": self.calibration.scores}
+        self.engine.write(Path(path), *self.described())
+
+    def described(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a model file holds beside the fitted state: the manifest and the calibration's arrays."""
+        arrays = {"calibration.scores": self.calibration.scores}
         if self.calibration.peaks is not None:
-            tensors["calibration.peaks"] = self.calibration.peaks
-        described = {"preprocess": self.preprocess.to_json(), "calibration": self.calibration.to_json()}
-        write_model(Path(path), {**self.manifest, **described}, tensors)
+            arrays["calibration.peaks"] = self.calibration.peaks
+        fields = {"preprocess": self.preprocess.to_json(), "calibration": self.calibration.to_json()}
+        return {**self.manifest, **fields}, arrays
 
     def at(self, false_alarm_rate: float) -> Inspector:
         """The same inspector at another false-alarm rate; nothing is fitted again."""

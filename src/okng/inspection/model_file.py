@@ -20,31 +20,23 @@ import safetensors.numpy
 from okng.errors import OkngError
 
 FORMAT = 1
-_BLANK = "0" * 64  # stands in the digest's place while the digest is computed
+BLANK = "0" * 64  # stands in the digest's place while the digest is computed
 _MARK = b'\\"sha256\\": \\"'  # what precedes it: JSON in a JSON string
 
 
 def write_model(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     """Write atomically: `path` holds the old file or the new one, never a part. `manifest` is any JSON."""
-    described = json.dumps({"sha256": _BLANK, "format": FORMAT, "manifest": manifest})
+    described = json.dumps({"sha256": BLANK, "format": FORMAT, "manifest": manifest})
     in_order = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     content = bytearray(safetensors.numpy.save(in_order, {"okng": described}))
     at = content.index(_MARK) + len(_MARK)
-    content[at : at + 64] = hashlib.sha256(content).hexdigest().encode()
+    content[at : at + 64] = digest(content, at)
     write_atomically(path, content)
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The manifest and the tensors; `OkngError` for a file not whole, not ours or from a later okng."""
-    try:
-        content = Path(path).read_bytes()
-    except IsADirectoryError as error:
-        raise OkngError(f"{path} is a folder; give the .okng file that `okng train` wrote") from error
-    except FileNotFoundError as error:
-        raise OkngError(f"{path} does not exist; `okng train OK_IMAGES -o {path}` makes it") from error
-    except OSError as error:
-        raise OkngError(f"{path} can't be read: {error.strerror or error}") from error
-    return parse_model(content, str(path))
+    return parse_model(read_bytes(path, f"`okng train OK_IMAGES -o {path}` makes it"), str(path))
 
 
 def parse_model(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -57,21 +49,43 @@ def parse_model(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np
     at = content.find(_MARK, 8, 8 + length) + len(_MARK)
     if at < len(_MARK):
         raise OkngError(f"{name} is not an okng model file, or it is damaged; fit again")
-    digest = hashlib.sha256(content[:at])
-    digest.update(_BLANK.encode())
-    digest.update(memoryview(content)[at + 64 :])
-    if content[at : at + 64] != digest.hexdigest().encode():
+    if content[at : at + 64] != digest(content, at):
         raise OkngError(f"{name} is damaged (its checksum does not match); copy it again or fit again")
     try:
         described = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["okng"])
-        version, manifest = described["format"], described["manifest"]
-        if isinstance(version, int) and version > FORMAT:
-            raise OkngError(f"{name} is of format {version}, made by a later okng; run: pip install -U okng")
-        if version != FORMAT or not isinstance(manifest, dict):
-            raise ValueError("never written")
-        return manifest, safetensors.numpy.load(content)
+        return manifest_of(described, name), safetensors.numpy.load(content)
     except (ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise OkngError(f"{name} is not a file that okng writes; fit again") from error
+
+
+def manifest_of(described: dict[str, Any], name: str) -> dict[str, Any]:
+    """The manifest in what a header says; `OkngError` if a later okng wrote it, `ValueError` if none did."""
+    version, manifest = described["format"], described["manifest"]
+    if isinstance(version, int) and version > FORMAT:
+        raise OkngError(f"{name} is of format {version}, made by a later okng; run: pip install -U okng")
+    if version != FORMAT or not isinstance(manifest, dict):
+        raise ValueError("never written")
+    return manifest
+
+
+def digest(content: bytes | bytearray, at: int) -> bytes:
+    """SHA-256 of `content`, 64 hexadecimal digits; the 64 bytes from `at` on, where it stands, count as zeros."""
+    running = hashlib.sha256(memoryview(content)[:at])
+    running.update(BLANK.encode())
+    running.update(memoryview(content)[at + 64 :])
+    return running.hexdigest().encode()
+
+
+def read_bytes(path: Path, remedy: str) -> bytes:
+    """The whole file; the `OkngError` for one that is missing ends with `remedy`."""
+    try:
+        return Path(path).read_bytes()
+    except IsADirectoryError as error:
+        raise OkngError(f"{path} is a folder; give a model file such as parts.okng") from error
+    except FileNotFoundError as error:
+        raise OkngError(f"{path} does not exist; {remedy}") from error
+    except OSError as error:
+        raise OkngError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def write_atomically(path: Path, content: bytes | bytearray) -> None:

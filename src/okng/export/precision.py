@@ -1,0 +1,65 @@
+"""A faster precision for an exported detector, calibrated at that precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from okng.datasets import NG, OK, Dataset
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.inspection.engines import make_engine
+from okng.inspection.inspector import Inspector
+from okng.inspection.onnx_file import read_onnx
+from okng.metrics import auroc
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What a lower precision does to `images` images, `ok` of them the OK ones it was calibrated on.
+
+    `typical` (median) and `worst` are changes of the score relative to it. `verdicts` is how many verdicts differ when
+    both precisions are calibrated on the same OK images. `auroc` is by precision, None without NG images.
+    """
+
+    images: int
+    ok: int
+    typical: float
+    worst: float
+    verdicts: int
+    auroc: dict[str, float] | None
+
+
+def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector, Drift]:
+    """The f32 model at `path` as an inspector for `precision`, its threshold drawn from scores of that precision.
+
+    `dataset` brings OK images that the detector has not learnt from: its labelled test part, or all of it where it has
+    none. Raises `OkngError` if there are no OK images among them.
+    """
+    samples = [sample for sample in dataset.test if sample.label is not None] or dataset.train
+    labels = np.array([NG if sample.label == NG else OK for sample in samples])
+    good = labels == OK
+    if not good.any():
+        raise OkngError(f"{dataset.name} has no OK images to calibrate on; give a folder of new OK images")
+    manifest, arrays, graph = read_onnx(path)
+    scores, verdicts = {}, {}
+    for kind in ("f32", precision):
+        engine = make_engine(graph, "openvino", kind)
+        inspector = Inspector.from_file(engine, {**manifest, "precision": kind}, arrays)
+        seen = list(inspector.inspect([sample.image for sample in samples]))
+        scores[kind] = np.array([one.score for one in seen])
+        peaks = None if seen[0].map is None else np.array([one.map.max() for one in seen if one.map is not None])[good]
+        rate = inspector.calibration.false_alarm_rate
+        inspector.calibration = Calibration.fit(scores[kind][good], peaks, "split", rate)
+        verdicts[kind] = scores[kind] > inspector.calibration.threshold
+    moved = np.abs(scores[precision] / scores["f32"] - 1)
+    return inspector, Drift(
+        images=len(samples),
+        ok=int(good.sum()),
+        typical=float(np.median(moved)),
+        worst=float(moved.max()),
+        verdicts=int((verdicts["f32"] != verdicts[precision]).sum()),
+        auroc={kind: auroc(labels, scores[kind]) for kind in scores} if not good.all() else None,
+    )

@@ -1,0 +1,145 @@
+"""The line's engines: an exported detector run by ONNX Runtime or OpenVINO, without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from okng.errors import OkngError, missing_extra
+from okng.inspection.inspector import Engine, Inspector
+from okng.inspection.onnx_file import read_onnx, write_onnx
+
+ENGINES = ("openvino", "onnxruntime")  # the faster first
+PRECISIONS = ("f32", "bf16")
+COMPILED = 4  # input shapes for which a compiled model is kept
+
+
+class OnnxEngine:
+    """What both engines share: the graph of a .onnx file, run one image at a time.
+
+    One at a time because on a CPU a batch is no faster, needs more memory, and would let a score depend on its
+    neighbours in the last digits.
+    """
+
+    def __init__(self, graph: bytes):
+        self.graph = graph
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Raw scores (B,) and maps (B, h, w), if any, of uint8 `pixels` (B, H, W, C)."""
+        results = [self.run(image[None]) for image in pixels]
+        scores = np.concatenate([result[0] for result in results])
+        return scores, np.concatenate([result[1] for result in results]) if len(results[0]) > 1 else None
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """The graph's outputs, [(B,)] or [(B,), (B, h, w)], for uint8 `pixels` (B, H, W, C)."""
+        raise NotImplementedError
+
+    def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Write the .onnx file with another manifest around the same graph."""
+        if path.suffix != ".onnx":
+            raise OkngError(f"{path} would be an ONNX file; give it a name that ends in .onnx")
+        write_onnx(path, self.graph, manifest, arrays)
+
+
+class OnnxRuntimeEngine(OnnxEngine):
+    """ONNX Runtime on the CPU, in float32, on `threads` threads, by default one for each core."""
+
+    def __init__(self, graph: bytes, threads: int | None = None):
+        super().__init__(graph)
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise missing_extra("onnxruntime", "onnx") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3  # errors
+        try:
+            self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common class of their own
+            raise _unusable("onnxruntime", error) from error
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """The graph's outputs, [(B,)] or [(B,), (B, h, w)], for uint8 `pixels` (B, H, W, C)."""
+        outputs: list[np.ndarray] = self.session.run(None, {self.session.get_inputs()[0].name: pixels})
+        return outputs
+
+
+class OpenVinoEngine(OnnxEngine):
+    """OpenVINO on the CPU, on `threads` threads, by default one for each core.
+
+    In float32 unless `precision` is "bf16", for scores that are the same on every machine: left to itself OpenVINO
+    takes bf16 wherever the CPU has it. A model is compiled for each input shape it meets, which is faster than one for
+    all shapes; the last few are kept.
+    """
+
+    def __init__(self, graph: bytes, precision: str = "f32", threads: int | None = None):
+        super().__init__(graph)
+        try:
+            import openvino
+        except ModuleNotFoundError as error:
+            raise missing_extra("openvino", "openvino") from error
+        self.core = openvino.Core()
+        if precision == "bf16" and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise OkngError("this CPU has no bf16 arithmetic; export the model again with --precision f32")
+        self.settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        if threads is not None:
+            self.settings["INFERENCE_NUM_THREADS"] = threads
+        self.compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        try:
+            self.model = self.core.read_model(graph)
+        except RuntimeError as error:
+            raise _unusable("openvino", error) from error
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """The graph's outputs, [(B,)] or [(B,), (B, h, w)], for uint8 `pixels` (B, H, W, C)."""
+        shape = pixels.shape
+        if shape not in self.compiled:
+            self.model.reshape(list(shape))
+            self.compiled[shape] = self.core.compile_model(self.model, "CPU", self.settings)
+            if len(self.compiled) > COMPILED:
+                self.compiled.popitem(last=False)
+        self.compiled.move_to_end(shape)
+        return list(self.compiled[shape](pixels).values())
+
+
+def load_onnx(path: Path, engine: str = "auto", precision: str | None = None, threads: int | None = None) -> Inspector:
+    """The inspector in a .onnx file that `okng export` wrote, without torch.
+
+    `engine` is "openvino", "onnxruntime" or "auto", the first of them that is installed. `precision` is the one the
+    file was calibrated at, and no other: the threshold belongs to scores of that precision.
+    """
+    manifest, arrays, graph = read_onnx(path)
+    calibrated = str(manifest.get("precision", "f32"))
+    if precision not in (None, calibrated):
+        raise OkngError(
+            f"{path} was calibrated at {calibrated}, and its threshold holds for that alone; for {precision} run: "
+            f"okng export --precision {precision} --calibrate NEW_OK_IMAGES"
+        )
+    return Inspector.from_file(make_engine(graph, engine, calibrated, threads), manifest, arrays)
+
+
+def make_engine(graph: bytes, engine: str = "auto", precision: str = "f32", threads: int | None = None) -> Engine:
+    """The engine called `engine`, for `graph`, on `threads` threads (None: one for each core)."""
+    if threads is not None and not 1 <= threads <= (os.cpu_count() or 1):
+        raise OkngError(f"threads is 1 to {os.cpu_count()}, the cores of this machine, not {threads}")
+    if precision not in PRECISIONS:
+        raise OkngError(f"precision is {' or '.join(PRECISIONS)}, not {precision!r}")
+    if engine == "auto":
+        offered = ENGINES if precision == "f32" else ENGINES[:1]
+        engine = next((name for name in offered if importlib.util.find_spec(name) is not None), offered[-1])
+    if engine == "openvino":
+        return OpenVinoEngine(graph, precision, threads)
+    if engine == "onnxruntime" and precision == "f32":
+        return OnnxRuntimeEngine(graph, threads)
+    if engine == "onnxruntime":
+        raise OkngError(f"onnxruntime has no {precision} on the CPU; take --engine openvino")
+    raise OkngError(f"an .onnx file is run by {' or '.join(ENGINES)}, not {engine!r}; torch runs .okng files")
+
+
+def _unusable(engine: str, error: Exception) -> OkngError:
+    return OkngError(f"{engine} can't run this file ({str(error).splitlines()[0]}); update {engine}, or export again")

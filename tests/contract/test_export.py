@@ -1,0 +1,117 @@
+"""An exported detector is the fitted one: both engines against torch on the same pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from okng.detectors.catalogue import create
+from okng.detectors.engine import TorchEngine
+from okng.errors import OkngError
+from okng.export import export_onnx
+from okng.inspection.calibration import Calibration
+from okng.inspection.engines import ENGINES, load_onnx, make_engine
+from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
+from okng.inspection.onnx_file import read_onnx
+
+from .conftest import SIDE, Fitted, pictures
+
+
+def inspector_of(fitted: Fitted) -> Inspector:
+    calibration = Calibration.fit(np.linspace(0.1, 3, 20), np.linspace(0.1, 3, 20), "split", 0.05)
+    shaped = fitted.detector.fixed_size
+    preprocess = Preprocess("RGB", (SIDE, SIDE) if shaped else SIDE, fitted.detector.multiple)
+    manifest = {"detector": {"name": fitted.name, "arguments": fitted.detector.arguments}}
+    return Inspector(TorchEngine(fitted.detector), preprocess, calibration, manifest)
+
+
+@pytest.fixture(scope="session")
+def exported(fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not fitted.detector.exportable:
+        pytest.skip(f"{fitted.name} says it is not exportable")
+    path = tmp_path_factory.mktemp("export") / f"{fitted.name}.onnx"
+    parity = export_onnx(inspector_of(fitted), path)
+    print(f"{fitted.name}: scores within {parity.score:.1e}, maps within {parity.map or 0:.1e}")
+    return path
+
+
+def assert_same(ours: tuple[np.ndarray, np.ndarray | None], torchs: tuple[np.ndarray, np.ndarray | None]) -> None:
+    np.testing.assert_allclose(ours[0], torchs[0], rtol=1e-4)
+    assert (ours[1] is None) == (torchs[1] is None)
+    if ours[1] is not None and torchs[1] is not None:
+        assert ours[1].shape == torchs[1].shape
+        largest = np.abs(torchs[1]).max((1, 2), keepdims=True)
+        assert (np.abs(ours[1] - torchs[1]) / largest).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_agree_with_torch(fitted: Fitted, exported: Path, name: str) -> None:
+    engine, reference = make_engine(read_onnx(exported)[2], name, threads=1), TorchEngine(fitted.detector)
+    images = np.concatenate([pictures(2, seed=2), pictures(1, seed=3, defect=True)])
+    assert_same(engine(images), reference(images))
+    assert_same(tuple(engine.run(images)), reference(images))  # type: ignore[attr-defined]
+    if not fitted.detector.fixed_size:
+        wide = np.concatenate([images[:, : SIDE // 2], images[:, SIDE // 2 :]], axis=2)  # (3, 32, 128, 3)
+        assert_same(engine(wide), reference(wide))
+        tiny = images[:1, : fitted.detector.multiple, : fitted.detector.multiple]
+        assert_same(engine(tiny), reference(tiny))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_verdicts_of_files_are_the_same(fitted: Fitted, exported: Path, name: str, tmp_path: Path) -> None:
+    """From camera images of several shapes to verdict and regions; the threshold lies among the scores."""
+    for i, image in enumerate([*pictures(3, seed=2), *pictures(3, seed=3, defect=True)]):
+        Image.fromarray(image).resize((90 + 30 * (i % 2), 90)).save(tmp_path / f"{i}.png")
+    ours, torchs = load_onnx(exported, name, threads=1), inspector_of(fitted)
+    scores = np.sort(torchs.score_samples(tmp_path))
+    middle = float(scores[2] + scores[3]) / 2
+    told = [list(one.with_threshold(middle).inspect(tmp_path)) for one in (ours, torchs)]
+    assert [one.verdict for one in told[0]] == [one.verdict for one in told[1]]
+    assert {one.verdict for one in told[0]} == {"OK", "NG"}
+    for mine, theirs in zip(*told, strict=True):
+        assert mine.score == pytest.approx(theirs.score, rel=1e-4) and mine.size == theirs.size
+        assert len(mine.regions) == len(theirs.regions)
+
+
+def test_a_graph_that_is_not_the_detector_is_not_written(fitted: Fitted, tmp_path: Path) -> None:
+    """What Python decides by the batch's size is a constant in the graph: the comparison has to notice."""
+
+    class Odd(type(fitted.detector)):  # type: ignore[misc]
+        def forward(self, images):  # type: ignore[no-untyped-def]
+            scores = super().forward(images)
+            scores.image = scores.image * float(images.mean())
+            return scores
+
+    inspector = inspector_of(fitted)
+    kind = type(fitted.detector)
+    try:
+        fitted.detector.__class__ = Odd
+        with pytest.raises(OkngError, match="not the fitted one"):
+            export_onnx(inspector, tmp_path / "odd.onnx")
+    finally:
+        fitted.detector.__class__ = kind
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("score", ["max", "reweighted"])
+@pytest.mark.parametrize("sigma", [4.0, 40.0])
+def test_patchcore_with_other_arguments(score: str, sigma: float, tmp_path: Path) -> None:
+    """A blur wider than the map, and the image's score from the neighbours' neighbours."""
+    torch.manual_seed(0)
+    detector = create("patchcore", weights="none", score=score, sigma=sigma)
+    fitted = Fitted("patchcore", detector, {}, None)  # type: ignore[arg-type]
+    with torch.no_grad():
+        patches = detector.patches(torch.rand(4, 3, SIDE, SIDE)).flatten(0, 2)  # type: ignore[operator]
+    detector.bank, detector.centre = patches - patches.mean(0), patches.mean(0)
+    parity = export_onnx(inspector_of(fitted), tmp_path / "parts.onnx")
+    assert parity.score < 1e-4 and len(parity.shapes) == 3
+    images = pictures(2, seed=4)[:, :32]
+    for name in ENGINES:
+        assert_same(
+            make_engine(read_onnx(tmp_path / "parts.onnx")[2], name, threads=1)(images), TorchEngine(detector)(images)
+        )

@@ -1,0 +1,269 @@
+"""The line's engines and the .onnx file they read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.contract.conftest import pictures
+
+import okng
+from okng.errors import OkngError
+from okng.export import export_onnx
+from okng.inspection.engines import COMPILED, ENGINES, OpenVinoEngine, load_onnx, make_engine
+from okng.inspection.onnx_file import parse_onnx, read_onnx, write_onnx
+
+LINE_LIMIT = 300  # MB of site-packages
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """parts.okng, parts.onnx and a folder of three OK and three NG images."""
+    root = tmp_path_factory.mktemp("shop")
+    arguments = {"weights": "none", "coreset": 0.1}
+    inspector = okng.fit(pictures(24, seed=1), "patchcore", size=64, holdout=0.4, device="cpu", **arguments)
+    inspector.save(root / "parts.okng")
+    export_onnx(inspector, root / "parts.onnx")
+    (root / "images").mkdir()
+    for i, image in enumerate([*pictures(3, seed=2), *pictures(3, seed=3, defect=True)]):
+        Image.fromarray(image).save(root / "images" / f"{i}.png")
+    return root
+
+
+def run(shop: Path, *arguments: object, python: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    command = [str(python), "-c", "from okng.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=shop, timeout=240)
+
+
+def test_the_file_round_trips_bit_for_bit(tmp_path: Path) -> None:
+    scores = np.array([0.1, 1 / 3, 1e-310, 123456789.123456789, np.nextafter(1, 2)])
+    for size in (0, 1, 100, 20_000):  # lengths of one, two and three bytes
+        manifest = {"note": 'é "sha256": "' + "x" * size}
+        write_onnx(tmp_path / "parts.onnx", b"graph" * 9, manifest, {"calibration.scores": scores})
+        found, arrays, graph = read_onnx(tmp_path / "parts.onnx")
+        assert found == manifest and graph == b"graph" * 9
+        assert arrays["calibration.scores"].tobytes() == scores.tobytes()
+
+
+def test_every_flipped_byte_and_every_cut_is_refused(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "parts.onnx", b"graph" * 9, {"note": "x"}, {"calibration.scores": np.ones(2)})
+    valid = (tmp_path / "parts.onnx").read_bytes()
+    for at in range(len(valid)):
+        for bits in (1, 128, 255):
+            damaged = bytearray(valid)
+            damaged[at] ^= bits
+            with pytest.raises(OkngError):
+                parse_onnx(bytes(damaged), "parts.onnx")
+        with pytest.raises(OkngError):
+            parse_onnx(valid[:at], "parts.onnx")
+
+
+def test_onnx_itself_accepts_the_file(shop: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(shop / "parts.onnx")
+    onnx.checker.check_model(model)
+    assert [entry.key for entry in model.metadata_props] == ["okng"]
+    assert [output.name for output in model.graph.output] == ["score", "map"]
+
+
+def test_a_graph_that_no_engine_can_run_is_one_line(shop: Path, tmp_path: Path) -> None:
+    manifest, arrays, _ = read_onnx(shop / "parts.onnx")
+    write_onnx(tmp_path / "parts.onnx", b"no graph", manifest, arrays)
+    for name in ENGINES:
+        with pytest.raises(OkngError, match=f"{name} can't run this file") as caught:
+            load_onnx(tmp_path / "parts.onnx", name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_missing_package_is_named_with_its_extra(shop: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    extra = "onnx" if name == "onnxruntime" else name
+    with pytest.raises(OkngError, match=rf"{name} is not installed; run: pip install 'okng\[{extra}\]'"):
+        load_onnx(shop / "parts.onnx", name)
+
+
+def test_auto_takes_what_is_installed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = read_onnx(shop / "parts.onnx")[2]
+    assert type(make_engine(graph)).__name__ == "OpenVinoEngine"
+    find_spec = importlib_find_spec()
+    absent = {"openvino"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name in absent else find_spec(name))
+    assert type(make_engine(graph)).__name__ == "OnnxRuntimeEngine"
+    absent.add("onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(OkngError, match=r"okng\[onnx\]"):
+        make_engine(graph)
+
+
+def importlib_find_spec():  # type: ignore[no-untyped-def]
+    import importlib.util
+
+    return importlib.util.find_spec
+
+
+def test_threads_are_handed_on(shop: Path) -> None:
+    graph = read_onnx(shop / "parts.onnx")[2]
+    engine = make_engine(graph, "openvino", threads=1)
+    engine(pictures(1, seed=2))
+    (compiled,) = engine.compiled.values()  # type: ignore[attr-defined]
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    runtime = make_engine(graph, "onnxruntime", threads=1)
+    assert runtime.session.get_session_options().intra_op_num_threads == 1  # type: ignore[attr-defined]
+    for threads in (0, 10_000):
+        with pytest.raises(OkngError, match="threads is 1 to"):
+            make_engine(graph, threads=threads)
+
+
+def test_float32_is_asked_of_openvino(shop: Path) -> None:
+    """Its own choice would be bf16 on some machines, and scores would depend on the machine."""
+    engine = OpenVinoEngine(read_onnx(shop / "parts.onnx")[2])
+    engine(pictures(1, seed=2))
+    (compiled,) = engine.compiled.values()
+    assert "float32" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+
+
+def test_compiled_models_are_few_however_many_shapes(shop: Path) -> None:
+    engine = OpenVinoEngine(read_onnx(shop / "parts.onnx")[2], threads=1)
+    for width in range(32, 32 + 16 * (COMPILED + 2), 16):
+        engine(np.zeros((3, 32, width, 3), np.uint8))
+    assert [shape[2] for shape in engine.compiled] == [64, 80, 96, 112]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_score_does_not_depend_on_its_neighbours(shop: Path, name: str) -> None:
+    inspector = load_onnx(shop / "parts.onnx", name)
+    together = inspector.score_samples(shop / "images")
+    alone = [float(inspector.score_samples(path)[0]) for path in sorted((shop / "images").iterdir())]
+    assert together.tolist() == alone
+
+
+def test_the_threshold_can_be_changed(shop: Path, tmp_path: Path) -> None:
+    before = load_onnx(shop / "parts.onnx")
+    before.at(0.3).save(tmp_path / "parts.onnx")
+    after = load_onnx(tmp_path / "parts.onnx")
+    assert after.calibration.false_alarm_rate == 0.3
+    assert after.calibration.threshold == okng.load(shop / "parts.okng").at(0.3).calibration.threshold
+    assert np.array_equal(after.score_samples(shop / "images"), before.score_samples(shop / "images"))
+    for inspector, name in ((before, "parts.okng"), (okng.load(shop / "parts.okng"), "new.onnx")):
+        with pytest.raises(OkngError, match=f"{name} would be"):
+            inspector.save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["parts.onnx"]
+
+
+def test_an_onnx_file_can_not_be_exported_again(shop: Path, tmp_path: Path) -> None:
+    with pytest.raises(OkngError, match="already"):
+        export_onnx(load_onnx(shop / "parts.onnx"), tmp_path / "parts.onnx")
+
+
+def test_the_command_line(shop: Path, tmp_path: Path) -> None:
+    done = run(shop, "export", "parts.okng", "-o", tmp_path / "p.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parity"]["score"] < 1e-4 and "Warning" not in done.stderr
+    told = {}
+    for model, engine in (
+        ("parts.okng", "torch"),
+        (tmp_path / "p.onnx", "openvino"),
+        (tmp_path / "p.onnx", "onnxruntime"),
+    ):
+        asked = ["--engine", engine, "--threads", 1, "--json"]
+        done = run(shop, "inspect", model, "images", *asked)
+        assert done.returncode == 0, done.stderr
+        told[engine] = [image["verdict"] for image in json.loads(done.stdout)["images"]]
+    assert told["openvino"] == told["onnxruntime"] == told["torch"] and told["torch"].count("NG") >= 3
+    done = run(shop, "threshold", tmp_path / "p.onnx", "--score", 5, "--json")
+    assert json.loads(done.stdout)["threshold"] == 5 and load_onnx(tmp_path / "p.onnx").calibration.threshold == 5
+
+
+def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    (tmp_path / "cut.onnx").write_bytes((shop / "parts.onnx").read_bytes()[:1000])
+    for arguments, words in [
+        (["inspect", "no.onnx", "images"], "does not exist; `okng export"),
+        (["inspect", tmp_path / "other.onnx", "images"], "not an ONNX file that"),
+        (["inspect", tmp_path / "cut.onnx", "images"], "damaged"),
+        (["inspect", "parts.onnx", "images", "--engine", "torch"], "torch runs .okng files"),
+        (["inspect", "parts.okng", "images", "--engine", "openvino"], "okng export"),
+        (["inspect", "parts.onnx", "images", "--precision", "bf16"], "--calibrate"),
+        (["export", "parts.okng", "--precision", "bf16"], "--calibrate NEW_OK_IMAGES"),
+        (["export", "parts.okng", "-o", tmp_path / "p.okng"], "ends in .onnx"),
+    ]:
+        done = run(shop, *arguments)
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.returncode == 1 and last.startswith("okng: ") and words in last, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_bf16_is_calibrated_at_bf16(shop: Path, tmp_path: Path) -> None:
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bf16")
+    (tmp_path / "new").mkdir()
+    for i, image in enumerate(pictures(20, seed=7)):
+        Image.fromarray(image).save(tmp_path / "new" / f"{i:02}.png")
+    asked = ["--precision", "bf16", "--calibrate", tmp_path / "new", "-o", tmp_path / "p.onnx"]
+    done = run(shop, "export", "parts.okng", *asked, "--json")
+    assert done.returncode == 0, done.stderr
+    drift = json.loads(done.stdout)["drift"]
+    assert 0 < drift["typical"] < 0.05 and drift["ok"] == 20 and drift["auroc"] is None
+    inspector = load_onnx(tmp_path / "p.onnx")
+    assert inspector.engine.settings["INFERENCE_PRECISION_HINT"] == "bf16"  # type: ignore[attr-defined]
+    assert np.array_equal(np.sort(inspector.score_samples(tmp_path / "new")), inspector.calibration.scores)
+    for engine, precision in (("onnxruntime", None), ("auto", "f32")):
+        with pytest.raises(OkngError):
+            load_onnx(tmp_path / "p.onnx", engine, precision)
+
+
+WITHOUT_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "timm", "onnx", "scipy", "sklearn"):
+            raise ImportError(f"{name} is not part of the line")
+sys.meta_path.insert(0, Refuse())
+import okng
+for engine in ("openvino", "onnxruntime"):
+    inspector = okng.load("parts.onnx", engine=engine)
+    print(*[inspection.verdict for inspection in inspector.inspect("images")])
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_engines_need_no_torch(shop: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, cwd=shop)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and lines[0] == lines[1] and lines[0].endswith("NG NG NG")
+
+
+@pytest.mark.slow
+def test_a_fresh_line_is_small_and_works(shop: Path, tmp_path: Path) -> None:
+    """`pip install .[openvino]` into an empty environment: no torch, at most 300 MB, verdicts and a report."""
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env/bin/python"
+    source = Path(__file__).parents[2]
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", f"{source}[openvino]"]
+    done = subprocess.run(list(map(str, install)), capture_output=True, text=True)
+    if done.returncode and "No matching distribution" in done.stderr:
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    (packages,) = (tmp_path / "env/lib").glob("python*/site-packages")
+    assert not (packages / "torch").exists() and not (packages / "timm").exists()
+    started = time.monotonic()
+    asked = ["inspect", "parts.onnx", "images", "--report", tmp_path / "out", "--json"]
+    done = run(shop, *asked, python=python)
+    seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    assert [image["verdict"] for image in json.loads(done.stdout)["images"]][3:] == ["NG"] * 3
+    assert (tmp_path / "out/report.html").stat().st_size > 10_000
+    size = sum(file.stat().st_size for file in packages.rglob("*") if file.is_file()) / 2**20
+    print(f"site-packages {size:.0f} MB, cold start to the report {seconds:.1f} s")
+    assert size <= LINE_LIMIT
