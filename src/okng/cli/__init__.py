@@ -48,6 +48,8 @@ def main() -> None:
     try:
         result = app(standalone_mode=False)
         code = result if isinstance(result, int) else 0
+        if code == 130:  # newer versions of typer turn Ctrl-C into this code, older ones into Abort
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except OkngError as error:
         print(f"okng: {error}", file=sys.stderr)

@@ -17,14 +17,19 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="The seed that divided the data set in training.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps, for torch.")] = "cpu",
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="f32 or bf16. [default: the file's]")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU cores to use. [default: all]")] = None,
+    precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure a model on a labelled data set: AUROC, AP, F1, AUPRO, false alarms."""
+    from importlib.util import find_spec
+
     from okng.cli.common import open_model, print_json, say, show_dataset
     from okng.datasets import open_dataset
+    from okng.errors import missing_extra
 
+    if find_spec("sklearn") is None:  # the line inspects without it
+        raise missing_extra("scikit-learn", "train")
     dataset = open_dataset(source, normal, seed)
     show_dataset(dataset)
     inspector = open_model(model, false_alarm_rate, device=device, engine=engine, precision=precision, threads=threads)

@@ -18,8 +18,8 @@ def inspect(
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps, for torch.")] = "cpu",
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="f32 or bf16. [default: the file's]")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU cores to use. [default: all]")] = None,
+    precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:

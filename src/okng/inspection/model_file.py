@@ -81,7 +81,7 @@ def read_bytes(path: Path, remedy: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except IsADirectoryError as error:
-        raise OkngError(f"{path} is a folder; give a model file such as parts.okng") from error
+        raise OkngError(f"{path} is a folder; give the .okng file, or the .onnx one") from error
     except FileNotFoundError as error:
         raise OkngError(f"{path} does not exist; {remedy}") from error
     except OSError as error:
