@@ -42,8 +42,11 @@ class TrainingImages:
         return image
 
     def subset(self, indices: Iterable[int]) -> TrainingImages:
-        """Some of the images, sharing nothing."""
-        return TrainingImages([self.sources[i] for i in indices], self.preprocess)
+        """Some of the images, with what is decoded of them already."""
+        chosen = [int(i) for i in indices]
+        part = TrainingImages([self.sources[i] for i in chosen], self.preprocess)
+        part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
+        return part
 
     def batches(self, batch_size: int, shuffle: bool) -> list[list[int]]:
         """Indices in batches of one shape each; `shuffle` draws from torch's global generator."""

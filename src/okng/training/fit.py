@@ -67,15 +67,14 @@ def fit(
     torch.manual_seed(seed)
     built, preprocess, why = build(detector, sources, size, arguments)
     tell.say(why)
-    sources, broken = whole(TrainingImages(sources, preprocess), strict, tell)
+    everything, broken = whole(TrainingImages(sources, preprocess), strict, tell)
     skipped += broken
-    n = len(sources)
+    sources, n = everything.sources, len(everything)
     if n < 2:
         one = "one image can't be both learnt from and held out" if n else "there is no readable image"
         raise OkngError(f"{one}; bring at least 2 OK images, better 20 or more")
 
     share = (HELD_OUT if n >= SPLIT_FROM else 0.0) if holdout is None else holdout
-    everything = TrainingImages(sources, preprocess)
     settings: dict[str, Any] = {
         "seed": seed,
         "device": device,
@@ -184,20 +183,20 @@ def with_header(sources: list[Source], strict: bool, tell: Narrator) -> tuple[li
     return good, len(sources) - len(good)
 
 
-def whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[list[Source], int]:
-    """The sources that decode to the end, and how many don't."""
+def whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[TrainingImages, int]:
+    """The images that decode to the end, and how many don't."""
     tell.begin("reading images", len(images))
     good = []
-    for i, source in enumerate(images.sources):
+    for i in range(len(images)):
         try:
             images[i]
-            good.append(source)
+            good.append(i)
         except UnreadableImage as error:
             if strict:
                 raise
             tell.say(f"skipped: {error}")
         tell.advance()
-    return good, len(images) - len(good)
+    return images.subset(good), len(images) - len(good)
 
 
 def judge(

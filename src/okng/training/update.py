@@ -55,8 +55,8 @@ def update(
         raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
     old.engine.detector.update_phases()  # raises here, before any work, if there are none
     sources, skipped = with_header(list(each_image(images)), strict, tell)
-    sources, broken = whole(TrainingImages(sources, old.preprocess), strict, tell)
-    n = len(sources)
+    everything, broken = whole(TrainingImages(sources, old.preprocess), strict, tell)
+    sources, n = everything.sources, len(everything)
     if n == 0:
         raise OkngError("there is no readable image among what was given; bring at least one OK image")
 
@@ -64,7 +64,7 @@ def update(
     order = np.random.default_rng(seed).permutation(n)
     held = order[: min(max(1, round(share * n)), n - 1)] if share > 0 else order[:0]
     detector = copy.deepcopy(old.engine.detector)
-    learnt = TrainingImages(sources, old.preprocess).subset(np.setdiff1d(order, held))
+    learnt = everything.subset(np.setdiff1d(order, held))
     run_phases(detector, learnt, seed=seed, device=device, precision=precision, update=True, tell=tell)
     scores, peaks = np.empty(0), np.empty(0) if old.calibration.peaks is not None else None
     if len(held):
