@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import logging
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,8 +17,8 @@ from okng.inspection.engines import OnnxRuntimeEngine
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.onnx_file import LIMIT, write_onnx
+from okng.nn.graph import onnx_graph
 
-OPSET = 18
 TOLERANCE = 1e-4  # relative; float32 in another order of summation stays below 1e-5
 
 
@@ -76,39 +73,23 @@ class _FromPixels(nn.Module):
 
 
 def trace(detector: Detector, shape: tuple[int, int], preprocess: Preprocess) -> bytes:
-    """The graph of `detector`, a serialised ModelProto, drawn by running it once at `shape`.
-
-    By tracing, PyTorch's older exporter: with open heights and widths the newer one (`dynamo=True`) reasons about the
-    sizes behind every convolution in computer algebra, which took minutes for EfficientNet-Lite0 (torch 2.14) where
-    this takes seconds. The price: what Python computes of a size becomes a constant, hence several shapes in `compare`.
-    """
+    """The graph of `detector`, a serialised ModelProto, drawn by running it once at `shape`."""
     pixels = torch.from_numpy(examples(2, (*shape, preprocess.channels)))
-    names = ["score", "map"]
+    names = ["pixels", "score", "map"]
     with torch.no_grad():
         found = _FromPixels(detector)(pixels)
-    dynamic = {name: {0: "batch"} for name in ["pixels", *names[: len(found)]]}
+    names = names[: 1 + len(found)]
+    dynamic = {name: {0: "batch"} for name in names}
     if isinstance(preprocess.size, int):
         dynamic["pixels"] |= {1: "height", 2: "width"}
         if len(found) > 1:
             dynamic["map"] |= {1: "map_height", 2: "map_width"}
-    memory = io.BytesIO()
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
     try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's age, and Python values that are constants on purpose
-            torch.onnx.export(
-                _FromPixels(detector).eval(), (pixels,), memory, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
-                input_names=["pixels"], output_names=names[: len(found)], dynamic_axes=dynamic,
-            )  # fmt: skip
+        return onnx_graph(_FromPixels(detector), pixels, names, dynamic)
     except RuntimeError as error:
         if sum(tensor.nbytes for tensor in detector.state_dict().values()) > LIMIT:
             raise OkngError("this model is larger than the 2 GB an ONNX file can hold; fit a smaller one") from error
         raise
-    finally:
-        logger.setLevel(level)
-    return memory.getvalue()
 
 
 def example_shapes(preprocess: Preprocess) -> list[tuple[int, int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from okng.inspection.onnx_file import read_onnx, write_onnx
 
 ENGINES = ("openvino", "onnxruntime")  # the faster first
 PRECISIONS = ("f32", "bf16")
-COMPILED = 4  # input shapes for which a compiled model is kept
+SHAPES = 4  # input shapes that get a compiled model of their own
 
 
 class OnnxEngine:
@@ -73,8 +72,8 @@ class OpenVinoEngine(OnnxEngine):
     """OpenVINO on the CPU, on `threads` threads, by default one for each core.
 
     In float32 unless `precision` is "bf16", for scores that are the same on every machine: left to itself OpenVINO
-    takes bf16 wherever the CPU has it. A model is compiled for each input shape it meets, which is faster than one for
-    all shapes; the last few are kept.
+    takes bf16 wherever the CPU has it. The first few input shapes get a model compiled for that shape, which is the
+    fastest; images of further shapes share one for any shape, as compiling takes longer than inspecting.
     """
 
     def __init__(self, graph: bytes, precision: str = "f32", threads: int | None = None):
@@ -89,7 +88,7 @@ class OpenVinoEngine(OnnxEngine):
         self.settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if threads is not None:
             self.settings["INFERENCE_NUM_THREADS"] = threads
-        self.compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self.compiled: dict[tuple[int, ...], Any] = {}
         try:
             self.model = self.core.read_model(graph)
         except RuntimeError as error:
@@ -97,14 +96,13 @@ class OpenVinoEngine(OnnxEngine):
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """The graph's outputs, [(B,)] or [(B,), (B, h, w)], for uint8 `pixels` (B, H, W, C)."""
-        shape = pixels.shape
-        if shape not in self.compiled:
-            self.model.reshape(list(shape))
-            self.compiled[shape] = self.core.compile_model(self.model, "CPU", self.settings)
-            if len(self.compiled) > COMPILED:
-                self.compiled.popitem(last=False)
-        self.compiled.move_to_end(shape)
-        return list(self.compiled[shape](pixels).values())
+        key = pixels.shape if pixels.shape in self.compiled or len(self.compiled) < SHAPES else ()
+        if key not in self.compiled:
+            model = self.model.clone()
+            if key:
+                model.reshape(list(key))
+            self.compiled[key] = self.core.compile_model(model, "CPU", self.settings)
+        return list(self.compiled[key](pixels).values())
 
 
 def load_onnx(path: Path, engine: str = "auto", precision: str | None = None, threads: int | None = None) -> Inspector:

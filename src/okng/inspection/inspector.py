@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -132,27 +133,24 @@ class Inspector:
         ahead: int,
         unreadable: Callable[[UnreadableImage], None] | None,
     ) -> Iterator[Decoded]:
-        """Decode in threads, at most `ahead` images before they are asked for."""
-        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="okng-decode") as pool:
-            waiting: deque[Future[Decoded]] = deque()
-            more = True
-            try:
-                while more or waiting:
-                    while more and len(waiting) < ahead:
-                        numbered = next(sources, None)
-                        more = numbered is not None
-                        if numbered is not None:
-                            waiting.append(pool.submit(self._decode, *numbered))
-                    if waiting:
-                        try:
-                            yield waiting.popleft().result()
-                        except UnreadableImage as error:
-                            if unreadable is None:
-                                raise
-                            unreadable(error)
-            finally:
-                for future in waiting:
-                    future.cancel()
+        """Decode at most `ahead` images before they are asked for: the first one here, the others in threads."""
+        pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="okng-decode")
+        first = next(sources, None)
+        waiting: deque[Callable[[], Decoded]] = deque()
+        if first is not None:
+            waiting.append(partial(self._decode, *first))
+        try:
+            while waiting:
+                for numbered in islice(sources, ahead - len(waiting)):
+                    waiting.append(pool.submit(self._decode, *numbered).result)
+                try:
+                    yield waiting.popleft()()
+                except UnreadableImage as error:
+                    if unreadable is None:
+                        raise
+                    unreadable(error)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _decode(self, index: int, source: Source) -> Decoded:
         start = perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -30,6 +30,7 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    engine: Callable[[Tensor], list[Tensor]] | None = None  # what computes the features instead, while a fit lasts
 
     def __init__(self, name: str, strides: Sequence[int], weights: str = "imagenet"):
         super().__init__()
@@ -69,6 +70,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features [(B, C_s, H / s, W / s) for s in strides] of `images` (B, 3, H, W) in [0, 1]."""
+        if self.engine is not None:
+            return self.engine(images)
         features: list[Tensor] = self.net((images - self.mean) / self.std)
         return features
 

@@ -18,11 +18,10 @@ def local_average(features: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(features, size, stride=1, padding=size // 2)  # (B, C, h, w)
 
 
-def on_finest_grid(features: Sequence[Tensor], mode: str = "bilinear") -> Tensor:
+def on_finest_grid(features: Sequence[Tensor]) -> Tensor:
     """Bring coarser feature maps to the first one's grid and concatenate the channels: (B, sum of C, h, w)."""
     grid = features[0].shape[-2:]
-    aligned = None if mode == "nearest" else False
-    coarser = [F.interpolate(f, grid, mode=mode, align_corners=aligned) for f in features[1:]]
+    coarser = [F.interpolate(f, grid, mode="bilinear", align_corners=False) for f in features[1:]]
     return torch.cat([features[0], *coarser], dim=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.errors import OkngError
 from okng.inspection.model_file import read_model, write_model
 from okng.training.data import FeatureStore, TrainingImages
+from okng.training.frozen import compiled_backbones
 from okng.training.progress import Narrator
 
 COLLECT_BATCH = 16
+COMPILE_FROM = 50  # images
 
 
 def run_phases(
@@ -42,7 +45,7 @@ def run_phases(
     """
     tell = tell or Narrator(quiet=True)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
-    runner = _Runner(detector, images, fabric, seed, checkpoint, tell)
+    runner = _Runner(detector, images, fabric, precision, seed, checkpoint, tell)
     at_phase, at_epoch = runner.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     detector.to(fabric.device)
     _seed(seed, 0, 0)
@@ -65,12 +68,13 @@ class _Runner:
         detector: Detector,
         images: TrainingImages,
         fabric: Fabric,
+        precision: str,
         seed: int,
         checkpoint: Path | None,
         tell: Narrator,
     ):
         self.detector, self.images, self.fabric = detector, images, fabric
-        self.seed, self.checkpoint, self.tell = seed, checkpoint, tell
+        self.precision, self.seed, self.checkpoint, self.tell = precision, seed, checkpoint, tell
         self.stored: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
 
@@ -86,7 +90,7 @@ class _Runner:
         """One pass without gradients, then the phase's own conclusion."""
         _seed(self.seed, number, 0)
         self.tell.begin(phase.name, len(self.images))
-        with torch.no_grad(), self.fabric.autocast():
+        with torch.no_grad(), self.fabric.autocast(), self.fast_backbones():
             for batch in self.batches(self.images.batches(COLLECT_BATCH, shuffle=False)):
                 phase.visit(batch)
                 self.tell.advance(len(batch.images))
@@ -148,7 +152,7 @@ class _Runner:
         store = FeatureStore(len(self.images))
         self.tell.begin(f"{phase.name}: frozen features", len(self.images))
         _seed(self.seed, number, 0)
-        with torch.no_grad(), self.fabric.autocast():
+        with torch.no_grad(), self.fabric.autocast(), self.fast_backbones():
             for batch in self.batches(self.images.batches(COLLECT_BATCH, shuffle=False)):
                 made = phase.prepare(batch.images)
                 parts = made if isinstance(made, tuple) else (made,)
@@ -156,6 +160,11 @@ class _Runner:
                     store.put(index, tuple(part[row] for part in parts))
                 self.tell.advance(len(batch.images))
         return store
+
+    def fast_backbones(self) -> AbstractContextManager[None]:
+        """Compiling takes a second or so, which must pay."""
+        worth = len(self.images) >= COMPILE_FROM and self.fabric.device.type == "cpu" and self.precision == "32-true"
+        return compiled_backbones(self.detector) if worth else nullcontext()
 
     # Checkpoints: the detector's tensors, the optimisers' tensors, and where in the phases we are.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
-from okng.nn.patches import on_finest_grid
 
 
 class PaDiM(Detector):
@@ -96,7 +96,14 @@ class PaDiM(Detector):
 
     def embed(self, images: Tensor) -> Tensor:
         """The chosen channels (B, d, h, w) of `images` (B, 3, H, W)."""
-        return on_finest_grid(self.backbone(images), "nearest")[:, self.subset]
+        pyramid = self.backbone(images)  # (B, C_s, h_s, w_s) for each stride
+        chosen, start, kept = self.subset.tolist(), 0, []
+        for features in pyramid:
+            end = start + features.shape[1]
+            if places := [c - start for c in chosen if start <= c < end]:  # chosen before they are enlarged
+                kept.append(F.interpolate(features[:, places], pyramid[0].shape[-2:], mode="nearest"))
+            start = end
+        return torch.cat(kept, dim=1)
 
     def distances(self, images: Tensor) -> Tensor:
         """Mahalanobis distances |L⁻¹(x - mean)| (B, h, w), not smoothed: one matrix product per position."""
