@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect
@@ -52,14 +53,24 @@ def test_distances_are_those_of_the_textbook() -> None:
     detector = learn(built(), [images(30)])
     new = images(2, seed=1)
     with torch.no_grad():
-        known, unknown = detector.embed(images(30)).double(), detector.embed(new).double()  # (B, d, 16, 16)
+        known, unknown = detector.embed(images(30)).double(), detector.embed(new).double()  # (16 * 16, B, d)
         distances = detector.distances(new)
     for y, x in [(0, 0), (5, 8), (15, 3)]:
-        vectors = known[:, :, y, x].numpy()
+        vectors = known[16 * y + x].numpy()
         covariance = np.cov(vectors, rowvar=False) + 0.01 * np.eye(8)
-        offset = unknown[:, :, y, x].numpy() - vectors.mean(0)
+        offset = unknown[16 * y + x].numpy() - vectors.mean(0)
         expected = np.sqrt(np.einsum("bi,ij,bj->b", offset, np.linalg.inv(covariance), offset))
         np.testing.assert_allclose(distances[:, y, x], expected, rtol=1e-4)
+
+
+def test_vectors_are_the_chosen_channels_enlarged_by_repetition() -> None:
+    """Written out with the library's nearest-neighbour enlargement, for sides that are not square."""
+    detector, wide = built(), torch.rand(2, 3, 32, 96)
+    with torch.no_grad():
+        pyramid = detector.backbone(wide)
+        fine = torch.cat([F.interpolate(f, (8, 24), mode="nearest") for f in pyramid], dim=1)[:, detector.subset]
+        found = detector.embed(wide)  # (8 * 24, 2, d)
+    torch.testing.assert_close(found, fine.flatten(2).permute(2, 0, 1), rtol=0, atol=0)
 
 
 def test_a_stream_gives_what_one_batch_gives() -> None:
@@ -103,7 +114,9 @@ def test_fewer_images_than_dimensions_and_even_one() -> None:
     alone = learn(built(dimensions=20), [images(1)])
     with torch.no_grad():  # covariance 0.01 · I: ten times the Euclidean distance
         offset = alone.embed(images(1, seed=1)) - alone.embed(images(1))
-        torch.testing.assert_close(alone.distances(images(1, seed=1)), 10 * offset.norm(dim=1), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            alone.distances(images(1, seed=1)), 10 * offset.norm(dim=2).view(1, 16, 16), rtol=1e-4, atol=1e-3
+        )
 
 
 def test_place_matters() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
@@ -84,8 +83,7 @@ class PaDiM(Detector):
         """One pass through `gaussians`, which become the model."""
 
         def visit(batch: Batch) -> None:
-            embedded = self.embed(batch.images).to(self.mean.dtype)  # full precision from here on
-            gaussians.update(by_position(embedded))
+            gaussians.update(self.embed(batch.images).to(self.mean.dtype))  # full precision from here on
 
         def finish() -> None:
             self.mean = gaussians.mean[:, 0]
@@ -95,23 +93,25 @@ class PaDiM(Detector):
         return Collect("gaussians", visit, finish)
 
     def embed(self, images: Tensor) -> Tensor:
-        """The chosen channels (B, d, h, w) of `images` (B, 3, H, W)."""
+        """Vectors (h*w, B, d) of `images` (B, 3, H, W): the chosen channels at each position of the finest grid."""
         pyramid = self.backbone(images)  # (B, C_s, h_s, w_s) for each stride
+        h, w = pyramid[0].shape[-2:]
         chosen, start, kept = self.subset.tolist(), 0, []
         for features in pyramid:
             end = start + features.shape[1]
-            if places := [c - start for c in chosen if start <= c < end]:  # chosen before they are enlarged
-                kept.append(F.interpolate(features[:, places], pyramid[0].shape[-2:], mode="nearest"))
+            if places := [c - start for c in chosen if start <= c < end]:
+                vectors = features[:, places].flatten(2).permute(2, 0, 1).contiguous()  # (h_s*w_s, B, d_s)
+                kept.append(vectors[parents(h, w, *features.shape[-2:]).to(vectors.device)])  # (h*w, B, d_s)
             start = end
-        return torch.cat(kept, dim=1)
+        return torch.cat(kept, dim=2)
 
     def distances(self, images: Tensor) -> Tensor:
         """Mahalanobis distances |L⁻¹(x - mean)| (B, h, w), not smoothed: one matrix product per position."""
-        embedded = self.embed(images)  # (B, d, h, w)
-        centred = by_position(embedded) - self.mean[:, None]  # (h*w, B, d)
+        centred = self.embed(images) - self.mean[:, None]  # (h*w, B, d)
         white = torch.bmm(self.whitening, centred.transpose(1, 2))  # (h*w, d, B)
         distances: Tensor = torch.linalg.vector_norm(white, dim=1)  # (h*w, B)
-        return distances.T.reshape(-1, *embedded.shape[2:])
+        finest = min(self.backbone.strides)
+        return distances.T.reshape(-1, images.shape[2] // finest, images.shape[3] // finest)
 
     def forward(self, images: Tensor) -> Scores:
         """Smoothed distances: `map` (B, h, w) on the grid of the finest stride, `image` (B,) its maximum."""
@@ -119,9 +119,10 @@ class PaDiM(Detector):
         return Scores(smoothed.amax((1, 2)), smoothed)
 
 
-def by_position(embedded: Tensor) -> Tensor:
-    """Vectors (h*w, B, d) of (B, d, h, w), laid out in that order: the products are several times faster for it."""
-    return embedded.flatten(2).permute(2, 0, 1).contiguous()
+def parents(h: int, w: int, coarse_h: int, coarse_w: int) -> Tensor:
+    """The position on the coarse grid that each position of the fine one (h, w) lies in, rows first: (h*w,)."""
+    rows, columns = torch.arange(h) * coarse_h // h, torch.arange(w) * coarse_w // w
+    return (rows[:, None] * coarse_w + columns).flatten()
 
 
 class RunningGaussians:
