@@ -60,9 +60,9 @@ def _tables() -> tuple[dict[str, Any], list[str]]:
 
     found, lines = {}, []
     for name, table in TABLES.items():
-        printed = sum(cell.published is not None for cell in table.cells)
-        found[name] = {"title": table.title, "cells": len(table.cells), "printed": printed, "notes": table.notes()}
-        lines.append(f"{name:<18}{len(table.cells):>5} cells, {printed:>3} printed  {table.title}")
+        cells, printed = len(table.cells), table.figures
+        found[name] = {"title": table.title, "cells": cells, "printed": printed, "notes": table.notes()}
+        lines.append(f"{name:<18}{cells:>4} cells, {printed:>3} figures printed  {table.title}")
     return found, [*lines, "", "next: okng reproduce TABLE DATA_DIR --budget cpu"]
 
 
