@@ -54,7 +54,7 @@ def columns(table: Table, block: Block, outcomes: Sequence[Outcome]) -> dict[str
             again = f"{sum(printed.values()) / len(classes):.4f}" if len(printed) == len(classes) else ""
             lines.append(Line(f"{name}, recomputed", again, measured, mean=True))
             some = [kind for kind in classes if kind in values]
-            if some and not whole:
+            if len(some) > 1 and not whole:
                 both = [kind for kind in some if kind in printed]
                 of_these = f"{sum(printed[kind] for kind in both) / len(both):.4f}" if len(both) == len(some) else ""
                 mean = sum(values[kind] for kind in some) / len(some)
@@ -110,7 +110,8 @@ def as_svg(table: Table, outcomes: Sequence[Outcome]) -> str:
         for method, lines in columns(table, block, outcomes).items()
         if any(line.measured is not None for line in lines)
     ]
-    width = LEFT + COLUMN * max((len(lines) for _, _, lines in strips), default=8) + 20
+    width = LEFT + COLUMN * max((len(lines) for _, _, lines in strips), default=0) + 20
+    width = max(width, 32 + 8 * len(table.title))
     height = TOP + (STRIP + 34) * max(1, len(strips))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '

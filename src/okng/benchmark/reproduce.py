@@ -170,8 +170,11 @@ class _Job:
     @property
     def settings(self) -> str:
         """All that decides the figure but the data, the budget's name and the seed, as text."""
-        more = {"labelled_ng": self.run.labelled_ng, "boundary": self.run.boundary}
-        given = {**(self.arguments or {}), **self.run.after, **{key: value for key, value in more.items() if value}}
+        given = {**(self.arguments or {}), **self.run.after}
+        if self.run.labelled_ng:
+            given["labelled_ng"] = self.run.labelled_ng
+        if self.run.boundary is not None:
+            given["boundary"] = self.run.boundary
         return json.dumps(given, sort_keys=True)
 
     @property
