@@ -33,8 +33,7 @@ class Run:
 
     `after` are attributes set once the detector is fitted, so that several scores share one fit. `labelled_ng` is the
     share of labelled NG images among the training images, for detectors that need some; 1 means all that the training
-    part has. `boundary` is the score above which a classifier says NG, 0 for
-    the logarithm of odds.
+    part has. `boundary` is the score above which a classifier says NG: 0 for one that scores the logarithm of odds.
     """
 
     detector: str
@@ -182,8 +181,10 @@ _OCGAN = {
     "OCGAN": Run("ocgan"),
 }
 _CORRUPTIONS = ("none", "gaussian", "scratch", "drops", "stain")
-_AESC = {
-    f"{net}, {corruption}, {score}": Run("aesc", {"skips": net == "AESc", "corruption": corruption}, {"score": score})
+_AESC = {  # fitted for the score that needs more, then asked for either
+    f"{net}, {corruption}, {score}": Run(
+        "aesc", {"skips": net == "AESc", "corruption": corruption, "score": "uncertainty"}, {"score": score}
+    )
     for net in ("AE", "AESc")
     for corruption in _CORRUPTIONS
     for score in ("residual", "uncertainty")
