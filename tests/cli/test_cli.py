@@ -105,6 +105,25 @@ def test_evaluate(shop: Path) -> None:
     assert "oracle" in figures["notes"]["f1_max"]
 
 
+def test_a_protocol_and_a_contamination_are_the_same_in_training_and_evaluation(tmp_path: Path) -> None:
+    for kind, seed in (("disc", 1), ("cut", 2), ("other", 3)):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for i, image in enumerate(pictures(20, seed, kind != "disc")):
+            Image.fromarray(image).save(tmp_path / "set" / kind / f"{i:02}.png")
+    divided = ["--normal", "disc,other", "--protocol", "80/20", "--contamination", 0.1, "--seed", 3]
+    done = okng("train", tmp_path / "set", "-o", tmp_path / "a.okng", "--holdout", 0.3, *FAST, *divided, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["provenance"]["images"] == 36  # 80 % of 40, and 4 NG: a tenth
+    assert "Contamination 10.00%" in done.stderr and "train  cut" in done.stderr
+    figures = json.loads(okng("evaluate", tmp_path / "a.okng", tmp_path / "set", *divided, "--json").stdout)
+    assert (figures["n_ok"], figures["n_ng"]) == (8, 4)
+    assert "80/20 balanced by seed 3" in figures["protocol"]
+    wrong = okng(
+        "train", tmp_path / "set", "--protocol", "80/20", "--abnormal", "cut", "-o", tmp_path / "b.okng", *FAST
+    )
+    assert "leave-one-class-out takes the one NG class" in one_line(wrong)
+
+
 def test_evaluate_with_one_class_missing_says_why(shop: Path, tmp_path: Path) -> None:
     for folder in ("train/good", "test/good"):
         (tmp_path / "parts" / folder).mkdir(parents=True)

@@ -1,6 +1,7 @@
 import sys
 from collections import Counter
 
+import numpy.random  # noqa: F401 -- NumPy imports it late, which fails while `package` hides sys.path
 import pytest
 
 from okng.datasets import NG, OK, open_dataset

@@ -45,6 +45,14 @@ def test_mnist(okng_data):
     assert totals(dataset) == (6131, 1010, 8990, 0)
 
 
+def test_mnist_by_the_other_protocols(okng_data):
+    folder = real(okng_data / "mnist")
+    assert totals(open_dataset(folder, normal="3", protocol="80/20")) == (5712, 1429, 1429, 0)
+    assert totals(open_dataset(folder, abnormal="3")) == (50287, 12572, 7141, 0)
+    assert totals(open_dataset(folder, normal="3,5")) == (6131 + 5421, 1010 + 892, 8098, 0)
+    assert totals(open_dataset(folder, normal="3", contamination=0.1)) == (6131 + 681, 1010, 8990 - 681, 0)
+
+
 def test_fashion_mnist():
     dataset = open_dataset(real(Path("/usr/share/datasets/fashion-mnist")), normal="0")
     assert dataset.name == "fashion-mnist"
@@ -61,6 +69,7 @@ def test_cifar10(okng_data):
 def test_coil20(okng_data):
     dataset = open_dataset(real(okng_data / "coil20"), normal="obj01")
     assert totals(dataset) == (57, 15, 19 * 72, 0)
+    assert totals(open_dataset(okng_data / "coil20", normal="obj01", protocol="80/20")) == (57, 15, 15, 0)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,18 @@ def published(detector: str) -> list[dict[str, str]]:
 
 
 def measured(detector: str) -> list[dict[str, str]]:
-    """What okng measured of `detector`, as recorded in results/: the same columns, source = the command."""
-    rows = [row for path in sorted(_results().glob("*.csv")) for row in _read(path)]
-    return [{**row, "source": row["command"]} for row in rows if row.get("detector") == detector and "metric" in row]
+    """What okng measured of `detector`, as recorded in results/: the same columns, source = the command.
+
+    A figure that several tables share, or that was left blank, stands there once or not at all.
+    """
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for path in sorted(_results().rglob("*.csv")):
+        for row in _read(path):
+            if row.get("detector") == detector and row.get("value") and "metric" in row:
+                settings = tuple(row.get(key, "") for key in ("arguments", "seed", "experiment"))
+                figure = (row["dataset"], row["protocol"], row["metric"], *settings)
+                found.setdefault(figure, {**row, "source": row["command"]})
+    return list(found.values())
 
 
 def _results() -> Path:

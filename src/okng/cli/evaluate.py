@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
+from okng.cli.common import ABNORMAL, CONTAMINATION, NORMAL, PROTOCOL
+
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
     source: Annotated[str, typer.Argument(help="A labelled data set, as for `okng train`.")],
-    normal: Annotated[str | None, typer.Option(help="The class that is OK, in a data set of classes.")] = None,
+    normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
+    protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
+    abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
+    contamination: Annotated[float, typer.Option(help=f"{CONTAMINATION} As in training.")] = 0.0,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     seed: Annotated[int, typer.Option(help="The seed that divided the data set in training.")] = 0,
@@ -30,7 +35,7 @@ def evaluate(
 
     if find_spec("sklearn") is None:  # the line inspects without it
         raise missing_extra("scikit-learn", "train")
-    dataset = open_dataset(source, normal, seed)
+    dataset = open_dataset(source, normal, seed, protocol, abnormal, contamination)
     show_dataset(dataset)
     inspector = open_model(model, false_alarm_rate, device=device, engine=engine, precision=precision, threads=threads)
 

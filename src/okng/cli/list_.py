@@ -10,17 +10,25 @@ DATASETS = {
     "a folder of images": "all of them OK; subfolders are read too",
     "MVTec AD layout": "train/good, test/KIND, ground_truth/KIND; found by itself",
     "class folders": "train/CLASS and test/CLASS, or CLASS alone; --normal CLASS is OK, the others NG",
-    "IDX files": "MNIST's own files; --normal DIGIT is OK, the others NG",
+    "IDX files": "MNIST's own files; --normal DIGIT is OK, the others NG; --normal 3,5 takes several",
+    "CIFAR-10, CIFAR-100": "their Python batches; --normal airplane",
+    "COIL-20, COIL-100": "obj1__0.png and so on in one folder; --normal obj1",
+    "COCO": "annotations/ and images; crops of ten classes of objects; COCO/masked without background",
+    "DAGM 2007": "one of its folders Class1 to Class10",
+    "NanoTWICE": "Normal and Anomalous; all test images are NG",
+    "ShanghaiTech Campus": "training/frames and testing/, labelled frame by frame",
     "elpv, elpv/mono, elpv/poly": "2,624 solar cells, brought by: pip install elpv-dataset",
 }
-TOPICS = ("detectors", "datasets", "backbones")
+TOPICS = ("detectors", "datasets", "backbones", "tables")
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="detectors, datasets, backbones, or a detector's name.")] = "detectors",
+    what: Annotated[
+        str, typer.Argument(help="detectors, datasets, backbones, tables, or a detector's name.")
+    ] = "detectors",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Print the detectors, the data sets, the backbones, or one detector's card."""
+    """Print the detectors, the data sets, the backbones, the tables to reproduce, or one detector's card."""
     from dataclasses import asdict
 
     from okng.cli.common import print_json
@@ -33,6 +41,8 @@ def list_(
     elif what == "datasets":
         found = dict(DATASETS)
         lines = [f"{name:<28}{text}" for name, text in DATASETS.items()]
+    elif what == "tables":
+        found, lines = _tables()
     elif what == "backbones":
         found, lines = _backbones()
     elif what in CATALOGUE:
@@ -43,6 +53,17 @@ def list_(
         print_json(found)
     else:
         print("\n".join(lines))
+
+
+def _tables() -> tuple[dict[str, Any], list[str]]:
+    from okng.benchmark.tables import TABLES
+
+    found, lines = {}, []
+    for name, table in TABLES.items():
+        cells, printed = len(table.cells), table.figures
+        found[name] = {"title": table.title, "cells": cells, "printed": printed, "notes": table.notes()}
+        lines.append(f"{name:<18}{cells:>4} cells, {printed:>3} figures printed  {table.title}")
+    return found, [*lines, "", "next: okng reproduce TABLE DATA_DIR --budget cpu"]
 
 
 def _backbones() -> tuple[dict[str, Any], list[str]]:

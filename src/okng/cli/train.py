@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from okng.cli.common import ABNORMAL, CONTAMINATION, NORMAL, PROTOCOL
+
 if TYPE_CHECKING:
     from okng.inspection.images import Source
 
@@ -42,7 +44,10 @@ def train(
             help="Share held out for calibration; 0 cross-fits, or in an update learns all. Default: by count."
         ),
     ] = None,
-    normal: Annotated[str | None, typer.Option(help="The class that is OK, in a data set of classes.")] = None,
+    normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
+    protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
+    abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
+    contamination: Annotated[float, typer.Option(help=CONTAMINATION)] = 0.0,
     seed: int = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -62,7 +67,8 @@ def train(
         raise OkngError("an update keeps the model's detector, parameters and size; leave out -d, -p, --size, --resume")
     output = output or update or Path("parts.okng")
     check_writable(output)
-    images, name = _images(source, normal, seed, file_allowed=update is not None)
+    divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
+    images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
 
     import okng
     from okng.training.progress import Narrator
@@ -100,13 +106,15 @@ def train(
         print_json({"model": str(output), "preprocess": inspector.preprocess.to_json(), **described})
 
 
-def _images(source: str, normal: str | None, seed: int, file_allowed: bool) -> tuple[list[Source], str]:
+def _images(
+    source: str, normal: str | None, seed: int, divided: dict[str, Any], file_allowed: bool
+) -> tuple[list[Source], str]:
     """The OK images to learn from, shown as a table, and the name of where they are from."""
     from okng.cli.common import show_dataset
     from okng.datasets import open_dataset
 
     if file_allowed and Path(source).is_file():
         return [Path(source)], Path(source).name
-    dataset = open_dataset(source, normal, seed)
+    dataset = open_dataset(source, normal, seed, **divided)
     show_dataset(dataset)
     return [sample.image for sample in dataset.train], dataset.name

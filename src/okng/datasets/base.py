@@ -27,10 +27,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training samples (all OK) and test samples, with the protocol that says how they were divided."""
+    """Training samples and test samples, with the protocol that says how they were divided.
+
+    `train` is all OK, but for a contamination that was asked for: those NG samples no detector is told of. `ng`
+    are NG samples of the set's training part, which a detector may learn from only where it needs labelled ones.
+    """
 
     name: str
     layout: str
     protocol: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    ng: tuple[Sample, ...] = ()

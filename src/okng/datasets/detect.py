@@ -5,35 +5,83 @@ from __future__ import annotations
 from pathlib import Path
 
 from okng.datasets.base import Dataset
-from okng.datasets.class_folders import open_classes, open_split_classes
+from okng.datasets.cifar import has_cifar_files, read_cifar
+from okng.datasets.class_folders import read_classes, read_split_classes
+from okng.datasets.coco import VERSIONS, has_coco_files, read_coco
+from okng.datasets.coil import has_coil_files, read_coil
+from okng.datasets.dagm import dagm_classes, has_dagm_layout, open_dagm
 from okng.datasets.elpv import CELLS, open_elpv
 from okng.datasets.folder import open_folder
-from okng.datasets.idx import has_idx_files, open_idx
+from okng.datasets.idx import has_idx_files, read_idx
 from okng.datasets.mvtec import has_mvtec_layout, is_good, open_mvtec
-from okng.errors import OkngError
+from okng.datasets.nanotwice import has_nanotwice_layout, open_nanotwice
+from okng.datasets.protocols import BY_CLASS, PROTOCOLS, Classes, check_protocol, contaminate, divide
+from okng.datasets.shanghaitech import has_shanghaitech_layout, open_shanghaitech
+from okng.errors import OkngError, nearest_names
 from okng.inspection.files import subfolders
 
 
-def open_dataset(source: str | Path, normal: str | None = None, seed: int = 0) -> Dataset:
+def open_dataset(
+    source: str | Path,
+    normal: str | None = None,
+    seed: int = 0,
+    protocol: str | None = None,
+    abnormal: str | None = None,
+    contamination: float = 0.0,
+) -> Dataset:
     """The data set in the folder `source`, or the built-in one: "elpv", "elpv/mono" or "elpv/poly".
 
-    What lies in the folder decides, in this order: IDX files (MNIST); `train/` and `test/` as in MVTec AD;
-    `train/` and `test/` with a folder per class; with `normal` given, a folder per class, split 80/20 by
-    `seed`; else a plain folder of OK images. `normal` names the OK class where a set has several. How the set
-    was divided is said in `Dataset.protocol`. Raises `OkngError` for what cannot be read or is ambiguous.
+    What lies in the folder decides, in this order: IDX files (MNIST); Python batches (CIFAR); COCO's annotations and
+    images, of which `source`/masked gives the crops without background; DAGM 2007; NanoTWICE; ShanghaiTech Campus;
+    `train/` and `test/` as in MVTec AD; `train/` and `test/` with a folder per class; COIL's flat folder; with
+    `normal` or a protocol given, a folder per class; else a plain folder of OK images.
+
+    `normal` names the OK class where a set has several, or several of them ("3,5"). `protocol` is "one-vs-rest",
+    which is the default for classes, "80/20", "leave-one-class-out", whose one NG class `abnormal` names, or "mvtec";
+    `seed` draws what is drawn. `contamination` is a share of NG images to hide among the training images, taken out
+    of the test images. How the set was divided is said in `Dataset.protocol`. Raises `OkngError` for what cannot be
+    read or is ambiguous.
     """
+    if protocol not in (None, "native", *PROTOCOLS):
+        raise OkngError(f"there is no protocol {protocol!r}; {nearest_names(str(protocol), PROTOCOLS)}")
+    by_class = normal is not None or abnormal is not None or protocol in BY_CLASS
+    found = _read(source, normal, seed, by_class)
+    if isinstance(found, Classes):
+        found = divide(found, normal, protocol, abnormal, seed)
+    else:
+        found = check_protocol(found, protocol, abnormal)
+    return contaminate(found, contamination, seed)
+
+
+def _read(source: str | Path, normal: str | None, seed: int, by_class: bool) -> Dataset | Classes:
     folder = Path(source).expanduser()
     if not folder.exists():
+        if folder.name in VERSIONS and has_coco_files(folder.parent):
+            return read_coco(folder.parent, folder.name, seed)
         return _open_builtin(str(source), normal, seed)
     if not folder.is_dir():
         raise OkngError(f"{folder} is a file; give the folder it lies in")
-    if has_idx_files(folder):
-        return open_idx(folder, normal)
+    for has_files, read in ((has_idx_files, read_idx), (has_cifar_files, read_cifar)):
+        if has_files(folder):
+            return read(folder)
+    if has_coco_files(folder):
+        return read_coco(folder, "original", seed)
+    for has_layout, open_it in (
+        (has_dagm_layout, open_dagm),
+        (has_nanotwice_layout, open_nanotwice),
+        (has_shanghaitech_layout, open_shanghaitech),
+    ):
+        if has_layout(folder):
+            if normal is not None:
+                raise OkngError(f"{folder} itself says which images are OK; leave normal={normal!r} out")
+            return open_it(folder)
     if _has_split(folder):
-        return open_mvtec(folder, normal) if has_mvtec_layout(folder) else open_split_classes(folder, normal)
+        return open_mvtec(folder, normal) if has_mvtec_layout(folder) else read_split_classes(folder)
     _refuse_nested(folder)
-    if normal is not None:
-        return open_classes(folder, normal, seed)
+    if by_class and has_coil_files(folder):
+        return read_coil(folder)
+    if by_class:
+        return read_classes(folder)
     _refuse_mixed(folder)
     return open_folder(folder)
 
@@ -52,7 +100,7 @@ def _has_split(folder: Path) -> bool:
 
 def _refuse_nested(folder: Path) -> None:
     """A folder of whole data sets would else be one big plain folder, test images and masks included."""
-    inner = [path.name for path in subfolders(folder) if _has_split(path)]
+    inner = [path.name for path in subfolders(folder) if _has_split(path)] or dagm_classes(folder)
     if inner:
         raise OkngError(f"{folder} holds whole data sets; give one of them: {', '.join(inner)}")
 

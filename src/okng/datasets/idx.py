@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and Fashion-MNIST, read as one-vs-rest.
+"""IDX files, the format of MNIST and Fashion-MNIST.
 
 The format: two zero bytes, a byte for the type (8 is uint8), a byte for the number of dimensions, each
 dimension as a big-endian 32-bit number, then the values (LeCun, Cortes, Burges: the MNIST database).
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from okng.datasets.base import NG, OK, Dataset, Sample
-from okng.datasets.protocols import check_normal
+from okng.datasets.base import Dataset, Sample
+from okng.datasets.protocols import Classes, divide
 from okng.errors import OkngError
 
 
@@ -24,39 +24,27 @@ def has_idx_files(folder: Path) -> bool:
     return _find(folder, "train-images", 3) is not None
 
 
-def open_idx(folder: Path, normal: str | None) -> Dataset:
-    """`train-images-idx3-ubyte` and its three companions, plain or `.gz`, on their native split.
+def read_idx(folder: Path) -> Classes:
+    """`train-images-idx3-ubyte` and its three companions, plain or `.gz`; images are uint8 (H, W).
 
-    Trains on class `normal` ("3") of the training images and tests on all test images, where every other
-    class is NG: the protocol of Deep SVDD (Ruff et al., ICML 2018, section 4). Images are uint8 (H, W).
-    Raises `OkngError` for a file that is missing, damaged or no IDX file, and unless `normal` is a class.
+    Raises `OkngError` for a file that is missing, damaged or no IDX file.
     """
-    train_images, train_labels = _read_split(folder, "train")
-    test_images, test_labels = _read_split(folder, "t10k")
-    normal = check_normal(normal, [str(label) for label in np.unique(train_labels)], folder)
-    protocol = (
-        f"One-vs-rest on the native split: class {normal} of the training images is for training, all test "
-        f"images for testing, where every class but {normal} is NG."
-    )
-    return Dataset(
-        name=folder.resolve().name,
-        layout="idx",
-        protocol=protocol,
-        train=tuple(Sample(image, OK, normal) for image in train_images[train_labels == int(normal)]),
-        test=tuple(
-            Sample(image, OK if label == int(normal) else NG, str(label))
-            for image, label in zip(test_images, test_labels, strict=True)
-        ),
-    )
+    train, test = _read_split(folder, "train"), _read_split(folder, "t10k")
+    # The names in natural order, whatever class comes first in the file.
+    return Classes(folder, "idx", tuple(sorted(train, key=lambda sample: int(sample.kind))), test)
 
 
-def _read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, H, W) and labels (N,) of "train" or "t10k", both uint8."""
-    images = _read(folder, f"{split}-images", 3)
-    labels = _read(folder, f"{split}-labels", 1)
+def open_idx(folder: Path, normal: str | None) -> Dataset:
+    """One class, or several, against the rest on the native split."""
+    return divide(read_idx(folder), normal)
+
+
+def _read_split(folder: Path, split: str) -> tuple[Sample, ...]:
+    """The samples of "train" or "t10k", of which there are N images (N, H, W) and N labels (N,), both uint8."""
+    images, labels = _read(folder, f"{split}-images", 3), _read(folder, f"{split}-labels", 1)
     if len(images) != len(labels):
         raise OkngError(f"{folder} has {len(images)} {split} images but {len(labels)} labels; get both again")
-    return images, labels
+    return tuple(Sample(image, kind=str(label)) for image, label in zip(images, labels, strict=True))
 
 
 def _find(folder: Path, stem: str, dimensions: int) -> Path | None:

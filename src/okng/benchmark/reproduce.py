@@ -1,0 +1,378 @@
+"""Run a table of published figures cell by cell, and stand what was measured beside what was printed."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import io
+import json
+import os
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import okng
+from okng.benchmark.budgets import BUDGETS, HOLDOUT, arguments_for
+from okng.benchmark.tables import Cell, Run, Table
+from okng.datasets import Dataset, open_dataset
+from okng.datasets.protocols import take_ng
+from okng.detectors.catalogue import CATALOGUE
+from okng.errors import OkngError, nearest_names
+from okng.inspection.model_file import write_atomically
+from okng.training.progress import Narrator
+
+FIELDS = (
+    "detector", "dataset", "protocol", "metric", "value", "published", "method", "class", "arguments", "budget", "seed",
+    "seconds", "note", "command", "versions", "machine", "date",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set lies in the folder a person gives: the names it may have, and what a class of it is.
+
+    "class" is one named by `normal`, "folder" a folder of its own, "whole" the set itself. `small`: images of 28 to
+    32 px.
+    """
+
+    names: tuple[str, ...]
+    classes: str
+    small: bool = False
+
+
+SOURCES = {
+    "MNIST": Source(("mnist", "MNIST", "MNIST/raw"), "class", small=True),
+    "Fashion-MNIST": Source(("fashion-mnist", "fashion_mnist", "FashionMNIST/raw"), "class", small=True),
+    "CIFAR-10": Source(("cifar10", "cifar-10", "cifar-10-batches-py"), "class", small=True),
+    "MVTec AD": Source(("mvtec_ad", "mvtec", "mvtec_anomaly_detection"), "folder"),
+    "magnetic tile": Source(("magnetic_tile",), "whole"),
+    "ShanghaiTech Campus": Source(("shanghaitech", "ShanghaiTech"), "whole"),
+    "COCO crops": Source(("coco", "COCO"), "whole", small=True),
+}
+
+
+@dataclass
+class Outcome:
+    """A cell with its figure, or with the reason why there is none; `row` is its line of the results file."""
+
+    cell: Cell
+    value: float | None
+    reason: str
+    row: dict[str, str]
+
+
+def reproduce(
+    table: Table,
+    data: Path,
+    budget: str = "cpu",
+    methods: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    out: Path = Path("results"),
+    seed: int = 0,
+    minutes: float | None = None,
+    tell: Narrator | None = None,
+) -> list[Outcome]:
+    """Measure the cells of `table` that `methods` and `classes` select, all of them by default.
+
+    `methods` are named as printed or by detector. Each fit learns from the protocol's OK images, a tenth held out for
+    calibration, and fills every cell that it can. The figures are written to `out`/<table>.csv after each fit; a cell
+    that stands there, or in another table's file, with the same arguments, budget and seed is not run again, and a fit
+    that was stopped goes on where it was. No fit is begun after `minutes`. A cell that can't be run stays blank and
+    says why.
+    """
+    tell = tell or Narrator(quiet=True)
+    started = time.monotonic()
+    if budget not in BUDGETS:
+        raise OkngError(f"a budget is {' or '.join(BUDGETS)}, not {budget!r}")
+    if not data.is_dir():
+        raise OkngError(f"{data} is not a folder; give the one that holds mnist/, cifar10/, mvtec_ad/ and so on")
+    cells = select(table, methods, classes)
+    path = results_file(table.name, out)
+    known = _Known(out)
+    outcomes: dict[Cell, Outcome] = {}
+    groups: dict[tuple[str, ...], list[_Job]] = {}
+    for cell in cells:
+        job = _Job(cell, table.runs[cell.method], table.name, budget, seed)
+        reason = job.obstacle(data)
+        row = known.find(job)
+        if row is not None:
+            outcomes[cell] = Outcome(cell, float(row["value"]), "", job.adopt(row))
+        elif reason:
+            outcomes[cell] = Outcome(cell, None, reason, job.row(note=reason))
+        else:
+            groups.setdefault(job.fit_key, []).append(job)
+    _write(path, outcomes.values())
+    for number, jobs in enumerate(groups.values()):
+        what = f"{jobs[0].cell.dataset} {jobs[0].cell.kind}, {jobs[0].run.detector}"
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            done = [Outcome(job.cell, None, "no time left", job.row(note="no time left")) for job in jobs]
+        else:
+            tell.say(f"fit {number + 1} of {len(groups)}: {what}")
+            done = _measure(jobs, data, path, tell)
+        _write(path, done)
+        outcomes |= {outcome.cell: outcome for outcome in done}
+    return [outcomes[cell] for cell in cells]
+
+
+def select(table: Table, methods: Sequence[str] = (), classes: Sequence[str] = ()) -> list[Cell]:
+    """The cells of the named methods and classes; `OkngError` for a name that is none of the table's."""
+    kinds = {cell.kind for cell in table.cells}
+    for kind in classes:
+        if kind not in kinds:
+            raise OkngError(f"{table.name} has no class {kind!r}; {nearest_names(kind, kinds)}")
+    wanted: set[str] = set()
+    for name in methods:
+        found = {printed for printed, run in table.runs.items() if name.lower() in _names(printed, run)}
+        if not found:
+            known = [*table.runs, *(run.detector for run in table.runs.values())]
+            raise OkngError(f"{table.name} has no method {name!r}; {nearest_names(name, set(known))}")
+        wanted |= found
+    return [
+        cell for cell in table.cells if (not wanted or cell.method in wanted) and (not classes or cell.kind in classes)
+    ]
+
+
+def results_file(table: str, out: Path) -> Path:
+    """Where the figures of a table are kept."""
+    return out / f"{table}.csv"
+
+
+def _names(printed: str, run: Run) -> set[str]:
+    """What a person may call a method: as printed, without the reference behind it, or by its detector."""
+    return {printed.lower(), printed.partition(" [")[0].lower(), run.detector}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A cell and what is to be run for it."""
+
+    cell: Cell
+    run: Run
+    table: str
+    budget: str
+    seed: int
+
+    @property
+    def arguments(self) -> dict[str, Any] | None:
+        """What is handed to `okng.fit`; None where the budget has nothing for the detector."""
+        chosen = arguments_for(self.budget, self.run.detector, SOURCES[self.cell.dataset].small)
+        if chosen is None:
+            return None
+        holdout = {"holdout": HOLDOUT} if self.run.detector in CATALOGUE else {}
+        return {**holdout, **chosen, **self.run.arguments}
+
+    @property
+    def settings(self) -> str:
+        """All that decides the figure but the data, the budget's name and the seed, as text."""
+        given = {**(self.arguments or {}), **self.run.after}
+        if self.run.labelled_ng:
+            given["labelled_ng"] = self.run.labelled_ng
+        if self.run.boundary is not None:
+            given["boundary"] = self.run.boundary
+        return json.dumps(given, sort_keys=True)
+
+    @property
+    def fit_key(self) -> tuple[str, ...]:
+        """Cells that agree in this are figures of one fit."""
+        cell, fitted = self.cell, replace(self.run, after={}, boundary=None)
+        return cell.dataset, cell.protocol, cell.kind, repr(fitted)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Two rows that agree in this are the same measurement."""
+        return (*row_name(self.cell), self.run.detector, self.settings, self.budget, str(self.seed))
+
+    def obstacle(self, data: Path) -> str:
+        """Why it can't be run, or nothing."""
+        detector = self.run.detector
+        if detector not in CATALOGUE and detector not in OTHERS:
+            return f"okng has no detector {detector}"
+        if self.arguments is None:
+            return f"{detector} has no arguments for the budget {self.budget} on such images"
+        try:
+            self.folder(data)
+        except OkngError as error:
+            return str(error)
+        return ""
+
+    def folder(self, data: Path) -> Path:
+        """The folder of the cell's data."""
+        source = SOURCES[self.cell.dataset]
+        found = next((data / name for name in source.names if (data / name).is_dir()), None)
+        if found is None:
+            raise OkngError(f"no data: {source.names[0]}/ is not in the folder of data sets")
+        if source.classes != "folder":
+            return found
+        if not (found / self.cell.kind).is_dir():
+            raise OkngError(f"no data: {self.cell.kind}/ is not in {found.name}/")
+        return found / self.cell.kind
+
+    def open(self, data: Path) -> Dataset:
+        """The data set, with the labelled NG images the run asks for."""
+        by_class = SOURCES[self.cell.dataset].classes == "class"
+        dataset = open_dataset(self.folder(data), self.cell.kind if by_class else None, self.seed)
+        share = self.run.labelled_ng
+        if not 0 < share < 1:
+            return dataset if share else replace(dataset, ng=())
+        count = max(1, round(share / (1 - share) * len(dataset.train)))
+        if dataset.ng:
+            return replace(dataset, ng=take_ng(dataset.ng, count, self.seed)[0])
+        drawn, rest = take_ng(dataset.test, count, self.seed)
+        return replace(dataset, ng=drawn, test=rest)
+
+    def row(self, value: float | None = None, seconds: float | None = None, note: str = "") -> dict[str, str]:
+        """The line of the results file."""
+        versions = (
+            f"okng {okng.__version__}, torch {version('torch')}, timm {version('timm')}, "
+            f"Python {platform.python_version()}"
+        )
+        words = ["okng", "reproduce", self.table, "DATA", "--budget", self.budget, "--methods", self.cell.method]
+        dataset, protocol, metric = row_name(self.cell)
+        if self.run.labelled_ng:
+            share = "all" if self.run.labelled_ng == 1 else f"{self.run.labelled_ng:.0%}"
+            protocol += f", labelled NG in training: {share}"
+        return {
+            "detector": self.run.detector, "dataset": dataset, "protocol": protocol, "metric": metric,
+            "value": "" if value is None else f"{value:.4f}",
+            "published": self.cell.printed,
+            "method": self.cell.method, "class": self.cell.kind, "arguments": self.settings, "budget": self.budget,
+            "seed": str(self.seed), "seconds": "" if seconds is None else f"{seconds:.1f}", "note": note,
+            "command": shlex.join([*words, "--classes", self.cell.kind, "--seed", str(self.seed)]),
+            "versions": versions, "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+            "date": datetime.date.today().isoformat(),
+        }  # fmt: skip
+
+    def adopt(self, row: dict[str, str]) -> dict[str, str]:
+        """A measurement made for this table before, or for another one, as a line of this one's file."""
+        return {**row, "method": self.cell.method, "class": self.cell.kind, "published": self.cell.printed}
+
+
+def row_name(cell: Cell) -> tuple[str, str, str]:
+    """The columns dataset, protocol and metric of a cell; a class is a part of the data set's name, as on cards."""
+    dataset = cell.dataset if cell.kind == "all" else f"{cell.dataset} {cell.kind}"
+    return dataset, cell.protocol, cell.metric
+
+
+class _Known:
+    """What stands in the results files."""
+
+    def __init__(self, out: Path):
+        self.rows: dict[tuple[str, ...], dict[str, str]] = {}
+        for path in sorted(out.rglob("*.csv")):
+            for row in read_rows(path):
+                if row.get("value") and set(FIELDS) <= row.keys():
+                    self.rows[_identity(row)] = row
+
+    def find(self, job: _Job) -> dict[str, str] | None:
+        return self.rows.get(job.identity)
+
+
+def _identity(row: dict[str, str]) -> tuple[str, ...]:
+    protocol = row["protocol"].partition(", labelled NG")[0]
+    return (
+        row["dataset"], protocol, row["metric"], row["detector"], row["arguments"], row["budget"], row["seed"],
+    )  # fmt: skip
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a results file; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Put the rows into the file, each in place of the one of its cell, budget and seed; atomically."""
+
+    def place(row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(row[key] for key in ("dataset", "metric", "method", "budget", "seed"))
+
+    rows = {place(row): row for row in read_rows(path)}
+    for outcome in outcomes:
+        rows[place(outcome.row)] = outcome.row
+    if not rows:
+        return
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows.values())
+    write_atomically(path, text.getvalue().encode())
+
+
+def _measure(jobs: list[_Job], data: Path, path: Path, tell: Narrator) -> list[Outcome]:
+    """One fit, and the figures of all the cells that it serves."""
+    start = time.monotonic()
+    first = jobs[0]
+    try:
+        if first.run.detector in OTHERS:
+            figures = OTHERS[first.run.detector](first, data, tell)
+            values = [figures[job.cell.metric] for job in jobs]
+        else:
+            values = _fit(jobs, data, path, tell)
+    except OkngError as error:
+        reason = str(error)
+        tell.say(f"left blank: {reason}")
+        seconds = time.monotonic() - start
+        return [Outcome(job.cell, None, reason, job.row(seconds=seconds, note=reason)) for job in jobs]
+    seconds = time.monotonic() - start
+    done = []
+    for job, value in zip(jobs, values, strict=True):
+        reason = "" if value == value else "undefined on these test images"
+        figure = value if value == value else None
+        done.append(Outcome(job.cell, figure, reason, job.row(figure, seconds, reason)))
+    return done
+
+
+def _fit(jobs: list[_Job], data: Path, path: Path, tell: Narrator) -> list[float]:
+    from okng.benchmark.evaluation import evaluate_inspector
+
+    first = jobs[0]
+    dataset = first.open(data)
+    given: dict[str, Any] = dict(first.arguments or {})
+    if first.run.labelled_ng:
+        given["ng"] = [sample.image for sample in dataset.ng]
+    # Named by what is fitted, so that what another fit left behind is never gone on with.
+    mark = hashlib.sha256(repr((first.identity, given.keys())).encode()).hexdigest()[:12]
+    checkpoint = path.with_name(f".{path.stem}.{mark}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [sample.image for sample in dataset.train]
+    inspector = okng.fit(
+        images, first.run.detector, seed=first.seed, checkpoint=checkpoint, resume=True, tell=tell, **given
+    )
+    scored: dict[str, dict[str, Any]] = {}
+    values = []
+    for job in jobs:
+        key = repr((job.run.after, job.run.boundary))
+        if key not in scored:
+            for name, value in job.run.after.items():
+                detector = inspector.engine.detector  # type: ignore[attr-defined]
+                if not hasattr(detector, name):
+                    raise OkngError(f"{job.run.detector} has no {name} to set")
+                setattr(detector, name, value)
+            judged = inspector if job.run.boundary is None else inspector.with_threshold(job.run.boundary)
+            scored[key] = _figures(evaluate_inspector(judged, dataset, tell=tell))
+        values.append(float(scored[key][job.cell.metric]))
+    return values
+
+
+def _figures(figures: dict[str, Any]) -> dict[str, Any]:
+    """With the shares of all and of the OK test images that the threshold judges rightly."""
+    ok, ng = figures["n_ok"], figures["n_ng"]
+    right_ok, right_ng = 1 - figures["measured_false_alarm_rate"], figures["caught"]
+    return {**figures, "accuracy": (ok * right_ok + ng * right_ng) / (ok + ng), "accuracy_ok": right_ok}
+
+
+def _classifier(job: _Job, data: Path, tell: Narrator) -> dict[str, float]:
+    from okng.benchmark.classifier import coco_masks
+
+    return coco_masks(job.folder(data), seed=job.seed, tell=tell, **(job.arguments or {}))
+
+
+OTHERS: dict[str, Callable[[_Job, Path, Narrator], dict[str, float]]] = {"vgg11_classifier": _classifier}

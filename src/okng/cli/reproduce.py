@@ -1,0 +1,59 @@
+"""`okng reproduce`: a published table, run cell by cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A name of `okng list tables`.")],
+    data: Annotated[Path, typer.Argument(help="The folder that holds mnist/, cifar10/, mvtec_ad/ and so on.")],
+    budget: Annotated[str, typer.Option(help="cpu, minutes per fit on one core, or paper, the full size.")] = "cpu",
+    methods: Annotated[
+        list[str], typer.Option(help="As printed or by detector, such as AE,SDN; repeatable. Default: all.")
+    ] = [],  # noqa: B006
+    classes: Annotated[list[str], typer.Option(help="Such as 3,8 or airplane; repeatable. Default: all.")] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the figures.")] = Path("results"),
+    seed: int = 0,
+    time_limit: Annotated[float | None, typer.Option(help="Begin no fit after so many minutes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Measure the cells of a published table and print both figures side by side; goes on where it stopped."""
+    from okng.benchmark.tables import TABLES
+    from okng.cli.common import check_writable, print_json, say
+    from okng.errors import OkngError, missing_extra, nearest_names
+
+    if table not in TABLES:
+        raise OkngError(f"there is no table {table!r}; {nearest_names(table, TABLES)}")
+    try:
+        from okng.benchmark import beside
+        from okng.benchmark.reproduce import reproduce as run
+        from okng.benchmark.reproduce import results_file
+        from okng.training.progress import Narrator
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "train") from error
+    from okng.inspection.model_file import write_atomically
+
+    path = results_file(table, out)
+    check_writable(path)
+    with Narrator() as tell:
+        outcomes = run(
+            TABLES[table], data.expanduser(), budget, _several(methods), _several(classes), out, seed, time_limit, tell
+        )
+    drawing = path.with_suffix(".svg")
+    write_atomically(drawing, beside.as_svg(TABLES[table], outcomes).encode())
+    if as_json:
+        cells = [{**outcome.row, "value": outcome.value, "reason": outcome.reason} for outcome in outcomes]
+        print_json({"table": table, "cells": cells, "notes": TABLES[table].notes(), "drawing": str(drawing)})
+    else:
+        print("\n".join(beside.as_text(TABLES[table], outcomes)))
+    left = sum(outcome.reason == "no time left" for outcome in outcomes)
+    say(f"wrote {path} and {drawing}" + (f"; {left} cells are left, the same command goes on" if left else ""))
+
+
+def _several(given: list[str]) -> list[str]:
+    """`--classes 3,8 --classes 5` as three names."""
+    return [name.strip() for text in given for name in text.split(",") if name.strip()]
