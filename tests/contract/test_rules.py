@@ -19,10 +19,9 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_model
-from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
-from .conftest import SIDE, Fitted, pictures, small
+from .conftest import SIDE, Fitted, pictures, small, training_images
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
@@ -141,6 +140,11 @@ def test_every_argument_is_typed_documented_and_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_the_card_says_what_it_learns_from(name: str) -> None:
+    assert ("NG" in CATALOGUE[name].labels) == detector_class(name).needs_ng
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_paper_size_defaults_run_one_step(name: str) -> None:
     """The defaults are the paper's; one batch of two images goes through every phase of them."""
     torch.manual_seed(0)
@@ -149,6 +153,6 @@ def test_paper_size_defaults_run_one_step(name: str) -> None:
     detector = create(name, **shaped, **once)
     side = detector.arguments.get("image_size", (256, 256))
     images = np.random.default_rng(0).integers(0, 255, (2, *side, 3), np.uint8)
-    run_phases(detector, TrainingImages(list(images), Preprocess("RGB", side, detector.multiple)), device="cpu")
+    run_phases(detector, training_images(detector, images, images[:1], side), device="cpu")
     with torch.no_grad():
         assert torch.isfinite(detector(as_tensor(images)).image).all()
