@@ -14,6 +14,7 @@ from torch import Tensor
 from okng.detectors.base import Collect, Scores, Train
 from okng.detectors.catalogue import CATALOGUE, create, detector_class, parameters
 from okng.detectors.engine import TorchEngine, load_torch
+from okng.detectors.explanation import GradCAMEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
@@ -65,6 +66,17 @@ def test_a_score_does_not_depend_on_the_batch(fitted: Fitted, unseen: np.ndarray
         if together.map is not None and alone.map is not None:
             scale = float(together.map[i].abs().max())
             torch.testing.assert_close(alone.map[0], together.map[i], rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_grad_cam_explains_it_or_says_why_not(fitted: Fitted, unseen: np.ndarray) -> None:
+    """And explaining changes no score."""
+    try:
+        scores, maps = GradCAMEngine(fitted.detector, None)(unseen[2:4])
+    except OkngError as error:
+        assert "Grad-CAM can't explain it" in str(error)
+        return
+    np.testing.assert_allclose(scores, TorchEngine(fitted.detector)(unseen[2:4])[0], rtol=1e-4, atol=1e-6)
+    assert maps is not None and maps.ndim == 3 and maps[0].size > 1 and maps.min() >= 0 and np.isfinite(maps).all()
 
 
 def test_fitting_again_gives_the_same(fitted: Fitted, unseen: np.ndarray) -> None:
