@@ -20,9 +20,12 @@ SIDE = 64
 ANY = {"epochs": 2, "batch_size": 4}
 SMALL: dict[str, dict[str, object]] = {
     "autoencoder": {"width": 8, "code": 8},
+    "cavga_u": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},
+    "cavga_w": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},
     "padim": {"dimensions": 20},
     "patchcore": {"coreset": 0.2},
     "stfpm": {"epochs": 12},
+    "vgg11": {"width": 8, "epochs": 12},
 }
 
 
@@ -53,6 +56,13 @@ def pictures(count: int, seed: int, defect: bool = False) -> np.ndarray:
     return np.stack(made)
 
 
+def training_images(detector: Detector, ok: np.ndarray, ng: np.ndarray, size: object = (SIDE, SIDE)) -> TrainingImages:
+    """What `detector` learns from: `ok`, and where it needs them `ng` too."""
+    odd = list(ng) if detector.needs_ng else []
+    preprocess = Preprocess("RGB", size, detector.multiple)  # type: ignore[arg-type]
+    return TrainingImages([*ok, *odd], preprocess, labels=[0] * len(ok) + [1] * len(odd))
+
+
 @dataclass
 class Fitted:
     name: str
@@ -71,6 +81,6 @@ def fitted(request: pytest.FixtureRequest, ok_images: np.ndarray) -> Fitted:
     """Each detector, fitted once for all the rules."""
     detector = small(request.param)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    images = TrainingImages(list(ok_images), Preprocess("RGB", (SIDE, SIDE), detector.multiple))
+    images = training_images(detector, ok_images, pictures(6, seed=5, defect=True))
     run_phases(detector, images, seed=0, device="cpu")
     return Fitted(request.param, detector, before, images)

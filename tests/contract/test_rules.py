@@ -14,15 +14,15 @@ from torch import Tensor
 from okng.detectors.base import Collect, Scores, Train
 from okng.detectors.catalogue import CATALOGUE, create, detector_class, parameters
 from okng.detectors.engine import TorchEngine, load_torch
+from okng.detectors.explanation import GradCAMEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_model
-from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
-from .conftest import SIDE, Fitted, pictures, small
+from .conftest import SIDE, Fitted, pictures, small, training_images
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
@@ -66,6 +66,17 @@ def test_a_score_does_not_depend_on_the_batch(fitted: Fitted, unseen: np.ndarray
         if together.map is not None and alone.map is not None:
             scale = float(together.map[i].abs().max())
             torch.testing.assert_close(alone.map[0], together.map[i], rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_grad_cam_explains_it_or_says_why_not(fitted: Fitted, unseen: np.ndarray) -> None:
+    """And explaining changes no score."""
+    try:
+        scores, maps = GradCAMEngine(fitted.detector, None)(unseen[2:4])
+    except OkngError as error:
+        assert "Grad-CAM can't explain it" in str(error)
+        return
+    np.testing.assert_allclose(scores, TorchEngine(fitted.detector)(unseen[2:4])[0], rtol=1e-4, atol=1e-6)
+    assert maps is not None and maps.ndim == 3 and maps[0].size > 1 and maps.min() >= 0 and np.isfinite(maps).all()
 
 
 def test_fitting_again_gives_the_same(fitted: Fitted, unseen: np.ndarray) -> None:
@@ -141,6 +152,11 @@ def test_every_argument_is_typed_documented_and_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_the_card_says_what_it_learns_from(name: str) -> None:
+    assert ("NG" in CATALOGUE[name].labels) == detector_class(name).needs_ng
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_paper_size_defaults_run_one_step(name: str) -> None:
     """The defaults are the paper's; one batch of two images goes through every phase of them."""
     torch.manual_seed(0)
@@ -149,6 +165,6 @@ def test_paper_size_defaults_run_one_step(name: str) -> None:
     detector = create(name, **shaped, **once)
     side = detector.arguments.get("image_size", (256, 256))
     images = np.random.default_rng(0).integers(0, 255, (2, *side, 3), np.uint8)
-    run_phases(detector, TrainingImages(list(images), Preprocess("RGB", side, detector.multiple)), device="cpu")
+    run_phases(detector, training_images(detector, images, images[:1], side), device="cpu")
     with torch.no_grad():
         assert torch.isfinite(detector(as_tensor(images)).image).all()

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from okng.cli import demo, evaluate, export, inspect, list_, reproduce, threshold, train
+from okng.cli import demo, evaluate, explain, export, inspect, list_, reproduce, threshold, train
 from okng.errors import OkngError
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
@@ -26,6 +26,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)
+app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("threshold")(threshold.threshold)
 app.command("reproduce")(reproduce.reproduce)

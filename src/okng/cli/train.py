@@ -22,6 +22,10 @@ def train(
         list[str],
         typer.Option("-p", "--parameter", help="The detector's own, such as coreset=0.05; repeatable."),
     ] = [],  # noqa: B006
+    ng: Annotated[
+        Path | None,
+        typer.Option(help="A folder of NG images, for the detectors that need some; all are learnt, none calibrates."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="The model file to write. Default: parts.okng, or the one updated."),
@@ -66,6 +70,10 @@ def train(
     if update is not None and (detector or parameter or size or resume):
         raise OkngError("an update keeps the model's detector, parameters and size; leave out -d, -p, --size, --resume")
     output = output or update or Path("parts.okng")
+    if update is not None and ng is not None:
+        raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
+    if ng is not None and not ng.exists():
+        raise OkngError(f"{ng} does not exist; --ng is a folder of NG images")
     check_writable(output)
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
     images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
@@ -84,6 +92,7 @@ def train(
             inspector = okng.fit(
                 images,
                 detector_name,
+                ng=ng,
                 size=sides,
                 false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
                 checkpoint=output.with_name(output.name + ".partial"),
@@ -95,7 +104,8 @@ def train(
     done["source"] = name
     inspector.save(output)
     calibration = inspector.calibration
-    say(f"learnt from {done['learnt_from']} of {done['images']} images in {done['seconds']:.0f} s")
+    and_ng = f" and {done['ng_images']} NG images" if done.get("ng_images") else ""
+    say(f"learnt from {done['learnt_from']} of {done['images']} images{and_ng} in {done['seconds']:.0f} s")
     say(f"threshold {calibration.threshold:.4g}: {calibration.promise()}")
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
     if as_json:

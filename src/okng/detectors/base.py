@@ -32,12 +32,17 @@ class Batch:
     """Training images of one shape.
 
     `images` (B, C, H, W) in [0, 1]; `index` (B,) their places in the training set; `prepared` what the phase's
-    `prepare` made of them, each (B, ...).
+    `prepare` made of them, each (B, ...); `labels` (B,) int64, 0 OK and 1 NG, all 0 unless the detector `needs_ng`.
     """
 
     images: Tensor
     index: Tensor
     prepared: tuple[Tensor, ...] = ()
+    labels: Tensor = None  # type: ignore[assignment]  # zeros where none are given
+
+    def __post_init__(self) -> None:
+        if self.labels is None:
+            self.labels = torch.zeros(len(self.images), dtype=torch.int64, device=self.images.device)
 
 
 @dataclass
@@ -89,12 +94,14 @@ class Detector(nn.Module):
 
     Class attributes say what the method needs: `fixed_size`, one input shape for all images because positions or the
     network's layers depend on it; `pretrained`, a network trained on natural RGB images, for which small images are
-    enlarged and grey ones are given three channels; `exportable`, a forward that is one plain graph.
+    enlarged and grey ones are given three channels; `exportable`, a forward that is one plain graph; `needs_ng`, it
+    learns from some NG images too, told apart by `Batch.labels`.
     """
 
     fixed_size: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
     exportable: ClassVar[bool] = True
+    needs_ng: ClassVar[bool] = False
 
     arguments: dict[str, Any]  # the constructor's, set by `create`, stored in the model file
     name: str

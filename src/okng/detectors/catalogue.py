@@ -39,6 +39,25 @@ CATALOGUE: dict[str, Card] = {
         idea="What a bottleneck that has only met OK images cannot copy is odd.",
         localizes=True,
     ),
+    "cavga_u": Card(
+        target="reconstruction.cavga:CAVGAu",
+        title="CAVGA-u",
+        family="reconstruction",
+        paper="Venkataramanan et al., Attention Guided Anomaly Localization in Images, ECCV",
+        year=2020,
+        idea="A variational autoencoder learns to attend to all of an OK image; the rest is odd.",
+        localizes=True,
+    ),
+    "cavga_w": Card(
+        target="reconstruction.cavga:CAVGAw",
+        title="CAVGA-w",
+        family="reconstruction",
+        paper="Venkataramanan et al., Attention Guided Anomaly Localization in Images, ECCV",
+        year=2020,
+        idea="As CAVGA-u, with attention that a few NG images teach what to look away from.",
+        localizes=True,
+        labels="OK and some NG images",
+    ),
     "padim": Card(
         target="feature_matching.padim:PaDiM",
         title="PaDiM",
@@ -65,6 +84,16 @@ CATALOGUE: dict[str, Card] = {
         year=2021,
         idea="A student copies a pretrained teacher's features on OK images and fails on what it never saw.",
         localizes=True,
+    ),
+    "vgg11": Card(
+        target="supervised.vgg11:VGG11",
+        title="VGG-11 classifier",
+        family="supervised",
+        paper="Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR",
+        year=2015,
+        idea="A classifier taught with labelled OK and NG images: it knows only the NG it met.",
+        localizes=False,
+        labels="OK and some NG images",
     ),
 }
 

@@ -34,16 +34,19 @@ class CsvFile:
         return self.path
 
 
-def save_overlay(folder: Path, inspection: Inspection, inspector: Inspector) -> Path | None:
+def save_overlay(
+    folder: Path, inspection: Inspection, inspector: Inspector, heat: tuple[float, float] | None = None
+) -> Path | None:
     """Write the heatmap over the image as `folder`/VERDICT/<number>-<name>.png; None without a map or a file.
 
-    The number is the image's place among those given: two folders may hold files of one name.
+    The number is the image's place among those given: two folders may hold files of one name. `heat`: where colour
+    begins and where it is full, by default `heat_range` of the calibration.
     """
     if inspection.map is None or inspection.path is None:
         return None
     target = folder / inspection.verdict / f"{inspection.index:06}-{Path(inspection.path).stem}.png"
     picture = replace(inspector.preprocess, mode="RGB").decode(inspection.path)
     content = io.BytesIO()
-    overlay(picture, inspection, *heat_range(inspector.calibration)).save(content, "PNG")
+    overlay(picture, inspection, *(heat or heat_range(inspector.calibration))).save(content, "PNG")
     write_atomically(target, content.getvalue())
     return target

@@ -19,10 +19,22 @@ FEATURE_BUDGET = 4 << 30
 
 
 class TrainingImages:
-    """The images to learn from; decoded ones are kept while all of them fit into `budget` bytes."""
+    """The images to learn from; decoded ones are kept while all of them fit into `budget` bytes.
 
-    def __init__(self, sources: Sequence[Source], preprocess: Preprocess, budget: int = PIXEL_BUDGET):
+    `labels`: 0 OK or 1 NG for each image; without them all are OK.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        preprocess: Preprocess,
+        budget: int = PIXEL_BUDGET,
+        labels: Sequence[int] | None = None,
+    ):
         self.sources = list(sources)
+        self.labels = [0] * len(self.sources) if labels is None else [int(label) for label in labels]
+        if len(self.labels) != len(self.sources):
+            raise ValueError(f"{len(self.labels)} labels of {len(self.sources)} images")
         self.preprocess = preprocess
         self.shapes = [preprocess.shape(*image_size(source)) for source in self.sources]
         self._keep = sum(h * w * preprocess.channels for h, w in self.shapes) <= budget
@@ -44,7 +56,8 @@ class TrainingImages:
     def subset(self, indices: Iterable[int]) -> TrainingImages:
         """Some of the images, with what is decoded of them already."""
         chosen = [int(i) for i in indices]
-        part = TrainingImages([self.sources[i] for i in chosen], self.preprocess)
+        sources, labels = [self.sources[i] for i in chosen], [self.labels[i] for i in chosen]
+        part = TrainingImages(sources, self.preprocess, labels=labels)
         part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
         return part
 

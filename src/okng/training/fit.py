@@ -33,6 +33,7 @@ def fit(
     images: Images,
     detector: str = "patchcore",
     *,
+    ng: Images | None = None,
     size: int | tuple[int, int] | None = None,
     false_alarm_rate: float = 0.05,
     holdout: float | None = None,
@@ -48,14 +49,16 @@ def fit(
     """Learn what OK looks like from `images` and calibrate on OK images held out from learning.
 
     `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list` and
-    its parameters. `size`: the area asked for, as the side of a square (aspect ratios are kept), or (height, width);
-    256 by default, and for detectors without a pretrained network no more than the images have. `false_alarm_rate`:
-    the share of OK images that may be called NG. `holdout`: the share held out for calibration; 0 cross-fits instead,
-    which learns from all images and takes 5 more fits; by default 0.2 from 100 images on, else 0. `checkpoint` and
-    `resume`: where the state is written as the fit goes on, and whether to continue from it. `strict`: stop at an
-    unreadable image instead of naming and skipping it.
+    its parameters. `ng`: NG images for the few detectors that need some (their cards say so); all of them are learnt
+    and none calibrates, so figures measured on them later are worth nothing. `size`: the area asked for, as the side of
+    a square (aspect ratios are kept), or (height, width); 256 by default, and for detectors without a pretrained
+    network no more than the images have. `false_alarm_rate`: the share of OK images that may be called NG. `holdout`:
+    the share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5 more fits; by
+    default 0.2 from 100 images on, else 0. `checkpoint` and `resume`: where the state is written as the fit goes on,
+    and whether to continue from it. `strict`: stop at an unreadable image instead of naming and skipping it.
 
-    Raises `OkngError` for fewer than two readable images, unknown names, and values out of range.
+    Raises `OkngError` for fewer than two readable images, unknown names, values out of range, a detector that needs
+    NG images and gets none, and one that gets some and can't use them.
     """
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
@@ -63,13 +66,25 @@ def fit(
         raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; 0.05 means 5 in 100")
     if holdout is not None and not 0 <= holdout < 1:
         raise OkngError(f"holdout is a share of the OK images such as 0.2, or 0 to cross-fit, not {holdout}")
+    if ng is None and detector_class(detector).needs_ng:
+        raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
+    if ng is not None and not detector_class(detector).needs_ng:
+        raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
     sources, skipped = with_header(list(each_image(images)), strict, tell)
     torch.manual_seed(seed)
     built, preprocess, why = build(detector, sources, size, arguments)
     tell.say(why)
-    everything, broken = whole(TrainingImages(sources, preprocess), strict, tell)
+    odd: list[Source] = []
+    if ng is not None:
+        odd, unread = with_header(list(each_image(ng)), strict, tell, "NG")
+        skipped += unread
+    labels = [0] * len(sources) + [1] * len(odd)
+    everything, broken = whole(TrainingImages([*sources, *odd], preprocess, labels=labels), strict, tell)
     skipped += broken
-    sources, n = everything.sources, len(everything)
+    n = everything.labels.count(0)  # the OK images come first
+    sources, everyone = everything.sources[:n], np.arange(len(everything))
+    if ng is not None and len(everything) == n:
+        raise OkngError("none of the NG images is readable; bring at least one")
     if n < 2:
         one = "one image can't be both learnt from and held out" if n else "there is no readable image"
         raise OkngError(f"{one}; bring at least 2 OK images, better 20 or more")
@@ -87,7 +102,7 @@ def fit(
     if share > 0:
         held = order[: min(max(1, round(share * n)), n - 1)]
         method, learnt = "split", n - len(held)
-        run_phases(built, everything.subset(np.setdiff1d(order, held)), checkpoint=path, **settings)
+        run_phases(built, everything.subset(np.setdiff1d(everyone, held)), checkpoint=path, **settings)
         scores, peaks = judge(built, preprocess, [sources[i] for i in held], "calibration", tell)
     else:
         method, learnt = "cross", n
@@ -98,7 +113,8 @@ def fit(
             torch.manual_seed(seed)
             fold_detector, _, _ = build(detector, sources, preprocess.size, arguments)
             fold_path = None if path is None else path.with_name(f"{path.name}.{k}")
-            run_phases(fold_detector, everything.subset(np.setdiff1d(order, held)), checkpoint=fold_path, **settings)
+            fold = everything.subset(np.setdiff1d(everyone, held))
+            run_phases(fold_detector, fold, checkpoint=fold_path, **settings)
             parts.append(judge(fold_detector, preprocess, [sources[i] for i in held], "calibration", tell))
         scores = np.concatenate([part[0] for part in parts])
         peaks = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])  # type: ignore[misc]
@@ -108,8 +124,9 @@ def fit(
         "okng": okng.__version__,
         "detector": {"name": built.name, "arguments": built.arguments},
         "provenance": {
-            "images": n, "learnt_from": learnt, "held_out": len(scores), "skipped": skipped, "seed": seed,
-            "input": why, "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
+            "images": n, "learnt_from": learnt, "held_out": len(scores), "ng_images": len(everything) - n,
+            "skipped": skipped, "seed": seed, "input": why,
+            "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     }  # fmt: skip
@@ -167,7 +184,7 @@ def _check_size(size: Any) -> None:
         raise OkngError(f"size is one number such as 256, or HxW such as 256x512, each from 8 to 8192, not {size}")
 
 
-def with_header(sources: list[Source], strict: bool, tell: Narrator) -> tuple[list[Source], int]:
+def with_header(sources: list[Source], strict: bool, tell: Narrator, kind: str = "OK") -> tuple[list[Source], int]:
     """The sources whose header can be read, and how many can't."""
     good = []
     for source in sources:
@@ -179,7 +196,8 @@ def with_header(sources: list[Source], strict: bool, tell: Narrator) -> tuple[li
                 raise
             tell.say(f"skipped: {error}")
     if not good:
-        raise OkngError("there is no readable image among what was given; bring at least 2 OK images")
+        wanted = "at least 2 OK images" if kind == "OK" else "at least one NG image"
+        raise OkngError(f"there is no readable image among what was given; bring {wanted}")
     return good, len(sources) - len(good)
 
 

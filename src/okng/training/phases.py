@@ -84,7 +84,8 @@ class _Runner:
         for indices, pixels in self.images.load(groups):
             images = pixels.to(device).float() / 255  # (B, C, H, W)
             prepared = () if store is None else tuple(p.to(device) for p in store.get(indices))
-            yield Batch(images, torch.tensor(indices, device=device), prepared)
+            labels = torch.tensor([self.images.labels[i] for i in indices], device=device)  # (B,) int64
+            yield Batch(images, torch.tensor(indices, device=device), prepared, labels)
 
     def collect(self, number: int, phase: Collect) -> None:
         """One pass without gradients, then the phase's own conclusion."""
@@ -220,7 +221,8 @@ class _Runner:
         """A digest of everything that must be the same for a fit to go on."""
         names = [str(s) if not hasattr(s, "tobytes") else hashlib.sha256(s.tobytes()).hexdigest() for s in self.sources]
         detector = [self.detector.name, self.detector.arguments, self.images.preprocess.to_json()]
-        return hashlib.sha256(json.dumps([detector, self.seed, names], sort_keys=True).encode()).hexdigest()
+        told = [detector, self.seed, names, self.images.labels]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @property
     def sources(self) -> list[Any]:

@@ -1,0 +1,54 @@
+"""`okng explain`: which places raise an image's score, by Grad-CAM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="The model file of `okng train`.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")] = Path("explained"),
+    layer: Annotated[
+        str | None, typer.Option(help="A convolution by name. Default: the last one whose output has places.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Draw over each image which places raise its score, by Grad-CAM, each image on a scale of its own."""
+    from okng.cli.common import open_model, print_json, say
+    from okng.errors import OkngError, missing_extra
+    from okng.inspection.images import UnreadableImage
+    from okng.inspection.outputs import save_overlay
+
+    inspector = open_model(model, device=device)
+    try:
+        from okng.detectors.explanation import explainer
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "train") from error
+    explaining = explainer(inspector, layer)
+    if missing := [path for path in images if not path.exists()]:
+        raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
+    skipped: list[str] = []
+    explained = []
+
+    def unreadable(error: UnreadableImage) -> None:
+        skipped.append(str(error))
+        say(f"skipped: {error}")
+
+    for inspection in explaining.inspect(images, unreadable=None if strict else unreadable):
+        assert inspection.map is not None
+        drawn = save_overlay(output, inspection, explaining, (0.0, float(inspection.map.max())))
+        explained.append(inspection.to_dict() | {"overlay": str(drawn)})
+        if not as_json:
+            print(f"{inspection.verdict}  score {inspection.score:.4g}  {inspection.path}  {drawn}")
+    if not explained:
+        raise OkngError(f"no readable images in {', '.join(str(path) for path in images)}")
+    used = explaining.engine.layer  # type: ignore[attr-defined]
+    say(f"{len(explained)} images explained at {used}, in {output}")
+    if as_json:
+        print_json({"model": str(model), "layer": used, "images": explained, "skipped": skipped})

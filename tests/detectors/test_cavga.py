@@ -1,0 +1,193 @@
+"""What tells CAVGA from a variational autoencoder with a picture beside it: its attention is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from okng.datasets.idx import open_idx
+from okng.detectors.base import Batch, Train
+from okng.detectors.catalogue import create
+from okng.detectors.reconstruction.cavga import CAVGAu, CAVGAw
+from okng.errors import OkngError
+from okng.inspection.images import Preprocess
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+
+NAMES = ("cavga_u", "cavga_w")
+
+
+def built(name: str, **arguments: object) -> CAVGAu:
+    torch.manual_seed(0)
+    detector = create(name, **arguments)
+    assert isinstance(detector, CAVGAu)
+    return detector
+
+
+def batch_of(images: Tensor, labels: list[int]) -> Batch:
+    return Batch(images, torch.arange(len(images)), labels=torch.tensor(labels))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("size", "channels", "grid"),
+    [
+        ((28, 28), 1, (3, 3)),
+        ((32, 32), 3, (4, 4)),
+        ((64, 64), 3, (4, 4)),
+        ((37, 51), 1, (4, 6)),
+        ((128, 90), 3, (8, 5)),
+    ],
+)
+def test_every_size_is_copied_and_the_latent_variable_keeps_places(
+    name: str, size: tuple[int, int], channels: int, grid: tuple[int, int]
+) -> None:
+    detector = built(name, image_size=size, channels=channels, width=2, latent=5)
+    images = torch.rand(2, channels, *size)
+    with torch.no_grad():
+        z = detector.sample(detector.encoder(images))
+        assert z.shape == (2, 5, *grid)
+        assert detector.decoder(z).shape == images.shape and detector.discriminator(images).shape == (2,)
+        scores = detector(images)
+    assert scores.map is not None and scores.map.shape == (2, *grid) and not scores.map.requires_grad
+    assert float(scores.map.min()) >= 0 and float(scores.map.max()) <= 1
+
+
+def test_paper_size() -> None:
+    for name in NAMES:
+        detector = built(name)
+        (phase,) = detector.phases()
+        assert isinstance(phase, Train) and detector.grid == (16, 16)
+        assert (detector.adversarial_weight, detector.attention_weight) == (1, 0.01)
+    assert isinstance(detector, CAVGAw) and detector.classification_weight == 0.001
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_attention_loss_teaches_the_encoder(name: str) -> None:
+    """Its gradient passes through Grad-CAM's weights and features."""
+    detector = built(name, image_size=(32, 32), width=4, latent=4)
+    if isinstance(detector, CAVGAw):
+        detector.classifier[1].bias.data = torch.tensor([9.0, 0.0])  # all are called OK
+    batch = batch_of(torch.rand(3, 3, 32, 32), [0, 0, 0])
+    detector.loss(batch)["attention"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in detector.encoder.parameters())
+    last = detector.classifier[1] if isinstance(detector, CAVGAw) else detector.mean
+    assert last.weight.grad is not None and last.weight.grad.any()  # Grad-CAM's channel weights are made of it
+    assert detector.decoder[0].weight.grad is None  # type: ignore[union-attr]
+
+
+def test_each_side_of_the_game_has_its_own_optimiser() -> None:
+    detector = built("cavga_w", image_size=(32, 32), width=4, latent=4)
+    (phase,) = detector.phases()
+    assert isinstance(phase, Train)
+    first, second = ({id(p) for p in u.optimizer.param_groups[0]["params"]} for u in phase.updates)
+    assert first == {id(p) for p in detector.discriminator.parameters()}
+    assert not first & second and first | second == {id(p) for p in detector.parameters()}
+
+
+def test_attention_of_ok_images_that_are_called_ng_is_not_guided() -> None:
+    detector = built("cavga_w", image_size=(32, 32), width=4, latent=4)
+    assert isinstance(detector, CAVGAw)
+    images, last = torch.rand(4, 3, 32, 32), detector.classifier[1]
+    assert isinstance(last, torch.nn.Linear)
+
+    def guided(labels: list[int], bias: tuple[float, float]) -> float:
+        last.bias.data = torch.tensor(bias, dtype=torch.float32)
+        return float(detector.loss(batch_of(images, labels))["attention"].detach())
+
+    assert guided([0] * 4, (0, 50)) == 0  # all called NG
+    assert guided([1] * 4, (50, 0)) == 0  # all are NG
+    assert guided([0] * 4, (50, 0)) > 0
+    torch.manual_seed(1)
+    all_of_them = guided([0] * 4, (50, 0))
+    torch.manual_seed(1)
+    assert 0 < guided([0, 1, 1, 0], (50, 0)) < all_of_them  # averaged over all the images of the batch
+
+
+def test_ng_images_are_neither_copied_nor_shown_to_the_discriminator() -> None:
+    detector = built("cavga_w", image_size=(32, 32), width=4, latent=4).eval()  # batch normalisation mixes images
+    images = torch.rand(4, 3, 32, 32)
+
+    def losses(images: Tensor, labels: list[int]) -> list[float]:
+        torch.manual_seed(0)
+        batch = batch_of(images, labels)
+        told = detector.loss(batch)
+        torch.manual_seed(0)
+        copied = (told["copies"], told["divergence"], told["adversarial"], detector.discriminator_loss(batch))
+        return [float(loss.detach()) for loss in copied]
+
+    other = torch.cat([images[:3], torch.rand(1, 3, 32, 32)])
+    assert losses(images, [0, 0, 0, 1]) == pytest.approx(losses(other, [0, 0, 0, 1]))
+    assert losses(images, [0, 0, 0, 0]) != pytest.approx(losses(other, [0, 0, 0, 0]))
+    assert losses(images, [1, 1, 1, 1]) == [0, 0, 0, 0]
+
+
+@pytest.fixture(scope="session")
+def digits(okng_data: Path) -> tuple[list[np.ndarray], list[np.ndarray], Tensor]:
+    """600 zeros to learn, 30 sevens as NG, 300 zeros that are held out (300, 1, 28, 28)."""
+    zeros = [np.asarray(s.image) for s in open_idx(okng_data / "mnist", "0").train[:900]]
+    sevens = [np.asarray(s.image) for s in open_idx(okng_data / "mnist", "7").train[:30]]
+    return zeros[:600], sevens, torch.from_numpy(np.stack(zeros[600:]))[:, None] / 255
+
+
+SMALL = {"width": 8, "latent": 8, "epochs": 6, "batch_size": 32, "learning_rate": 2e-3}
+
+
+def learnt(name: str, digits: tuple[list[np.ndarray], list[np.ndarray], Tensor], **arguments: object) -> CAVGAu:
+    detector = built(name, image_size=(28, 28), channels=1, **{**SMALL, **arguments})
+    ok, ng = digits[0], digits[1] if detector.needs_ng else []
+    source = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
+    run_phases(detector, source, device="cpu")
+    return detector
+
+
+@pytest.mark.real_data
+def test_attention_expands_over_unseen_ok_images(digits: tuple[list[np.ndarray], list[np.ndarray], Tensor]) -> None:
+    guided, unguided = learnt("cavga_u", digits), learnt("cavga_u", digits, attention_weight=0.0)
+    with torch.no_grad():
+        with_loss, without = guided(digits[2]), unguided(digits[2])
+    assert with_loss.map is not None and without.map is not None
+    assert float((1 - with_loss.map).mean()) > float((1 - without.map).mean()) + 0.1
+    assert float(with_loss.image.mean()) < 1.2 * float(without.image.mean())  # and the copies are as good
+
+
+@pytest.mark.real_data
+def test_the_two_attentions_part(digits: tuple[list[np.ndarray], list[np.ndarray], Tensor]) -> None:
+    """On unseen OK images that are called OK, Grad-CAM of OK covers more than that of NG."""
+    detector = learnt("cavga_w", digits, epochs=8, batch_size=16, learning_rate=5e-3)
+    assert isinstance(detector, CAVGAw)
+    features = detector.encoder(digits[2]).detach().requires_grad_()
+    logits = detector.classifier(detector.mean(features))
+    ok = logits[:, 0] > logits[:, 1]
+    assert ok.float().mean() > 0.9
+    attended = detector.attention(features)[ok].mean()
+    last = detector.classifier[1]
+    assert isinstance(last, torch.nn.Linear)
+    last.weight.data = last.weight.data.flip(0)  # class 0 is NG now
+    assert attended > detector.attention(features)[ok].mean() + 0.2
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image_size": (5, 64)},
+        {"channels": 2},
+        {"width": 0},
+        {"latent": 0},
+        {"adversarial_weight": -1.0},
+        {"attention_weight": -0.1},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+    ],
+)
+def test_ranges(name: str, arguments: dict[str, object]) -> None:
+    with pytest.raises(OkngError, match="cavga: "):
+        create(name, **arguments)
+    with pytest.raises(OkngError, match="classification_weight is 0 or more"):
+        create("cavga_w", classification_weight=-1.0)
