@@ -20,9 +20,12 @@ SIDE = 64
 ANY = {"epochs": 2, "batch_size": 4}
 SMALL: dict[str, dict[str, object]] = {
     "autoencoder": {"width": 8, "code": 8},
+    "denoising_autoencoder": {"width": 8, "code": 8},
     "padim": {"dimensions": 20},
     "patchcore": {"coreset": 0.2},
+    "ssim_autoencoder": {"width": 4, "code": 8},
     "stfpm": {"epochs": 12},
+    "vae": {"width": 8, "code": 8},
 }
 
 

@@ -39,6 +39,15 @@ CATALOGUE: dict[str, Card] = {
         idea="What a bottleneck that has only met OK images cannot copy is odd.",
         localizes=True,
     ),
+    "denoising_autoencoder": Card(
+        target="reconstruction.denoising_autoencoder:DenoisingAutoencoder",
+        title="Denoising autoencoder",
+        family="reconstruction",
+        paper="Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML",
+        year=2008,
+        idea="Taking noise off OK images teaches to pull every image towards them; what is moved most is odd.",
+        localizes=True,
+    ),
     "padim": Card(
         target="feature_matching.padim:PaDiM",
         title="PaDiM",
@@ -57,6 +66,15 @@ CATALOGUE: dict[str, Card] = {
         idea="A thinned memory of pretrained OK patches; odd is far from the nearest one.",
         localizes=True,
     ),
+    "ssim_autoencoder": Card(
+        target="reconstruction.ssim_autoencoder:SSIMAutoencoder",
+        title="Convolutional autoencoder (SSIM)",
+        family="reconstruction",
+        paper="Bergmann et al., Structural Similarity to Autoencoders, VISAPP (arXiv 1807.02011)",
+        year=2019,
+        idea="An autoencoder judged by structural similarity: shifted edges cost little, changed structure much.",
+        localizes=True,
+    ),
     "stfpm": Card(
         target="distillation.stfpm:STFPM",
         title="STFPM",
@@ -64,6 +82,15 @@ CATALOGUE: dict[str, Card] = {
         paper="Wang et al., Student-Teacher Feature Pyramid Matching, BMVC",
         year=2021,
         idea="A student copies a pretrained teacher's features on OK images and fails on what it never saw.",
+        localizes=True,
+    ),
+    "vae": Card(
+        target="reconstruction.vae:VAE",
+        title="Variational autoencoder",
+        family="reconstruction",
+        paper="Kingma, Welling, ICLR 2014; An, Cho, reconstruction probability, SNU technical report",
+        year=2015,
+        idea="A code that OK images fill like a Gaussian; odd is what it copies badly or finds improbable.",
         localizes=True,
     ),
 }
