@@ -11,14 +11,16 @@ from okng.nn.strided import start_awake, strided_coders
     ("size", "grid"),
     [((16, 16), (4, 4)), ((28, 28), (4, 4)), ((32, 32), (4, 4)), ((33, 47), (3, 3)), ((31, 250), (4, 32))],
 )
-@pytest.mark.parametrize("statistics", [1, 2])
-def test_every_size_is_squeezed_and_recovered(size: tuple[int, int], grid: tuple[int, int], statistics: int) -> None:
-    encoder, decoder = strided_coders(size, channels=3, code=5, width=2, statistics=statistics)
+@pytest.mark.parametrize(("per_code", "per_value"), [(1, 1), (2, 1), (2, 2)])
+def test_every_size_is_squeezed_and_recovered(
+    size: tuple[int, int], grid: tuple[int, int], per_code: int, per_value: int
+) -> None:
+    encoder, decoder = strided_coders(size, channels=3, code=5, width=2, per_code=per_code, per_value=per_value)
     with torch.no_grad():
         coarsest = encoder[:-2](torch.rand(2, 3, *size))
         assert coarsest.shape[2:] == grid
-        assert encoder(torch.rand(2, 3, *size)).shape == (2, statistics * 5)
-        assert decoder(torch.randn(2, 5)).shape == (2, statistics * 3, *size)
+        assert encoder(torch.rand(2, 3, *size)).shape == (2, per_code * 5)
+        assert decoder(torch.randn(2, 5)).shape == (2, per_value * 3, *size)
 
 
 def test_channels_double_as_the_sides_halve() -> None:

@@ -74,7 +74,7 @@ class DenoisingAutoencoder(Detector):
 
     def errors(self, seen: Tensor, wanted: Tensor) -> Tensor:
         """Squared errors of the copies of `seen` as copies of `wanted`, means over channels: (B, H, W)."""
-        copies = self.decoder(self.encoder(seen))  # (B, C, H, W)
+        copies: Tensor = self.decoder(self.encoder(seen))  # (B, C, H, W)
         return (copies - wanted).square().mean(1)
 
     def forward(self, images: Tensor) -> Scores:
