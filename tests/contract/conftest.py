@@ -22,10 +22,13 @@ SMALL: dict[str, dict[str, object]] = {
     "autoencoder": {"width": 8, "code": 8},
     "cavga_u": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},
     "cavga_w": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},
+    "denoising_autoencoder": {"width": 8, "code": 8},
     "padim": {"dimensions": 20},
     "patchcore": {"coreset": 0.2},
+    "ssim_autoencoder": {"width": 4, "code": 8},
     "stfpm": {"epochs": 12},
     "vgg11": {"width": 8, "epochs": 12},
+    "vae": {"width": 8, "code": 8},
 }
 
 

@@ -45,3 +45,12 @@ def test_flat_images_have_a_finite_gradient() -> None:
     a = torch.zeros(1, 1, 16, 16, requires_grad=True)
     dssim_map(a, torch.zeros(1, 1, 16, 16)).sum().backward()
     assert a.grad is not None and torch.isfinite(a.grad).all()
+
+
+def test_small_dissimilarities_of_flat_bright_images_keep_their_digits() -> None:
+    """In float32 next to float64: the textbook's formula loses all of them here."""
+    draw = torch.Generator().manual_seed(3)
+    a = 0.95 + 0.001 * torch.rand(1, 1, 24, 24, generator=draw)
+    b = a + 0.001 * torch.rand(1, 1, 24, 24, generator=draw)
+    exact = dssim_map(a.double(), b.double())
+    torch.testing.assert_close(dssim_map(a, b).double(), exact, rtol=0.01, atol=0)

@@ -58,6 +58,15 @@ CATALOGUE: dict[str, Card] = {
         localizes=True,
         labels="OK and some NG images",
     ),
+    "denoising_autoencoder": Card(
+        target="reconstruction.denoising_autoencoder:DenoisingAutoencoder",
+        title="Denoising autoencoder",
+        family="reconstruction",
+        paper="Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML",
+        year=2008,
+        idea="Taking noise off OK images teaches to pull every image towards them; what is moved most is odd.",
+        localizes=True,
+    ),
     "padim": Card(
         target="feature_matching.padim:PaDiM",
         title="PaDiM",
@@ -74,6 +83,15 @@ CATALOGUE: dict[str, Card] = {
         paper="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR",
         year=2022,
         idea="A thinned memory of pretrained OK patches; odd is far from the nearest one.",
+        localizes=True,
+    ),
+    "ssim_autoencoder": Card(
+        target="reconstruction.ssim_autoencoder:SSIMAutoencoder",
+        title="Convolutional autoencoder (SSIM)",
+        family="reconstruction",
+        paper="Bergmann et al., Structural Similarity to Autoencoders, VISAPP (arXiv 1807.02011)",
+        year=2019,
+        idea="An autoencoder judged by structural similarity: shifted edges cost little, changed structure much.",
         localizes=True,
     ),
     "stfpm": Card(
@@ -94,6 +112,15 @@ CATALOGUE: dict[str, Card] = {
         idea="A classifier taught with labelled OK and NG images: it knows only the NG it met.",
         localizes=False,
         labels="OK and some NG images",
+    ),
+    "vae": Card(
+        target="reconstruction.vae:VAE",
+        title="Variational autoencoder",
+        family="reconstruction",
+        paper="Kingma, Welling, ICLR 2014; An, Cho, reconstruction probability, SNU technical report",
+        year=2015,
+        idea="A code that OK images fill like a Gaussian; odd is what it copies badly or finds improbable.",
+        localizes=True,
     ),
 }
 

@@ -19,18 +19,27 @@ def ssim_map(a: Tensor, b: Tensor, radius: int = RADIUS) -> Tensor:
     Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004,
     equation 13.
     """
+    return 1 - 2 * dssim_map(a, b, radius)
+
+
+def dssim_map(a: Tensor, b: Tensor, radius: int = RADIUS) -> Tensor:
+    """Structural dissimilarity (1 - SSIM) / 2 of each pixel's surroundings: (B, C, H, W) in [0, 1], 0 where equal.
+
+    With m the means, v the variances and c the covariance, SSIM is a product of two factors that are written here by
+    how much is missing to 1, so that small dissimilarities keep their digits:
+    (2 m_a m_b + C1) / (m_a² + m_b² + C1) = 1 - (m_a - m_b)² / (m_a² + m_b² + C1) and
+    (2 c + C2) / (v_a + v_b + C2) = 1 - v_(a-b) / (v_a + v_b + C2).
+    """
 
     def local_mean(values: Tensor) -> Tensor:
         return gaussian_blur(values.flatten(0, 1), SIGMA, radius).view_as(a)
 
     mean_a, mean_b = local_mean(a), local_mean(b)
-    variance_a = local_mean(a * a) - mean_a**2
-    variance_b = local_mean(b * b) - mean_b**2
-    covariance = local_mean(a * b) - mean_a * mean_b
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    return luminance * (2 * covariance + C2) / (variance_a + variance_b + C2)
-
-
-def dssim_map(a: Tensor, b: Tensor, radius: int = RADIUS) -> Tensor:
-    """Structural dissimilarity (1 - SSIM) / 2 of each pixel's surroundings: (B, C, H, W) in [0, 1], 0 where equal."""
-    return (1 - ssim_map(a, b, radius)) / 2
+    # A variance is the mean square less the squared mean. Around 0.5 both are small and little is lost to rounding.
+    squares = local_mean((a - 0.5).square() + (b - 0.5).square())
+    variances = squares - (mean_a - 0.5).square() - (mean_b - 0.5).square()
+    apart = (mean_a - mean_b).square()
+    variance_apart = local_mean((a - b).square()) - apart
+    luminance = apart / (mean_a.square() + mean_b.square() + C1)
+    structure = variance_apart / (variances + C2)
+    return (luminance + structure - luminance * structure) / 2

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-
-SLOPE = 0.2  # of the leaky rectifier below zero
+from okng.nn.strided import strided_coders
 
 
 class Autoencoder(Detector):
@@ -57,25 +56,8 @@ class Autoencoder(Detector):
         if learning_rate <= 0:
             raise OkngError(f"autoencoder: learning_rate is above 0, such as 0.0002, not {learning_rate}")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
-        down: list[nn.Module] = []
-        up: list[nn.Module] = []
-        (h, w), inner, outer = image_size, channels, width
-        while min(h, w) > 4:
-            # Halving rounds odd sides up; on the way back, only even sides need the extra row or column.
-            extra = (1 - h % 2, 1 - w % 2)
-            down += [nn.Conv2d(inner, outer, 3, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
-            back = nn.ConvTranspose2d(outer, inner, 3, stride=2, padding=1, output_padding=extra)
-            up = [nn.LeakyReLU(SLOPE), back, *up]
-            h, w, inner, outer = (h + 1) // 2, (w + 1) // 2, outer, 2 * outer
-        values = inner * h * w
-        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(values, code))
-        grid = (inner, h, w)
-        self.decoder = nn.Sequential(nn.Linear(code, values), nn.Unflatten(1, grid), *up, nn.Sigmoid())
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-            elif isinstance(layer, nn.ConvTranspose2d):  # its weight is (in, out, 3, 3): the fans are swapped
-                nn.init.kaiming_normal_(layer.weight, a=SLOPE, mode="fan_out")
+        self.encoder, decoder = strided_coders(image_size, channels, code, width)
+        self.decoder = nn.Sequential(*decoder, nn.Sigmoid())
 
     def phases(self) -> Iterator[Phase]:
         """Learn to copy OK images through the code."""

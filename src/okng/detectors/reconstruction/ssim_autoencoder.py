@@ -1,0 +1,117 @@
+"""Autoencoder that learns and scores by structural similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.errors import OkngError
+from okng.nn.ssim import dssim_map
+from okng.nn.strided import SLOPE, start_awake
+
+# The paper's layers for 128 px, before the last one that takes in all of the 8 × 8 grid: channels as multiples of the
+# first ones, kernel, stride.
+LAYERS = ((1, 4, 2), (1, 4, 2), (1, 3, 1), (2, 4, 2), (2, 3, 1), (4, 4, 2), (2, 3, 1), (1, 3, 1))
+COARSEST = 8  # the shorter side of that grid, at most
+
+
+class SSIMAutoencoder(Detector):
+    """An autoencoder judged by structural similarity: a shifted edge costs little, a changed structure much.
+
+    Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
+    Structural Similarity to Autoencoders", VISAPP 2019 (arXiv 1807.02011).
+
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `code`: how many numbers an image is squeezed into (the
+    paper: 100 for textures, 500 for objects). `width`: channels of the first layer; all others are the paper's
+    multiples of it. `window`: side of the Gaussian window in which structure is compared, an odd number. `epochs`,
+    `batch_size`, `learning_rate`, `weight_decay`: of Adam. For thousands of 28 × 28 images `code=16, width=8,
+    window=7, epochs=10, batch_size=64, learning_rate=1e-3` take about two minutes.
+
+    The paper has four strided layers for 128 px and a fifth in front for 256. Here there are as many as bring the
+    shorter side to 8 or less: more of them in front for larger images, the first layers left out for smaller ones. The
+    last kernel is as large as the grid that remains, so that only the code connects the halves.
+
+    Deliberately otherwise: images as they are, without the paper's 10 000 crops and rotations, which suit textures
+    but not parts that lie one way; whole images at once, not overlapping patches; (1 - SSIM) / 2, the paper's
+    residual halved, so that it is in [0, 1]; weights that start at He's scale. The paper scores pixels only: the
+    score of an image is the mean of its map, which is what training minimises.
+    """
+
+    fixed_size = True
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (256, 256),
+        channels: int = 3,
+        code: int = 100,
+        width: int = 32,
+        window: int = 11,
+        epochs: int = 200,
+        batch_size: int = 128,
+        learning_rate: float = 2e-4,
+        weight_decay: float = 1e-5,
+    ):
+        super().__init__()
+        if min(image_size) < 16:
+            raise OkngError(f"ssim_autoencoder: both sides of image_size are 16 or more, not {image_size}")
+        if channels not in (1, 3):
+            raise OkngError(f"ssim_autoencoder: channels is 1 (grey) or 3 (RGB), not {channels}")
+        if code < 1 or width < 1:
+            raise OkngError(f"ssim_autoencoder: code and width are 1 or more, not {code} and {width}")
+        if window < 3 or window % 2 == 0:
+            raise OkngError(f"ssim_autoencoder: window is an odd number of pixels from 3 on, not {window}")
+        if epochs < 1 or batch_size < 1:
+            raise OkngError(f"ssim_autoencoder: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
+        if learning_rate <= 0:
+            raise OkngError(f"ssim_autoencoder: learning_rate is above 0, such as 0.0002, not {learning_rate}")
+        if weight_decay < 0:
+            raise OkngError(f"ssim_autoencoder: weight_decay is 0 or more, such as 0.00001, not {weight_decay}")
+        self.radius = window // 2
+        self.epochs, self.batch_size = epochs, batch_size
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        (h, w), inner = image_size, channels
+        for multiple, kernel, stride in layers_for(image_size):
+            outer, odd = multiple * width, (0, 0)
+            if stride == 2:  # halving rounds odd sides down; the way back adds the lost row or column
+                odd, h, w = (h % 2, w % 2), h // 2, w // 2
+            back = nn.ConvTranspose2d(outer, inner, kernel, stride, padding=1, output_padding=odd)
+            down += [nn.Conv2d(inner, outer, kernel, stride, padding=1), nn.LeakyReLU(SLOPE)]
+            up = [nn.LeakyReLU(SLOPE), back, *up]
+            inner = outer
+        self.encoder = nn.Sequential(*down, nn.Conv2d(inner, code, (h, w)))
+        self.decoder = nn.Sequential(nn.ConvTranspose2d(code, inner, (h, w)), *up, nn.Sigmoid())
+        start_awake(self.encoder, self.decoder)
+
+    def phases(self) -> Iterator[Phase]:
+        """Learn to copy OK images through the code."""
+        optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        update = Update(self.loss, optimizer)
+        yield Train("ssim autoencoder", [update], self.epochs, trains=[self], batch_size=self.batch_size)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean structural dissimilarity of the copies, which is the mean score."""
+        scores: Scores = self(batch.images)
+        return scores.image.mean()
+
+    def forward(self, images: Tensor) -> Scores:
+        """Dissimilarity of the copies in [0, 1]: `map` (B, H, W) the mean over channels, `image` (B,) over all."""
+        codes = self.encoder(images)  # (B, code, 1, 1)
+        copies = self.decoder(codes)  # (B, C, H, W)
+        dissimilarity = dssim_map(images, copies, self.radius).mean(1)  # (B, H, W)
+        return Scores(dissimilarity.mean((1, 2)), dissimilarity)
+
+
+def layers_for(image_size: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
+    """The paper's layers with as many strided ones as bring the shorter side to at most 8, each time rounded down."""
+    halvings, side = 0, min(image_size)
+    while side > COARSEST:
+        halvings, side = halvings + 1, side // 2
+    strided = [i for i, (_, _, stride) in enumerate(LAYERS) if stride == 2]
+    if halvings <= len(strided):
+        return LAYERS[strided[-halvings] :]
+    return (LAYERS[0],) * (halvings - len(strided)) + LAYERS
