@@ -27,8 +27,8 @@ SMALL: dict[str, dict[str, object]] = {
     "patchcore": {"coreset": 0.2},
     "ssim_autoencoder": {"width": 4, "code": 8},
     "stfpm": {"epochs": 12},
-    "vgg11": {"width": 8, "epochs": 12},
     "vae": {"width": 8, "code": 8},
+    "vgg11": {"width": 8, "epochs": 12},
 }
 
 

@@ -103,6 +103,15 @@ CATALOGUE: dict[str, Card] = {
         idea="A student copies a pretrained teacher's features on OK images and fails on what it never saw.",
         localizes=True,
     ),
+    "vae": Card(
+        target="reconstruction.vae:VAE",
+        title="Variational autoencoder",
+        family="reconstruction",
+        paper="Kingma, Welling, ICLR 2014; An, Cho, reconstruction probability, SNU technical report",
+        year=2015,
+        idea="A code that OK images fill like a Gaussian; odd is what it copies badly or finds improbable.",
+        localizes=True,
+    ),
     "vgg11": Card(
         target="supervised.vgg11:VGG11",
         title="VGG-11 classifier",
@@ -112,15 +121,6 @@ CATALOGUE: dict[str, Card] = {
         idea="A classifier taught with labelled OK and NG images: it knows only the NG it met.",
         localizes=False,
         labels="OK and some NG images",
-    ),
-    "vae": Card(
-        target="reconstruction.vae:VAE",
-        title="Variational autoencoder",
-        family="reconstruction",
-        paper="Kingma, Welling, ICLR 2014; An, Cho, reconstruction probability, SNU technical report",
-        year=2015,
-        idea="A code that OK images fill like a Gaussian; odd is what it copies badly or finds improbable.",
-        localizes=True,
     ),
 }
 
