@@ -19,6 +19,7 @@ SIDE = 64
 # runs with its defaults and, where it has them, the arguments of ANY.
 ANY = {"epochs": 2, "batch_size": 4}
 SMALL: dict[str, dict[str, object]] = {
+    "aesc": {"width": 8, "epochs": 40, "learning_rate": 0.005},
     "autoencoder": {"width": 8, "code": 8},
     "cavga_u": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},
     "cavga_w": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},

@@ -30,6 +30,15 @@ class Card:
 
 
 CATALOGUE: dict[str, Card] = {
+    "aesc": Card(
+        target="reconstruction.aesc:AESc",
+        title="AESc + stain",
+        family="reconstruction",
+        paper="Collin, De Vleeschouwer, Autoencoder with Skip Connections and Stain-shaped Noise, ICPR",
+        year=2020,
+        idea="A sharp autoencoder that wipes synthetic stains off OK images wipes off real defects too.",
+        localizes=True,
+    ),
     "autoencoder": Card(
         target="reconstruction.autoencoder:Autoencoder",
         title="Convolutional autoencoder (L2)",
