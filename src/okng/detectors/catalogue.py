@@ -39,6 +39,15 @@ CATALOGUE: dict[str, Card] = {
         idea="What a bottleneck that has only met OK images cannot copy is odd.",
         localizes=True,
     ),
+    "oe_sdn": Card(
+        target="reconstruction.style_distillation:OESDN",
+        title="OE-SDN (style distillation with outlier exposure)",
+        family="reconstruction",
+        paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
+        year=2020,
+        idea="A student copies an autoencoder's blur on OK images, auxiliary ones as they are; odd is where the two differ.",
+        localizes=True,
+    ),
     "padim": Card(
         target="feature_matching.padim:PaDiM",
         title="PaDiM",
@@ -55,6 +64,15 @@ CATALOGUE: dict[str, Card] = {
         paper="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR",
         year=2022,
         idea="A thinned memory of pretrained OK patches; odd is far from the nearest one.",
+        localizes=True,
+    ),
+    "sdn": Card(
+        target="reconstruction.style_distillation:SDN",
+        title="SDN (style distillation)",
+        family="reconstruction",
+        paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
+        year=2020,
+        idea="A student copies how an autoencoder blurs OK images; odd is where the two differ.",
         localizes=True,
     ),
     "stfpm": Card(
