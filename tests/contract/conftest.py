@@ -18,8 +18,10 @@ SIDE = 64
 # Paper-size defaults take hours; these are the same classes with smaller arguments. A detector that is not named here
 # runs with its defaults and, where it has them, the arguments of ANY.
 ANY = {"epochs": 2, "batch_size": 4}
-STYLE: dict[str, object] = {"width": 8, "code": 8, "teacher_epochs": 40, "teacher_batch_size": 4, "teacher_learning_rate": 2e-3,
-               "filters": 4, "groups": 2, "attention_grid": 8, "epochs": 10, "learning_rate": 2e-3}  # fmt: skip
+STYLE: dict[str, object] = {
+    "width": 8, "code": 8, "teacher_epochs": 30, "teacher_batch_size": 4, "teacher_learning_rate": 2e-3,
+    "filters": 4, "groups": 2, "attention_grid": 8, "epochs": 4, "learning_rate": 2e-3,
+}  # fmt: skip
 SMALL: dict[str, dict[str, object]] = {
     "autoencoder": {"width": 8, "code": 8},
     "oe_sdn": STYLE,

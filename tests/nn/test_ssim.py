@@ -45,3 +45,10 @@ def test_flat_images_have_a_finite_gradient() -> None:
     a = torch.zeros(1, 1, 16, 16, requires_grad=True)
     dssim_map(a, torch.zeros(1, 1, 16, 16)).sum().backward()
     assert a.grad is not None and torch.isfinite(a.grad).all()
+
+
+def test_rounding_hardly_shows_where_images_are_bright_and_flat() -> None:
+    generator = torch.Generator().manual_seed(3)
+    a = (0.9 + 0.01 * torch.randn(2, 1, 40, 40, generator=generator)).clamp(0, 1)
+    b = (a + 0.01 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
+    torch.testing.assert_close(dssim_map(a, b).double(), dssim_map(a.double(), b.double()), atol=2e-6, rtol=0)

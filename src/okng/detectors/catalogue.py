@@ -45,7 +45,7 @@ CATALOGUE: dict[str, Card] = {
         family="reconstruction",
         paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
         year=2020,
-        idea="A student copies an autoencoder's blur on OK images, auxiliary ones as they are; odd is where the two differ.",
+        idea="As SDN, with a student that also learns to leave other images, such as rotated ones, as they are.",
         localizes=True,
     ),
     "padim": Card(

@@ -1,6 +1,6 @@
 """Auxiliary images: made of OK images, a batch at a time, to stand for what is not OK while a method learns.
 
-Every function maps images (B, C, H, W) in [0, 1] to images of the same shape and range and draws from torch's generator.
+Every function maps images (B, C, H, W) in [0, 1] to images of the same shape and range; draws are torch's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def horizontal_flip(images: Tensor) -> Tensor:
 
 
 def rotated(images: Tensor) -> Tensor:
-    """Turned by 90, 180 or 270 degrees, drawn for each image; quarter turns of images that aren't square are resized."""
+    """Turned by 90, 180 or 270 degrees, drawn for each image; quarter turns of oblong images are resized."""
     quarter, half = images.rot90(1, (2, 3)), images.rot90(2, (2, 3))  # (B, C, W, H), (B, C, H, W)
     if images.shape[2] != images.shape[3]:
         quarter = F.interpolate(quarter, images.shape[2:], mode="bilinear")  # (B, C, H, W)
@@ -75,7 +75,8 @@ def svd_blurred(images: Tensor) -> Tensor:
     """
     rank = max(1, round(RANK * min(images.shape[-2:])))
     u, s, v = torch.linalg.svd(images.float(), full_matrices=False)  # (B, C, H, k), (B, C, k), (B, C, k, W)
-    return ((u[..., :rank] * s[..., None, :rank]) @ v[..., :rank, :]).clamp(0, 1)
+    blurred: Tensor = (u[..., :rank] * s[..., None, :rank]) @ v[..., :rank, :]  # (B, C, H, W)
+    return blurred.clamp(0, 1)
 
 
 def vertical_flip(images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+
 class RNAN(nn.Module):
     """Images (B, C, H, W) → images of the same shape: the input plus what the network makes of it.
 
@@ -55,7 +56,7 @@ class AttentionGroup(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """A weight in (0, 1) of each filter at each pixel, from half the resolution and, given a `grid`, the whole image."""
+    """A weight in (0, 1) of each filter at each pixel, of half the resolution and, with a `grid`, all of it."""
 
     def __init__(self, filters: int, grid: int | None):
         super().__init__()
@@ -104,9 +105,9 @@ class NonLocalBlock(nn.Module):
         if stride > 1:
             key, value = (F.max_pool2d(some, stride, ceil_mode=True) for some in (key, value))  # (B, C / 2, h, w)
         # (B, 1, H * W or h * w, C / 2); contiguous, without which PyTorch takes a path three times as slow.
-        q, k, v = (some.flatten(2).mT.contiguous()[:, None] for some in (query, key, value))
+        q, k, v = (some.flatten(2).transpose(1, 2).contiguous()[:, None] for some in (query, key, value))
         mean = F.scaled_dot_product_attention(q, k, v, scale=1.0)  # (B, 1, H * W, C / 2)
-        added: Tensor = self.out(mean[:, 0].mT.unflatten(2, features.shape[-2:]))  # (B, C, H, W)
+        added: Tensor = self.out(mean[:, 0].transpose(1, 2).unflatten(2, features.shape[-2:]))  # (B, C, H, W)
         return features + added
 
 

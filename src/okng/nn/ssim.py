@@ -23,10 +23,14 @@ def ssim_map(a: Tensor, b: Tensor, radius: int = RADIUS) -> Tensor:
     def local_mean(values: Tensor) -> Tensor:
         return gaussian_blur(values.flatten(0, 1), SIGMA, radius).view_as(a)
 
+    # Variances do not change with a shift, but what rounding leaves of them where both images are bright and flat does.
+    shift_a, shift_b = (image.mean((2, 3), keepdim=True) for image in (a, b))  # (B, C, 1, 1)
+    a, b = a - shift_a, b - shift_b
     mean_a, mean_b = local_mean(a), local_mean(b)
     variance_a = local_mean(a * a) - mean_a**2
     variance_b = local_mean(b * b) - mean_b**2
     covariance = local_mean(a * b) - mean_a * mean_b
+    mean_a, mean_b = mean_a + shift_a, mean_b + shift_b
     luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
     return luminance * (2 * covariance + C2) / (variance_a + variance_b + C2)
 

@@ -206,5 +206,5 @@ class OESDN(SDN):
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """d of the paper at each pixel: structural dissimilarity and squared difference, means over channels: (B, H, W)."""
+    """The paper's d at each pixel, structural dissimilarity + squared difference, means over channels: (B, H, W)."""
     return (dssim_map(a, b) + (a - b).square()).mean(1)
