@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.detectors.reconstruction.autoencoder import Autoencoder
@@ -57,8 +57,9 @@ class SDN(Detector):
 
     Deliberately otherwise: the filters, the losses and the order of training are the paper's; groups, batch
     size and learning rate are those of the network's own paper, the autoencoder is okng's with the same
-    distance as its loss, and epochs are a choice. Beyond `attention_grid` the keys of the non-local attention
-    are pooled, and its weights sum to one over them, as that paper's formula has it.
+    distance as its loss, and epochs are a choice. The second network starts as the identity, from where the
+    blur is near. Beyond `attention_grid` the keys of the non-local attention are pooled, and its weights sum
+    to one over them, as that paper's formula has it.
     """
 
     fixed_size = True
@@ -99,6 +100,8 @@ class SDN(Detector):
                 raise OkngError(f"{self.called}: {key} is above 0, such as 0.0002, not {rate}")
         self.teacher = Autoencoder(image_size, channels, code, width)
         self.student = RNAN(channels, filters, groups, attention_grid)
+        for parameter in self.student.tail.parameters():
+            nn.init.zeros_(parameter)  # it starts by copying, whose distance to the autoencoder is the latter's error
         self.teacher_epochs, self.teacher_batch_size = teacher_epochs, teacher_batch_size
         self.epochs, self.batch_size = epochs, batch_size
         self.teacher_learning_rate, self.learning_rate = teacher_learning_rate, learning_rate
