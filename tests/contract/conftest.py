@@ -18,14 +18,22 @@ SIDE = 64
 # Paper-size defaults take hours; these are the same classes with smaller arguments. A detector that is not named here
 # runs with its defaults and, where it has them, the arguments of ANY.
 ANY = {"epochs": 2, "batch_size": 4}
+STYLE: dict[str, object] = {
+    "width": 8, "code": 8, "teacher_epochs": 30, "teacher_batch_size": 4, "teacher_learning_rate": 2e-3,
+    "filters": 4, "groups": 2, "attention_grid": 8, "epochs": 4, "learning_rate": 2e-3,
+}  # fmt: skip
 SMALL: dict[str, dict[str, object]] = {
     "aesc": {"width": 8, "epochs": 40, "learning_rate": 0.005},
     "autoencoder": {"width": 8, "code": 8},
     "cavga_u": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},
     "cavga_w": {"width": 8, "latent": 8, "epochs": 30, "learning_rate": 2e-3},
     "denoising_autoencoder": {"width": 8, "code": 8},
+    "oe_sdn": STYLE,
+    "padim": {"dimensions": 20},
     "padim": {"dimensions": 20},
     "patchcore": {"coreset": 0.2},
+    "patchcore": {"coreset": 0.2},
+    "sdn": STYLE,
     "ssim_autoencoder": {"width": 4, "code": 8},
     "stfpm": {"epochs": 12},
     "vae": {"width": 8, "code": 8},

@@ -74,6 +74,14 @@ CATALOGUE: dict[str, Card] = {
         paper="Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML",
         year=2008,
         idea="Taking noise off OK images teaches to pull every image towards them; what is moved most is odd.",
+    ),
+    "oe_sdn": Card(
+        target="reconstruction.style_distillation:OESDN",
+        title="OE-SDN (style distillation with outlier exposure)",
+        family="reconstruction",
+        paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
+        year=2020,
+        idea="As SDN, with a student that also learns to leave other images, such as rotated ones, as they are.",
         localizes=True,
     ),
     "padim": Card(
@@ -94,6 +102,15 @@ CATALOGUE: dict[str, Card] = {
         idea="A thinned memory of pretrained OK patches; odd is far from the nearest one.",
         localizes=True,
     ),
+    "sdn": Card(
+        target="reconstruction.style_distillation:SDN",
+        title="SDN (style distillation)",
+        family="reconstruction",
+        paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
+        year=2020,
+        idea="A student copies how an autoencoder blurs OK images; odd is where the two differ.",
+        localizes=True,
+    ),
     "ssim_autoencoder": Card(
         target="reconstruction.ssim_autoencoder:SSIMAutoencoder",
         title="Convolutional autoencoder (SSIM)",
@@ -101,7 +118,6 @@ CATALOGUE: dict[str, Card] = {
         paper="Bergmann et al., Structural Similarity to Autoencoders, VISAPP (arXiv 1807.02011)",
         year=2019,
         idea="An autoencoder judged by structural similarity: shifted edges cost little, changed structure much.",
-        localizes=True,
     ),
     "stfpm": Card(
         target="distillation.stfpm:STFPM",
