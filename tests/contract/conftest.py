@@ -19,7 +19,23 @@ SIDE = 64
 # runs with its defaults and, where it has them, the arguments of ANY.
 ANY = {"epochs": 2, "batch_size": 4}
 SMALL: dict[str, dict[str, object]] = {
+    "attention_ocgan": {
+        "width": 8,
+        "visual_width": 4,
+        "classifier_width": 8,
+        "epochs": 14,
+        "dropout": 0.0,
+        "learning_rate": 2e-3,
+    },
     "autoencoder": {"width": 8, "code": 8},
+    "ocgan": {
+        "width": 8,
+        "visual_width": 4,
+        "classifier_width": 8,
+        "epochs": 30,
+        "dropout": 0.0,
+        "learning_rate": 2e-3,
+    },
     "padim": {"dimensions": 20},
     "patchcore": {"coreset": 0.2},
     "stfpm": {"epochs": 12},

@@ -30,6 +30,15 @@ class Card:
 
 
 CATALOGUE: dict[str, Card] = {
+    "attention_ocgan": Card(
+        target="reconstruction.attention_ocgan:AttentionOCGAN",
+        title="OCGAN with attention",
+        family="reconstruction",
+        paper="Slides on one-class novelty detection, Vision and Display System Lab, Sogang University",
+        year=2020,
+        idea="A learnt mask leaves the background out; a second OCGAN learns masked images, both errors count.",
+        localizes=True,
+    ),
     "autoencoder": Card(
         target="reconstruction.autoencoder:Autoencoder",
         title="Convolutional autoencoder (L2)",
@@ -37,6 +46,15 @@ CATALOGUE: dict[str, Card] = {
         paper="Masci et al., Stacked Convolutional Auto-Encoders, ICANN",
         year=2011,
         idea="What a bottleneck that has only met OK images cannot copy is odd.",
+        localizes=True,
+    ),
+    "ocgan": Card(
+        target="reconstruction.ocgan:OCGAN",
+        title="OCGAN",
+        family="reconstruction",
+        paper="Perera et al., OCGAN: One-class Novelty Detection Using GANs, CVPR",
+        year=2019,
+        idea="Every code of a bounded cube is made to decode to an OK image; odd images cannot be rebuilt.",
         localizes=True,
     ),
     "padim": Card(
