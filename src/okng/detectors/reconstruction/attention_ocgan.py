@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -53,8 +54,7 @@ class AttentionOCGAN(Detector):
 
     Deliberately otherwise: the slides give no sizes, weights or schedule; OCGAN's are used, as in `ocgan`, and the
     rest is this library's choice. The attention learns from the guiding classifier alone, not from a
-    reconstruction, which an empty mask would make perfect. Nothing else in the slides keeps a mask from being
-    empty or full: `area` does. The decoder's features are taken as they are, so the first OCGAN learns what it
+    reconstruction, which an empty mask would make perfect. Nothing in the slides keeps a mask from being empty or full: `area` does. The decoder's features are taken as they are, so the first OCGAN learns what it
     would learn alone.
     """
 
@@ -79,7 +79,7 @@ class AttentionOCGAN(Detector):
         temperature: float = 0.3,
         reinitialise: bool = True,
         area: tuple[float, float] = (0.1, 0.6),
-        area_weight: float = 10.0,
+        area_weight: float = 1.0,
         smoothness: float = 0.1,
         warm_up: float = 0.4,
         epochs: int = 201,
@@ -90,8 +90,10 @@ class AttentionOCGAN(Detector):
         check("attention_ocgan", epochs, batch_size, learning_rate, warm_up, mining_steps)
         if temperature <= 0:
             raise OkngError(f"attention_ocgan: temperature is above 0, such as 0.3, not {temperature}")
-        if not 0 <= area[0] <= area[1] <= 1:
-            raise OkngError(f"attention_ocgan: area is two shares in order, such as 0.1,0.6, not {area}")
+        if not 0 < area[0] <= area[1] < 1:
+            raise OkngError(
+                f"attention_ocgan: area is two shares between 0 and 1 in order, such as 0.1,0.6, not {area}"
+            )
         if area_weight < 0 or smoothness < 0:
             given = f"{area_weight} and {smoothness}"
             raise OkngError(f"attention_ocgan: area_weight and smoothness are 0 or more, not {given}")
@@ -133,8 +135,8 @@ class AttentionOCGAN(Detector):
             return named("first", self.first.critic_losses(images)) | named("second", self.second.critic_losses(masked))
 
         def makers(batch: Batch) -> dict[str, Tensor]:
-            first, made = self.first.generator_losses(2 * batch.images - 1, mining_steps)
-            masked, guiding = self.guiding_losses(batch.images, (made + 1) / 2)
+            first, mined = self.first.generator_losses(2 * batch.images - 1, mining_steps)
+            masked, guiding = self.guiding_losses(batch.images, mined)
             second, _ = self.second.generator_losses(2 * masked.detach() - 1, mining_steps)
             return named("first", first) | guiding | named("second", second)
 
@@ -150,30 +152,29 @@ class AttentionOCGAN(Detector):
 
     def attend(self, images: Tensor) -> Tensor:
         """The weight of each pixel, (B, 1, H, W) in (0, 1), of `images` (B, C, H, W) in [0, 1]."""
-        with torch.no_grad(), judging_only(self.first.encoder, self.first.decoder):  # as they are when it scores
-            layers = self.first.decoder.features(self.first.encoder(2 * images - 1))
+        layers = self.first.decoder.features(self.first.encoder(2 * images - 1))
         return (self.attention(layers) / self.temperature).sigmoid()  # type: ignore[no-any-return]
 
     def masked(self, images: Tensor) -> Tensor:
         """Images × attention, (B, C, H, W) in [0, 1], for what does not teach the attention."""
-        with torch.no_grad():
+        with torch.no_grad(), judging_only(self.first.encoder, self.first.decoder):  # as they are when it scores
             return images * self.attend(images)
 
-    def guiding_losses(self, images: Tensor, abnormal: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The masked `images`, and the losses of attention and guide; both kinds of images are in [0, 1]."""
-        everything = torch.cat([images, abnormal])  # (2B, C, H, W)
-        weights = self.attend(everything)  # (2B, 1, H, W)
-        masked = everything * weights
-        told = self.guide(2 * torch.cat([everything, masked]) - 1)  # (4B, 1)
+    def guiding_losses(self, images: Tensor, mined: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The masked `images`, in [0, 1], and the losses of attention and guide; `mined` (B, code) are the abnormal."""
+        with torch.no_grad(), judging_only(self.first.encoder, self.first.decoder):
+            codes = torch.cat([self.first.encoder(2 * images - 1), mined])  # (2B, code)
+            layers = self.first.decoder.features(codes)
+            decoded = (self.first.decoder.image(layers) + 1) / 2  # (2B, C, H, W)
+        logits = self.attention(layers) / self.temperature  # (2B, 1, H, W)
+        weights = logits.sigmoid()
+        told = self.guide(2 * torch.cat([decoded, decoded * weights]) - 1)  # (4B, 1)
         ok, ng, masked_ok, masked_ng = told.chunk(4)
-        low, high = self.area
-        share = weights.mean((1, 2, 3))  # (2B,)
-        outside = (low - share).clamp_min(0) + (share - high).clamp_min(0)
         steps = weights.diff(dim=2).abs().mean() + weights.diff(dim=3).abs().mean()
-        return masked[: len(images)], {
+        return images * weights[: len(images)], {
             "guide, images": (cross_entropy(ok, 1) + cross_entropy(ng, 0)) / 2,
             "guide, masked": (cross_entropy(masked_ok, 1) + cross_entropy(masked_ng, 0)) / 2,
-            "area": self.area_weight * outside.square().mean(),
+            "area": self.area_weight * outside(logits, *self.area).mean(),
             "smoothness": self.smoothness * steps,
         }
 
@@ -199,6 +200,18 @@ class AttentionMaps(nn.Module):
         mixed = [over_frame(layer(f), self.frame) for layer, f in zip(self.layers, features, strict=True)]
         height, width = self.image_size
         return self.join(torch.cat(mixed, 1)[..., :height, :width])  # type: ignore[no-any-return]
+
+
+def outside(logits: Tensor, low: float, high: float) -> Tensor:
+    """How far the share a that a mask weighs is below `low`, ln(low / a), or above `high`, ln((1 - high) / (1 - a)).
+
+    (B,) of `logits` (B, 1, H, W). The share itself stops changing where all weights are next to 0 or 1, and a mask
+    that got there would stay; the logarithms go on.
+    """
+    count = math.log(logits[0].numel())
+    log_share = F.logsigmoid(logits).flatten(1).logsumexp(1) - count  # (B,)
+    log_rest = F.logsigmoid(-logits).flatten(1).logsumexp(1) - count  # (B,)
+    return (math.log(low) - log_share).clamp_min(0) + (math.log(1 - high) - log_rest).clamp_min(0)
 
 
 def over_frame(features: Tensor, frame: tuple[int, int]) -> Tensor:

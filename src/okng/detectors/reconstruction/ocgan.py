@@ -201,7 +201,7 @@ class OneClassGAN(nn.Module):
         }
 
     def generator_losses(self, images: Tensor, mining_steps: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses of encoder and decoder, and the images (B, C, H, W) that the mined codes decode to."""
+        """Losses of encoder and decoder, and the mined codes (B, code)."""
         mined = self.mine(self.random_codes(len(images), images), mining_steps)  # (B, code)
         codes = self.encoder(self.noisy(images))  # (B, code)
         rebuilt, made = self.decoder(torch.cat([codes, mined])).chunk(2)  # (B, C, H, W) each
@@ -209,7 +209,7 @@ class OneClassGAN(nn.Module):
             even, real = self.latent_discriminator(codes), self.visual_discriminator(made)  # (B, 1) each
         losses = (F.mse_loss(rebuilt, images), cross_entropy(even, 1), cross_entropy(real, 1))
         named = zip(("reconstruction", "latent", "visual"), self.weights, losses, strict=True)
-        return {name: weight * loss for name, weight, loss in named}, made.detach()
+        return {name: weight * loss for name, weight, loss in named}, mined
 
     def mine(self, codes: Tensor, steps: int) -> Tensor:
         """Move `codes` (B, code) inside the cube to where the classifier says most surely: not a rebuilt image."""
@@ -313,10 +313,14 @@ class Decoder(nn.Module):
             layers.append(values)
         return layers
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Images (B, C, H, W); what goes beyond their right and lower edge is cut off."""
+    def image(self, features: list[Tensor]) -> Tensor:
+        """Images (B, C, H, W) from the feature layers; what goes beyond their right and lower edge is cut off."""
         height, width = self.image_size
-        return self.last(self.features(codes)[-1])[..., :height, :width]  # type: ignore[no-any-return]
+        return self.last(features[-1])[..., :height, :width]  # type: ignore[no-any-return]
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Images (B, C, H, W) of `codes` (B, code)."""
+        return self.image(self.features(codes))
 
 
 def latent_discriminator(code: int) -> nn.Sequential:
