@@ -53,9 +53,14 @@ class AttentionOCGAN(Detector):
     dropout=0.0, epochs=16, batch_size=64, learning_rate=1e-3` take a few minutes.
 
     Deliberately otherwise: the slides give no sizes, weights or schedule; OCGAN's are used, as in `ocgan`, and the
-    rest is this library's choice. The attention learns from the guiding classifier alone, not from a
-    reconstruction, which an empty mask would make perfect. Nothing in the slides keeps a mask from being empty or full: `area` does. The decoder's features are taken as they are, so the first OCGAN learns what it
-    would learn alone.
+    rest is this library's choice. The guide compares decoded mined codes with rebuilt OK images, as OCGAN's own
+    classifier does: against photographs it would tell the decoder's smoothness, and the mask goes to the texture of
+    the background. The attention learns from the guide alone, not from a reconstruction, which an empty mask would
+    make perfect, and its loss does not reach the decoder, so the first OCGAN learns what it would learn alone.
+    Nothing in the slides keeps a mask from being empty or full: `area` does, with a pull that does not vanish
+    where the sigmoid is flat, and a small upper share, because a mask that may keep most of an image can as well
+    keep the background, in which the object is left as a hole. As no loss of the second OCGAN reaches the
+    attention, beginning it anew is the same as training the mask first, the author's other plan.
     """
 
     fixed_size = True
@@ -78,7 +83,7 @@ class AttentionOCGAN(Detector):
         mining_rate: float = 1.0,
         temperature: float = 0.3,
         reinitialise: bool = True,
-        area: tuple[float, float] = (0.1, 0.6),
+        area: tuple[float, float] = (0.05, 0.3),
         area_weight: float = 1.0,
         smoothness: float = 0.1,
         warm_up: float = 0.4,
@@ -92,7 +97,7 @@ class AttentionOCGAN(Detector):
             raise OkngError(f"attention_ocgan: temperature is above 0, such as 0.3, not {temperature}")
         if not 0 < area[0] <= area[1] < 1:
             raise OkngError(
-                f"attention_ocgan: area is two shares between 0 and 1 in order, such as 0.1,0.6, not {area}"
+                f"attention_ocgan: area is two shares between 0 and 1 in order, such as 0.05,0.3, not {area}"
             )
         if area_weight < 0 or smoothness < 0:
             given = f"{area_weight} and {smoothness}"
