@@ -12,7 +12,7 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.attention_ocgan import AttentionOCGAN, outside, over_frame
+from okng.detectors.reconstruction.attention_ocgan import AttentionOCGAN, outside
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc
@@ -57,12 +57,12 @@ def test_the_score_is_the_sum_of_both_reconstructions(size: tuple[int, int], cha
 def test_features_lie_over_the_pixels_they_come_from() -> None:
     """Position i of n unpadded transposed layers before the image stands over pixel 2ⁿ·i + 2(2ⁿ - 1)."""
     for layers, grid in ((1, 13), (2, 5)):
-        over = 2**layers * torch.arange(grid) + 2 * (2**layers - 1)
+        pixels = 2**layers * torch.arange(grid) + 2 * (2**layers - 1)
         side = 2**layers * (grid + 3) - 3
         values = torch.rand(1, 1, grid, grid)
-        spread = over_frame(values, (side, side))
+        spread = over(values, (side, side))
         assert spread.shape == (1, 1, side, side)
-        torch.testing.assert_close(spread[0, 0, over][:, over], values[0, 0])
+        torch.testing.assert_close(spread[0, 0, pixels][:, pixels], values[0, 0])
 
 
 def test_the_second_gan_begins_anew_after_the_warm_up_and_nothing_else_does() -> None:

@@ -202,9 +202,11 @@ class AttentionMaps(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Logits (B, 1, H, W) of `features`, each (B, widths[i], h_i, w_i)."""
-        mixed = [over_frame(layer(f), self.frame) for layer, f in zip(self.layers, features, strict=True)]
+        finest = features[-1].shape[-2:]
+        mixed = [over(layer(f), finest) for layer, f in zip(self.layers, features, strict=True)]
+        logits = self.join(torch.cat(mixed, 1))  # (B, 1, *finest)
         height, width = self.image_size
-        return self.join(torch.cat(mixed, 1)[..., :height, :width])  # type: ignore[no-any-return]
+        return over(logits, self.frame)[..., :height, :width]
 
 
 def outside(logits: Tensor, low: float, high: float) -> Tensor:
@@ -219,14 +221,15 @@ def outside(logits: Tensor, low: float, high: float) -> Tensor:
     return (math.log(low) - log_share).clamp_min(0) + (math.log(1 - high) - log_rest).clamp_min(0)
 
 
-def over_frame(features: Tensor, frame: tuple[int, int]) -> Tensor:
-    """`features` (B, C, h, w) of unpadded transposed layers, bilinearly at the pixels they stand over: (B, C, *frame).
+def over(features: Tensor, size: Sequence[int]) -> Tensor:
+    """`features` (B, C, h, w) bilinearly where they stand on the grid of a later layer, or the frame: (B, C, *size).
 
-    A layer of stride 2 and kernel 5 puts position i over 2i + 2, in a frame of 2h + 3. Continued by two positions to
-    each side, the features span the frame and two pixels to each side of it, whatever the number of layers.
+    A transposed layer of stride 2 and kernel 5 without padding makes 2h + 3 of h and puts position i over 2i + 2.
+    Continued by two positions to each side, features span the finer grid and two of its positions to each side,
+    however many layers lie between.
     """
     wide = F.pad(features, (2, 2, 2, 2), mode="replicate")  # (B, C, h + 4, w + 4)
-    wide = F.interpolate(wide, (frame[0] + 4, frame[1] + 4), mode="bilinear", align_corners=True)
+    wide = F.interpolate(wide, (size[0] + 4, size[1] + 4), mode="bilinear", align_corners=True)
     return wide[..., 2:-2, 2:-2]
 
 
