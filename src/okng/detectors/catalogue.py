@@ -37,6 +37,14 @@ CATALOGUE: dict[str, Card] = {
         paper="Collin, De Vleeschouwer, Autoencoder with Skip Connections and Stain-shaped Noise, ICPR",
         year=2020,
         idea="A sharp autoencoder that wipes synthetic stains off OK images wipes off real defects too.",
+    ),
+    "attention_ocgan": Card(
+        target="reconstruction.attention_ocgan:AttentionOCGAN",
+        title="OCGAN with attention",
+        family="reconstruction",
+        paper="Slides on one-class novelty detection, Vision and Display System Lab, Sogang University",
+        year=2020,
+        idea="A learnt mask leaves the background out; a second OCGAN learns masked images, both errors count.",
         localizes=True,
     ),
     "autoencoder": Card(
@@ -75,6 +83,15 @@ CATALOGUE: dict[str, Card] = {
         year=2008,
         idea="Taking noise off OK images teaches to pull every image towards them; what is moved most is odd.",
     ),
+    "ocgan": Card(
+        target="reconstruction.ocgan:OCGAN",
+        title="OCGAN",
+        family="reconstruction",
+        paper="Perera et al., OCGAN: One-class Novelty Detection Using GANs, CVPR",
+        year=2019,
+        idea="Every code of a bounded cube is made to decode to an OK image; odd images cannot be rebuilt.",
+        localizes=True,
+    ),
     "oe_sdn": Card(
         target="reconstruction.style_distillation:OESDN",
         title="OE-SDN (style distillation with outlier exposure)",
@@ -82,7 +99,6 @@ CATALOGUE: dict[str, Card] = {
         paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
         year=2020,
         idea="As SDN, with a student that also learns to leave other images, such as rotated ones, as they are.",
-        localizes=True,
     ),
     "padim": Card(
         target="feature_matching.padim:PaDiM",

@@ -1,0 +1,151 @@
+"""What tells OCGAN from an autoencoder: the cube of codes is bounded, filled evenly, and mined for what is not OK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from okng.datasets.base import NG
+from okng.datasets.idx import open_idx
+from okng.detectors.base import Batch, Train
+from okng.detectors.catalogue import create
+from okng.detectors.reconstruction.ocgan import OCGAN, frame
+from okng.errors import OkngError
+from okng.inspection.images import Preprocess
+from okng.metrics.ranking import auroc
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+
+TINY = {"code": 4, "width": 4, "visual_width": 4, "classifier_width": 4, "dropout": 0.0}
+
+
+def built(**arguments: object) -> OCGAN:
+    torch.manual_seed(0)
+    detector = create("ocgan", **arguments)
+    assert isinstance(detector, OCGAN)
+    return detector
+
+
+@pytest.mark.parametrize(
+    ("size", "channels"), [((16, 16), 1), ((28, 28), 1), ((32, 32), 3), ((61, 61), 3), ((64, 64), 3), ((31, 90), 1)]
+)
+def test_every_size_is_recovered_and_codes_are_bounded(size: tuple[int, int], channels: int) -> None:
+    detector = built(image_size=size, channels=channels, **TINY)
+    images = torch.rand(2, channels, *size)
+    with torch.no_grad():
+        codes = detector.gan.encoder(100 * images)
+        scores = detector(images)
+        assert detector.gan.decoder(codes).shape == images.shape
+    assert codes.shape == (2, 4) and float(codes.abs().max()) <= 1
+    assert scores.map is not None and scores.map.shape == (2, *size)
+    torch.testing.assert_close(scores.map.mean((1, 2)), scores.image)
+
+
+def test_the_paper_size_needs_no_padding() -> None:
+    """61 → 29 → 13 → 5, each unpadded, and the same way back; 28 and 32 px are one pixel short of fitting."""
+    assert frame((61, 61)) == (3, (5, 5), (61, 61))
+    assert frame((28, 28)) == (2, (5, 5), (29, 29)) and frame((32, 32)) == (2, (6, 6), (33, 33))
+    shapes = [tuple(f.shape[1:]) for f in built().gan.decoder.features(torch.rand(2, 16))]
+    assert shapes == [(256, 5, 5), (128, 13, 13), (64, 29, 29)]
+
+
+def test_a_batch_trains_first_the_judges_then_encoder_and_decoder() -> None:
+    detector = built(image_size=(28, 28), channels=1, epochs=8, warm_up=0.5, **TINY)
+    first, second = detector.phases()
+    assert isinstance(first, Train) and isinstance(second, Train) and (first.epochs, second.epochs) == (4, 4)
+    parts = {"critics": detector.gan.critic_parameters(), "generator": detector.gan.generator_parameters()}
+    assert sum(len(p) for p in parts.values()) == len(list(detector.parameters()))
+    batch = Batch(torch.rand(4, 1, 28, 28), torch.arange(4))
+    detector.train()
+    for update, moving in zip(second.updates, parts, strict=True):
+        before = [p.clone() for p in detector.parameters()]
+        detector.zero_grad()
+        loss = update.loss(batch)
+        assert isinstance(loss, dict) and len(loss) == 3
+        torch.stack([*loss.values()]).sum().backward()
+        update.optimizer.step()
+        ours = {id(p) for p in parts[moving]}
+        for parameter, old in zip(detector.parameters(), before, strict=True):
+            assert parameter.requires_grad
+            assert torch.equal(parameter, old) or id(parameter) in ours
+            assert parameter.grad is None or id(parameter) in ours, "judging and mining leave no gradients behind"
+    assert all(module.training for module in detector.modules())
+
+
+def test_mining_stays_in_the_cube_and_depends_on_each_code_alone() -> None:
+    gan = built(image_size=(28, 28), channels=1, **TINY).gan.eval()
+    codes = 2 * torch.rand(6, 4) - 1
+    mined = gan.mine(codes, 5)
+    assert not mined.requires_grad and float(mined.abs().max()) <= 1 and not torch.allclose(mined, codes, atol=1e-3)
+    torch.testing.assert_close(gan.mine(codes[:2], 5), mined[:2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gan.mine(codes, 0), codes, rtol=1e-4, atol=1e-5)
+
+
+def evenness(codes: Tensor) -> float:
+    """Mean over dimensions of the Kolmogorov-Smirnov distance of `codes` (n, d) to the even distribution on (-1, 1)."""
+    ordered = ((codes + 1) / 2).sort(0).values
+    steps = torch.arange(1, len(codes) + 1)[:, None] / len(codes)
+    return float((ordered - steps).abs().amax(0).mean())
+
+
+@pytest.mark.real_data
+def test_on_digits(okng_data: Path) -> None:
+    """Codes fill the cube more evenly than without the discriminators, mining finds what the classifier calls odd
+    on nearly every batch, and other digits are found."""
+    dataset = open_idx(okng_data / "mnist", "0")
+    train = [np.asarray(sample.image) for sample in dataset.train]
+    test = torch.from_numpy(np.stack([np.asarray(s.image) for s in dataset.test[:600]]))[:, None] / 255
+    labels = [int(sample.label == NG) for sample in dataset.test[:600]]
+    unseen = torch.from_numpy(np.stack(train[2000:2400]))[:, None] / 255
+    small = {"code": 8, "width": 8, "classifier_width": 8, "dropout": 0.0}
+    how = {"epochs": 8, "batch_size": 32, "learning_rate": 2e-3, "warm_up": 0.5, "mining_steps": 3}
+    distance = {}
+    for weight in (0.0, 1.0):
+        detector = built(image_size=(28, 28), channels=1, latent_weight=weight, visual_weight=weight, **small, **how)
+        run_phases(detector, TrainingImages(train[:1000], Preprocess("L", (28, 28))), device="cpu")
+        with torch.no_grad():
+            distance[weight] = evenness(detector.gan.encoder(2 * unseen - 1))
+    assert distance[1.0] < 0.8 * distance[0.0]
+    gan, lower = detector.gan, 0
+    for _ in range(20):
+        codes = gan.random_codes(32, unseen)
+        with torch.no_grad():
+            before = gan.classifier(gan.decoder(codes)).sigmoid().mean()
+        mined = gan.mine(codes, 5)
+        with torch.no_grad():
+            lower += int(gan.classifier(gan.decoder(mined)).sigmoid().mean() < before)
+    assert lower >= 19
+    with torch.no_grad():
+        found = auroc(labels, detector(test).image.numpy())
+    assert found > 0.93
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image_size": (15, 64)},
+        {"channels": 2},
+        {"code": 0},
+        {"width": 0},
+        {"visual_width": 0},
+        {"classifier_width": 0},
+        {"noise": -0.1},
+        {"dropout": 1.0},
+        {"reconstruction_weight": 0.0},
+        {"latent_weight": -1.0},
+        {"visual_weight": -1.0},
+        {"mining_steps": -1},
+        {"mining_rate": 0.0},
+        {"warm_up": 1.5},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+    ],
+)
+def test_ranges(arguments: dict[str, object]) -> None:
+    with pytest.raises(OkngError, match="ocgan: "):
+        create("ocgan", **arguments)
