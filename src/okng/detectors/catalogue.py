@@ -30,6 +30,15 @@ class Card:
 
 
 CATALOGUE: dict[str, Card] = {
+    "anogan": Card(
+        target="reconstruction.anogan:AnoGAN",
+        title="AnoGAN",
+        family="reconstruction",
+        paper="Schlegl et al., Unsupervised Anomaly Detection with GANs to Guide Marker Discovery, IPMI",
+        year=2017,
+        idea="A GAN learns to generate OK images; what no code of it can generate is odd.",
+        localizes=True,
+    ),
     "autoencoder": Card(
         target="reconstruction.autoencoder:Autoencoder",
         title="Convolutional autoencoder (L2)",
@@ -38,6 +47,24 @@ CATALOGUE: dict[str, Card] = {
         year=2011,
         idea="What a bottleneck that has only met OK images cannot copy is odd.",
         localizes=True,
+    ),
+    "f_anogan": Card(
+        target="reconstruction.f_anogan:FAnoGAN",
+        title="f-AnoGAN",
+        family="reconstruction",
+        paper="Schlegl et al., f-AnoGAN, Medical Image Analysis 54",
+        year=2019,
+        idea="A GAN learns to generate OK images, an encoder to find their codes; what is not found again is odd.",
+        localizes=True,
+    ),
+    "gan": Card(
+        target="reconstruction.gan:GAN",
+        title="GAN (discriminator)",
+        family="reconstruction",
+        paper="Goodfellow et al., Generative Adversarial Nets, NIPS; networks of Radford et al. (DCGAN), ICLR 2016",
+        year=2014,
+        idea="A discriminator learns to tell OK images from generated ones; what it calls generated is odd.",
+        localizes=False,
     ),
     "padim": Card(
         target="feature_matching.padim:PaDiM",
