@@ -22,9 +22,15 @@ SMALL: dict[str, dict[str, object]] = {
     "anogan": {"width": 8, "latent": 16, "epochs": 20, "learning_rate": 1e-3, "steps": 40, "search_rate": 0.1},
     "autoencoder": {"width": 8, "code": 8},
     "f_anogan": {
-        "width": 4, "latent": 16, "kappa": 0.1, "epochs": 5, "learning_rate": 1e-3, "critic_steps": 1,
-        "encoder_epochs": 10, "encoder_learning_rate": 1e-3,
-    },  # fmt: skip
+        "width": 4,
+        "latent": 16,
+        "kappa": 0.1,
+        "epochs": 5,
+        "learning_rate": 1e-3,
+        "critic_steps": 1,
+        "encoder_epochs": 10,
+        "encoder_learning_rate": 1e-3,
+    },
     "gan": {"width": 8, "latent": 16, "epochs": 20, "learning_rate": 5e-4},
     "padim": {"dimensions": 20},
     "patchcore": {"coreset": 0.2},

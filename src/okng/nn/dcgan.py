@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ class Generator(nn.Module):
         self.net = nn.Sequential(
             nn.ConvTranspose2d(latent, widths[0], grid, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
-        for inner, outer in zip(widths, widths[1:], strict=False):
+        for inner, outer in pairwise(widths):
             self.net.extend([nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()])
         self.net.extend([nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh()])
         self.apply(start)
@@ -45,7 +47,7 @@ class Discriminator(nn.Module):
         self.times, grid = halvings(image_size)
         widths = [width * min(2**i, WIDEST) for i in range(self.times)]
         self.features = nn.Sequential(nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(SLOPE))
-        for inner, outer in zip(widths, widths[1:], strict=False):
+        for inner, outer in pairwise(widths):
             self.features.extend(
                 [nn.Conv2d(inner, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.LeakyReLU(SLOPE)]
             )

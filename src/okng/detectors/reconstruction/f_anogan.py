@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -63,7 +64,7 @@ class Generator(nn.Module):
         widths = [width * min(2**i, WIDEST) for i in range(times + 1)][::-1]  # at 64 px: 8, 8, 4, 2, 1 times width
         self.net = nn.Sequential(
             nn.Linear(latent, widths[0] * h * w), nn.Unflatten(1, (widths[0], h, w)),
-            *(UpBlock(inner, outer) for inner, outer in zip(widths, widths[1:], strict=False)),
+            *(UpBlock(inner, outer) for inner, outer in pairwise(widths)),
             nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh(),
         )  # fmt: skip
 
@@ -83,7 +84,7 @@ class Trunk(nn.Module):
         widths = [width * min(2**i, WIDEST) for i in range(self.times + 1)]  # at 64 px: 1, 2, 4, 8, 8 times width
         self.net = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
-            *(DownBlock(inner, outer, norm) for inner, outer in zip(widths, widths[1:], strict=False)),
+            *(DownBlock(inner, outer, norm) for inner, outer in pairwise(widths)),
             nn.Flatten(),
         )
         self.size = widths[-1] * h * w
