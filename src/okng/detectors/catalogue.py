@@ -38,6 +38,15 @@ CATALOGUE: dict[str, Card] = {
         year=2020,
         idea="A sharp autoencoder that wipes synthetic stains off OK images wipes off real defects too.",
     ),
+    "anogan": Card(
+        target="reconstruction.anogan:AnoGAN",
+        title="AnoGAN",
+        family="reconstruction",
+        paper="Schlegl et al., Unsupervised Anomaly Detection with GANs to Guide Marker Discovery, IPMI",
+        year=2017,
+        idea="A GAN learns to generate OK images; what no code of it can generate is odd.",
+        localizes=True,
+    ),
     "attention_ocgan": Card(
         target="reconstruction.attention_ocgan:AttentionOCGAN",
         title="OCGAN with attention",
@@ -45,7 +54,6 @@ CATALOGUE: dict[str, Card] = {
         paper="Slides on one-class novelty detection, Vision and Display System Lab, Sogang University",
         year=2020,
         idea="A learnt mask leaves the background out; a second OCGAN learns masked images, both errors count.",
-        localizes=True,
     ),
     "autoencoder": Card(
         target="reconstruction.autoencoder:Autoencoder",
@@ -82,6 +90,24 @@ CATALOGUE: dict[str, Card] = {
         paper="Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML",
         year=2008,
         idea="Taking noise off OK images teaches to pull every image towards them; what is moved most is odd.",
+    ),
+    "f_anogan": Card(
+        target="reconstruction.f_anogan:FAnoGAN",
+        title="f-AnoGAN",
+        family="reconstruction",
+        paper="Schlegl et al., f-AnoGAN, Medical Image Analysis 54",
+        year=2019,
+        idea="A GAN learns to generate OK images, an encoder to find their codes; what is not found again is odd.",
+        localizes=True,
+    ),
+    "gan": Card(
+        target="reconstruction.gan:GAN",
+        title="GAN (discriminator)",
+        family="reconstruction",
+        paper="Goodfellow et al., Generative Adversarial Nets, NIPS; networks of Radford et al. (DCGAN), ICLR 2016",
+        year=2014,
+        idea="A discriminator learns to tell OK images from generated ones; what it calls generated is odd.",
+        localizes=False,
     ),
     "ocgan": Card(
         target="reconstruction.ocgan:OCGAN",

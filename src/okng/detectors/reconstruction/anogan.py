@@ -1,0 +1,123 @@
+"""AnoGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from okng.detectors.base import Detector, Phase, Scores, Train, Update
+from okng.errors import OkngError
+from okng.nn.dcgan import DCGAN
+
+
+class AnoGAN(Detector):
+    """A GAN learns to generate OK images; what no code of it can generate is odd.
+
+    Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs, "Unsupervised Anomaly Detection with Generative
+    Adversarial Networks to Guide Marker Discovery", IPMI 2017.
+
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `latent`: how many numbers, uniform in [-1, 1],
+    an image is generated from. `width`: channels at half the sides; they double as the sides halve, up to
+    eight times. `epochs`, `batch_size`, `learning_rate`: of Adam with betas 0.5 and 0.999, for both networks.
+    `steps`: of the search for the code of an image, by Adam with `search_rate`. `restarts`: how many random
+    codes the search starts from; the best end counts. `weight`: share of the discriminator's features, beside
+    the residual, in the loss of the search, which is the score. For thousands of 28 × 28 images
+    `width=32, batch_size=64, epochs=12, steps=100` take about a minute to fit; scoring
+    is the slow part, its time grows with `steps` times `restarts`.
+
+    Deliberately otherwise: the depth follows the size, down to a grid of 4 to 7 (28 px are 7 · 2², sides
+    between are padded by repeating the border). The codes from which searches start are drawn once and are
+    the same for every image; a code that leaves [-1, 1] is set back to the border.
+    """
+
+    fixed_size = True
+    exportable = False  # the search takes gradients
+
+    starts: Tensor
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (64, 64),
+        channels: int = 3,
+        latent: int = 100,
+        width: int = 64,
+        epochs: int = 20,
+        batch_size: int = 64,
+        learning_rate: float = 2e-4,
+        steps: int = 500,
+        restarts: int = 1,
+        search_rate: float = 0.01,
+        weight: float = 0.1,
+    ):
+        super().__init__()
+        if min(image_size) < 16:
+            raise OkngError(f"anogan: both sides of image_size are 16 or more, not {image_size}")
+        if channels not in (1, 3):
+            raise OkngError(f"anogan: channels is 1 (grey) or 3 (RGB), not {channels}")
+        if latent < 1 or width < 1:
+            raise OkngError(f"anogan: latent and width are 1 or more, not {latent} and {width}")
+        if epochs < 1 or batch_size < 1:
+            raise OkngError(f"anogan: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
+        if learning_rate <= 0 or search_rate <= 0:
+            given = f"{learning_rate} and {search_rate}"
+            raise OkngError(f"anogan: learning_rate and search_rate are above 0, not {given}")
+        if steps < 0 or restarts < 1:
+            raise OkngError(f"anogan: steps is 0 or more and restarts 1 or more, not {steps} and {restarts}")
+        if not 0 <= weight <= 1:
+            raise OkngError(f"anogan: weight lies between 0 and 1, such as 0.1, not {weight}")
+        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        self.steps, self.search_rate, self.weight = steps, search_rate, weight
+        self.gan = DCGAN(image_size, channels, latent, width)
+        drawn = torch.rand(restarts, latent, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("starts", drawn * 2 - 1)  # (restarts, latent)
+
+    def phases(self) -> Iterator[Phase]:
+        """Both networks in turn, on every batch; the search trains nothing."""
+        gan = self.gan
+        judge = torch.optim.Adam(gan.discriminator.parameters(), self.learning_rate, betas=(0.5, 0.999))
+        forger = torch.optim.Adam(gan.generator.parameters(), self.learning_rate, betas=(0.5, 0.999))
+        updates = [
+            Update(lambda batch: gan.discriminator_loss(batch.images * 2 - 1), judge),
+            Update(lambda batch: gan.generator_loss(batch.images * 2 - 1), forger),
+        ]
+        yield Train("GAN", updates, self.epochs, trains=[gan], batch_size=self.batch_size)
+
+    def compare(self, codes: Tensor, wanted: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (N,) of `codes` (N, latent) and the residuals (N, C, H, W).
+
+        `wanted` (N, C, H, W) are the images in [-1, 1] and `seen` (N, c, h, w) the discriminator's features of them.
+        """
+        generated = self.gan.generator(codes)  # (N, C, H, W)
+        residuals = (wanted - generated).abs()
+        features = (seen - self.gan.discriminator.look(generated)).abs()  # (N, c, h, w)
+        losses = (1 - self.weight) * residuals.sum((1, 2, 3)) + self.weight * features.sum((1, 2, 3))
+        return losses, residuals
+
+    def search(self, images: Tensor) -> Tensor:
+        """The codes (restarts · B, latent) found for `images` (B, C, H, W) in [-1, 1], start by start."""
+        wanted = images.repeat(len(self.starts), 1, 1, 1)  # (restarts · B, C, H, W)
+        seen = self.gan.discriminator.look(wanted)
+        codes = self.starts.repeat_interleave(len(images), 0)  # (restarts · B, latent)
+        with torch.enable_grad():
+            codes.requires_grad_(True)
+            optimizer = torch.optim.Adam([codes], self.search_rate)
+            for _ in range(self.steps):
+                losses, _ = self.compare(codes, wanted, seen)
+                # Each code has a loss of its own, and Adam treats every number apart: a sum keeps them apart.
+                (codes.grad,) = torch.autograd.grad(losses.sum(), codes)
+                optimizer.step()
+                with torch.no_grad():
+                    codes.clamp_(-1, 1)
+        return codes.detach()
+
+    def forward(self, images: Tensor) -> Scores:
+        """`image` (B,): the loss where the best search ended; `map` (B, H, W): its residual, mean over channels."""
+        wanted = (images * 2 - 1).repeat(len(self.starts), 1, 1, 1)  # (restarts · B, C, H, W)
+        with torch.no_grad():
+            codes = self.search(images * 2 - 1)
+            losses, residuals = self.compare(codes, wanted, self.gan.discriminator.look(wanted))
+        losses, best = losses.view(-1, len(images)).min(0)  # (B,)
+        maps = residuals.mean(1).view(len(self.starts), *images[:, 0].shape)  # (restarts, B, H, W)
+        return Scores(losses, maps[best, torch.arange(len(images), device=images.device)])

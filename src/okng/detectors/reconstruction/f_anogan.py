@@ -1,0 +1,228 @@
+"""f-AnoGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.errors import OkngError
+from okng.nn.adversarial import bounded, frozen
+from okng.nn.sizes import halvings, pad_to_grid
+
+WIDEST = 8  # channels grow to this many times `width`
+PENALTY = 10.0  # weight of the gradient penalty
+LIMIT = 1e6  # a critic's loss has no bounds; beyond this one no training comes back
+
+
+class UpBlock(nn.Module):
+    """A residual block that doubles the sides: (B, inner, h, w) to (B, outer, 2h, 2w)."""
+
+    def __init__(self, inner: int, outer: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(inner), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(inner, outer, 3, padding=1),
+            nn.BatchNorm2d(outer), nn.ReLU(), nn.Conv2d(outer, outer, 3, padding=1),
+        )  # fmt: skip
+        self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1), nn.Upsample(scale_factor=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The residual beside the shortcut."""
+        total: Tensor = self.body(x) + self.shortcut(x)
+        return total
+
+
+class DownBlock(nn.Module):
+    """A residual block that halves the sides: (B, inner, h, w) to (B, outer, h/2, w/2)."""
+
+    def __init__(self, inner: int, outer: int, norm: Callable[[int], nn.Module]):
+        super().__init__()
+        self.body = nn.Sequential(
+            norm(inner), nn.ReLU(), nn.Conv2d(inner, inner, 3, padding=1),
+            norm(inner), nn.ReLU(), nn.Conv2d(inner, outer, 3, padding=1), nn.AvgPool2d(2),
+        )  # fmt: skip
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inner, outer, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The residual beside the shortcut."""
+        total: Tensor = self.body(x) + self.shortcut(x)
+        return total
+
+
+class Generator(nn.Module):
+    """Codes (B, latent) to images (B, channels, h, w) in [-1, 1]."""
+
+    def __init__(self, image_size: tuple[int, int], channels: int, latent: int, width: int):
+        super().__init__()
+        times, (h, w) = halvings(image_size)
+        self.image_size = image_size
+        widths = [width * min(2**i, WIDEST) for i in range(times + 1)][::-1]  # at 64 px: 8, 8, 4, 2, 1 times width
+        self.net = nn.Sequential(
+            nn.Linear(latent, widths[0] * h * w), nn.Unflatten(1, (widths[0], h, w)),
+            *(UpBlock(inner, outer) for inner, outer in pairwise(widths)),
+            nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Images (B, channels, h, w) of `codes` (B, latent)."""
+        height, width = self.image_size
+        images: Tensor = self.net(codes)  # (B, channels, grid · 2ⁿ)
+        return images[:, :, :height, :width]
+
+
+class Trunk(nn.Module):
+    """Images (B, channels, h, w) in [-1, 1] to features (B, size): what critic and encoder are made of."""
+
+    def __init__(self, image_size: tuple[int, int], channels: int, width: int, norm: Callable[[int], nn.Module]):
+        super().__init__()
+        self.times, (h, w) = halvings(image_size)
+        widths = [width * min(2**i, WIDEST) for i in range(self.times + 1)]  # at 64 px: 1, 2, 4, 8, 8 times width
+        self.net = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            *(DownBlock(inner, outer, norm) for inner, outer in pairwise(widths)),
+            nn.Flatten(),
+        )
+        self.size = widths[-1] * h * w
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The last block's output, flat."""
+        features: Tensor = self.net(pad_to_grid(images, self.times))
+        return features
+
+
+def layer_norm(channels: int) -> nn.Module:
+    """Over all values of an image, with a scale and a shift per channel."""
+    return nn.GroupNorm(1, channels)
+
+
+class FAnoGAN(Detector):
+    """A GAN learns to generate OK images, then an encoder to find their codes; what is not found again is odd.
+
+    Schlegl, Seeböck, Waldstein, Langs, Schmidt-Erfurth, "f-AnoGAN: Fast Unsupervised Anomaly Detection with
+    Generative Adversarial Networks", Medical Image Analysis 54, 2019; the GAN is the residual one of Gulrajani,
+    Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs" (WGAN-GP), NIPS 2017.
+
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `latent`: how many normally distributed numbers
+    an image is generated from. `width`: channels at full size; they double as the sides halve, up to eight
+    times. `encoder`: what the encoder learns by, "izi" copies of images, "ziz" codes of generated images
+    found again, "izi_f" (the paper's choice) copies that the critic's features cannot tell from the image.
+    `kappa`: the features' share beside the image in "izi_f" and in the score. `epochs`, `batch_size`,
+    `learning_rate`: of the GAN, by Adam with betas 0 and 0.9; `critic_steps`: batches to the critic for one
+    to the generator. `encoder_epochs`, `encoder_learning_rate`: of the encoder, by RMSProp. The default epochs
+    are for very many patches; hundreds of images take hundreds of epochs. For thousands of 28 × 28 images
+    CPUARGS
+
+    Deliberately otherwise: an epoch is a pass of the critic over all images; the encoder is counted in epochs
+    too, not in 50,000 steps. The depth follows the size, down to a grid of 4 to 7 (28 px are 7 · 2², sides
+    between are padded by repeating the border). Images are generated by doubled pixels and a convolution.
+    """
+
+    fixed_size = True
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (64, 64),
+        channels: int = 1,
+        latent: int = 128,
+        width: int = 64,
+        encoder: Literal["izi", "ziz", "izi_f"] = "izi_f",
+        kappa: float = 1.0,
+        epochs: int = 7,
+        batch_size: int = 64,
+        learning_rate: float = 1e-4,
+        critic_steps: int = 5,
+        encoder_epochs: int = 3,
+        encoder_learning_rate: float = 5e-5,
+    ):
+        super().__init__()
+        if min(image_size) < 16:
+            raise OkngError(f"f_anogan: both sides of image_size are 16 or more, not {image_size}")
+        if channels not in (1, 3):
+            raise OkngError(f"f_anogan: channels is 1 (grey) or 3 (RGB), not {channels}")
+        if latent < 1 or width < 1:
+            raise OkngError(f"f_anogan: latent and width are 1 or more, not {latent} and {width}")
+        if kappa < 0:
+            raise OkngError(f"f_anogan: kappa is 0 or more, such as 1, not {kappa}")
+        if min(epochs, encoder_epochs, batch_size, critic_steps) < 1:
+            given = f"{epochs}, {encoder_epochs}, {batch_size} and {critic_steps}"
+            raise OkngError(f"f_anogan: epochs, encoder_epochs, batch_size and critic_steps are 1 or more, not {given}")
+        if learning_rate <= 0 or encoder_learning_rate <= 0:
+            given = f"{learning_rate} and {encoder_learning_rate}"
+            raise OkngError(f"f_anogan: learning_rate and encoder_learning_rate are above 0, not {given}")
+        self.latent, self.learns_by, self.kappa = latent, encoder, kappa
+        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        self.critic_steps = critic_steps
+        self.encoder_epochs, self.encoder_learning_rate = encoder_epochs, encoder_learning_rate
+        self.generator = Generator(image_size, channels, latent, width)
+        look = Trunk(image_size, channels, width, layer_norm)
+        self.critic = nn.Sequential(look, nn.Linear(look.size, 1))
+        trunk = Trunk(image_size, channels, width, nn.BatchNorm2d)
+        self.encoder = nn.Sequential(trunk, nn.Linear(trunk.size, latent), nn.Tanh())
+
+    def phases(self) -> Iterator[Phase]:
+        """The GAN; then the encoder, while the GAN stays as it is."""
+        critic = torch.optim.Adam(self.critic.parameters(), self.learning_rate, betas=(0.0, 0.9))
+        generator = torch.optim.Adam(self.generator.parameters(), self.learning_rate, betas=(0.0, 0.9))
+        updates = [
+            Update(self.critic_loss, critic),
+            Update(self.generator_loss, generator, every=self.critic_steps),
+        ]
+        yield Train("GAN", updates, self.epochs, trains=[self.generator, self.critic], batch_size=self.batch_size)
+        encoder = torch.optim.RMSprop(self.encoder.parameters(), self.encoder_learning_rate)
+        yield Train(
+            "encoder",
+            [Update(self.encoder_loss, encoder)],
+            self.encoder_epochs,
+            trains=[self.encoder],
+            batch_size=self.batch_size,
+        )
+
+    def generate(self, images: Tensor) -> Tensor:
+        """As many new images as `images`, of codes drawn from torch's generator."""
+        generated: Tensor = self.generator(torch.randn(len(images), self.latent, device=images.device))
+        return generated
+
+    def critic_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The critic's mean of generated images less that of OK ones, and the penalty on its slope between them."""
+        real = batch.images * 2 - 1
+        with torch.no_grad():
+            generated = self.generate(real)
+        share = torch.rand(len(real), 1, 1, 1, device=real.device)
+        between = (share * real + (1 - share) * generated).requires_grad_()
+        (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)  # (B, C, H, W)
+        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        difference = self.critic(generated).mean() - self.critic(real).mean()
+        return bounded({"critic": difference, "penalty": PENALTY * penalty}, LIMIT)
+
+    def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """What the generator makes should please the critic."""
+        with frozen(self.critic):
+            return bounded({"generator": -self.critic(self.generate(batch.images)).mean()}, LIMIT)
+
+    def encoder_loss(self, batch: Batch) -> Tensor:
+        """How far images, or codes, are from what comes back of them."""
+        with frozen(self.generator), frozen(self.critic):
+            if self.learns_by == "ziz":
+                codes = torch.randn(len(batch.images), self.latent, device=batch.images.device)
+                return F.mse_loss(self.encoder(self.generator(codes)), codes)
+            residuals, features = self.compare(batch.images * 2 - 1)
+            error = residuals.square().mean()
+            return error + self.kappa * features.mean() if self.learns_by == "izi_f" else error
+
+    def compare(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals (B, C, H, W) of the copies, and the mean squared difference (B,) of the critic's features."""
+        copies = self.generator(self.encoder(images))  # (B, C, H, W)
+        look = self.critic[0]
+        features = (look(images) - look(copies)).square().mean(1)  # (B,)
+        return images - copies, features
+
+    def forward(self, images: Tensor) -> Scores:
+        """`image` (B,): squared errors of copy and features; `map` (B, H, W): absolute residual over the channels."""
+        residuals, features = self.compare(images * 2 - 1)
+        image = residuals.square().mean((1, 2, 3)) + self.kappa * features
+        return Scores(image, residuals.abs().mean(1))
