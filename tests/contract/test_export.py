@@ -54,13 +54,8 @@ def test_engines_agree_with_torch(fitted: Fitted, exported: Path, name: str) -> 
     engine, reference = make_engine(read_onnx(exported)[2], name, threads=1), TorchEngine(fitted.detector)
     images = np.concatenate([pictures(2, seed=2), pictures(1, seed=3, defect=True)])
     assert_same(engine(images), reference(images))
-<<<<<<< HEAD
     score, *maps = engine.run(images)  # type: ignore[attr-defined]
     assert_same((score, maps[0] if maps else None), reference(images))
-=======
-    run = tuple(engine.run(images))  # type: ignore[attr-defined]
-    assert_same(run if len(run) == 2 else (*run, None), reference(images))
->>>>>>> wt-gan
     if not fitted.detector.fixed_size:
         wide = np.concatenate([images[:, : SIDE // 2], images[:, SIDE // 2 :]], axis=2)  # (3, 32, 128, 3)
         assert_same(engine(wide), reference(wide))

@@ -54,10 +54,3 @@ def test_small_dissimilarities_of_flat_bright_images_keep_their_digits() -> None
     b = a + 0.001 * torch.rand(1, 1, 24, 24, generator=draw)
     exact = dssim_map(a.double(), b.double())
     torch.testing.assert_close(dssim_map(a, b).double(), exact, rtol=0.01, atol=0)
-
-
-def test_rounding_hardly_shows_where_images_are_bright_and_flat() -> None:
-    generator = torch.Generator().manual_seed(3)
-    a = (0.9 + 0.01 * torch.randn(2, 1, 40, 40, generator=generator)).clamp(0, 1)
-    b = (a + 0.01 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
-    torch.testing.assert_close(dssim_map(a, b).double(), dssim_map(a.double(), b.double()), atol=2e-6, rtol=0)

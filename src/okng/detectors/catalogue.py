@@ -37,6 +37,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Collin, De Vleeschouwer, Autoencoder with Skip Connections and Stain-shaped Noise, ICPR",
         year=2020,
         idea="A sharp autoencoder that wipes synthetic stains off OK images wipes off real defects too.",
+        localizes=True,
     ),
     "anogan": Card(
         target="reconstruction.anogan:AnoGAN",
@@ -54,6 +55,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Slides on one-class novelty detection, Vision and Display System Lab, Sogang University",
         year=2020,
         idea="A learnt mask leaves the background out; a second OCGAN learns masked images, both errors count.",
+        localizes=True,
     ),
     "autoencoder": Card(
         target="reconstruction.autoencoder:Autoencoder",
@@ -90,6 +92,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML",
         year=2008,
         idea="Taking noise off OK images teaches to pull every image towards them; what is moved most is odd.",
+        localizes=True,
     ),
     "f_anogan": Card(
         target="reconstruction.f_anogan:FAnoGAN",
@@ -125,6 +128,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
         year=2020,
         idea="As SDN, with a student that also learns to leave other images, such as rotated ones, as they are.",
+        localizes=True,
     ),
     "padim": Card(
         target="feature_matching.padim:PaDiM",
@@ -160,6 +164,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Bergmann et al., Structural Similarity to Autoencoders, VISAPP (arXiv 1807.02011)",
         year=2019,
         idea="An autoencoder judged by structural similarity: shifted edges cost little, changed structure much.",
+        localizes=True,
     ),
     "stfpm": Card(
         target="distillation.stfpm:STFPM",
