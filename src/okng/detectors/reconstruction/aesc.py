@@ -31,8 +31,8 @@ class AESc(Detector):
     `samples` passes with dropout, for those that do not. `dropout`: its rates from the finest level to the
     coarsest, at scoring only. `width`: channels of the first level; they double from level to level. `epochs`,
     `batch_size`, `learning_rate`: of Adam; the rate is halved after each fifth of the epochs. For thousands of
-    28 × 28 images `epochs=5, batch_size=64, learning_rate=2e-3` take a few minutes, for 200 of 64 × 64
-    `epochs=100, learning_rate=2e-3`.
+    28 × 28 images `epochs=20, batch_size=64, learning_rate=2e-3`, for 200 of 64 × 64
+    `epochs=100, learning_rate=2e-3` take about two minutes of one core.
 
     Deliberately otherwise: levels down to a shorter side of at most 4, six at 256 px; with fewer, `dropout` counts
     from the coarsest, with more the finest have none. The rate falls at fixed epochs, where the authors halve it
