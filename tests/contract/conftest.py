@@ -19,8 +19,8 @@ SIDE = 64
 # runs with its defaults and, where it has them, the arguments of ANY.
 ANY = {"epochs": 2, "batch_size": 4}
 STYLE: dict[str, object] = {
-    "width": 8, "code": 8, "teacher_epochs": 30, "teacher_batch_size": 4, "teacher_learning_rate": 2e-3,
-    "filters": 4, "groups": 2, "attention_grid": 8, "epochs": 4, "learning_rate": 2e-3,
+    "width": 8, "code": 8, "teacher_epochs": 15, "teacher_batch_size": 4, "teacher_learning_rate": 2e-3,
+    "filters": 4, "groups": 2, "attention_grid": 8, "epochs": 3, "learning_rate": 2e-3,
 }  # fmt: skip
 SMALL: dict[str, dict[str, object]] = {
     "aesc": {"width": 8, "epochs": 40, "learning_rate": 0.005},
