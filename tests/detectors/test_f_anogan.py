@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from tests.cli.test_cli import okng, one_line
 from torch import Tensor, nn
 
 from okng.datasets.idx import open_idx
@@ -79,11 +81,10 @@ def test_the_encoder_learns_while_the_gan_stays() -> None:
     start = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     run_phases(detector, images(), device="cpu")
     after_gan, after_encoder = states
-    for name, tensor in after_encoder.items():
-        by_encoder = name.startswith("encoder.")
-        if "num_batches" not in name and "running" not in name:
-            assert torch.equal(after_gan[name], start[name]) == by_encoder, name
-        assert torch.equal(tensor, after_gan[name]) != by_encoder, name
+    for first, second, still in [(start, after_gan, True), (after_gan, after_encoder, False)]:
+        moved = {name for name, tensor in second.items() if not torch.equal(tensor, first[name])}
+        parts = {name.partition(".")[0] for name in moved}
+        assert parts == ({"generator", "critic"} if still else {"encoder"})
 
 
 def test_the_generator_moves_on_every_nth_batch() -> None:
@@ -176,27 +177,31 @@ def test_a_killed_fit_resumes_to_the_same_result(die_at: int, tmp_path: Path) ->
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("settings", [{"learning_rate": 10.0}, {"encoder_learning_rate": 1e30}])
-def test_divergence_is_one_line(settings: dict[str, float]) -> None:
-    detector = built(epochs=50, encoder_epochs=2, **settings)
-    with pytest.raises(OkngError, match="diverged"):
-        run_phases(detector, images(), device="cpu")
+@pytest.mark.parametrize("settings", [{"epochs": 50, "learning_rate": 10.0}, {"encoder_learning_rate": 1e30}])
+def test_divergence_is_one_line_and_no_model(settings: dict[str, float], tmp_path: Path) -> None:
+    for i in range(10):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (16, 16), np.uint8)).save(tmp_path / f"{i}.png")
+    settings = {"latent": 4, "width": 2, "batch_size": 4, "epochs": 1, "encoder_epochs": 2, **settings}
+    words = [word for key, value in settings.items() for word in ("-p", f"{key}={value}")]
+    model = tmp_path / "out" / "parts.okng"
+    model.parent.mkdir()
+    done = okng("train", tmp_path, "-d", "f_anogan", "--holdout", 0.2, "--device", "cpu", "-o", model, *words)
+    assert "diverged" in one_line(done) and not model.exists()
 
 
 @pytest.mark.real_data
 def test_encoders_that_see_images_copy_them_better(okng_data: Path) -> None:
-    """On digits held out: izi_f and izi are close, ziz, which has met generated images only, is behind."""
+    """On digits held out, at 16 px: ziz, which has met generated images only, is behind izi and izi_f."""
     dataset = open_idx(okng_data / "mnist", "2")
-    digits = [np.asarray(sample.image) for sample in dataset.train[:1000]]
-    unseen = torch.from_numpy(np.stack(digits[800:]))[:, None] / 255
-    source = TrainingImages(digits[:800], Preprocess("L", (28, 28)))
-    shape = {"image_size": (28, 28), "latent": 32, "width": 8, "batch_size": 16, "critic_steps": 1}
-    rates = {"learning_rate": 1e-3, "encoder_learning_rate": 1e-3}
-    first = built(epochs=2, encoder_epochs=1, **shape, **rates)
+    source = TrainingImages([np.asarray(sample.image) for sample in dataset.train[:1700]], Preprocess("L", (16, 16)))
+    unseen = torch.stack([source[i] for i in range(1500, 1700)]) / 255  # (200, 1, 16, 16)
+    source = source.subset(range(1500))
+    shape = {"latent": 32, "width": 8, "batch_size": 16, "critic_steps": 1, "encoder_learning_rate": 1e-3}
+    first = built(epochs=3, encoder_epochs=1, **shape)
     run_phases(first, source, device="cpu")
     residual = {}
     for encoder in ("izi", "izi_f", "ziz"):
-        detector = built(encoder=encoder, encoder_epochs=3, **shape, **rates)
+        detector = built(encoder=encoder, encoder_epochs=1, **shape)
         detector.load_state_dict(first.state_dict())
         detector.phases = lambda detector=detector: only_encoder(detector)  # type: ignore[method-assign, misc]
         run_phases(detector, source, device="cpu")

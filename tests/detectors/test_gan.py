@@ -61,7 +61,7 @@ def test_paper_size() -> None:
 def test_it_knows_digits_from_noise_and_its_own_differ(okng_data: Path) -> None:
     dataset = open_idx(okng_data / "mnist", "2")
     digits = [np.asarray(sample.image) for sample in dataset.train[:1300]]
-    settings = {"width": 16, "latent": 32, "epochs": 12, "batch_size": 32, "learning_rate": 5e-4}
+    settings = {"width": 16, "latent": 32, "epochs": 8, "batch_size": 16, "learning_rate": 1e-3}
     detector = built(image_size=(28, 28), channels=1, **settings)
     run_phases(detector, TrainingImages(digits[:1000], Preprocess("L", (28, 28))), device="cpu")
     pixels = torch.from_numpy(np.stack(digits))[:, None] / 255  # (1300, 1, 28, 28)
@@ -84,7 +84,7 @@ def spread(images: Tensor) -> float:
 def test_a_diverging_gan_is_one_line_and_no_model(rate: float, tmp_path: Path) -> None:
     for i, image in enumerate(bars()):
         Image.fromarray(image).save(tmp_path / f"{i:02}.png")
-    settings = {"width": 4, "latent": 4, "epochs": 200, "batch_size": 8, "learning_rate": rate}
+    settings = {"width": 4, "latent": 4, "epochs": 10, "batch_size": 8, "learning_rate": rate}
     with pytest.raises(OkngError, match="diverged"):
         fit(tmp_path, "gan", holdout=0.2, device="cpu", **settings)
     words = [word for key, value in settings.items() for word in ("-p", f"{key}={value}")]

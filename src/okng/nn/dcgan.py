@@ -13,7 +13,7 @@ from okng.nn.sizes import halvings, pad_to_grid
 
 WIDEST = 8  # channels grow to this many times `width`
 SLOPE = 0.2  # of the discriminator's leaky rectifier below zero
-LIMIT = 1e3  # nats; from a cross-entropy beyond it no training comes back
+LIMIT = 88.0  # nats; beyond it a probability is zero in single precision, and with it the gradient of who is right
 
 
 class Generator(nn.Module):
