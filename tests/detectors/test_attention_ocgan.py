@@ -12,7 +12,7 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.attention_ocgan import AttentionOCGAN, outside
+from okng.detectors.reconstruction.attention_ocgan import AttentionOCGAN, outside, over
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc

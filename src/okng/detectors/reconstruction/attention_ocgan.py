@@ -55,8 +55,8 @@ class AttentionOCGAN(Detector):
 
     Deliberately otherwise: the slides give no sizes, weights or schedule; OCGAN's are used, as in `ocgan`, and the
     rest is this library's choice. The guide compares decoded mined codes with rebuilt OK images, as OCGAN's own
-    classifier does: against photographs it would tell the decoder's smoothness, and the mask goes to the texture of
-    the background. The attention learns from the guide alone, not from a reconstruction, which an empty mask would
+    classifier does: between originals and decoded images the decoder's smoothness would tell, which is no matter of
+    pixels. The attention learns from the guide alone, not from a reconstruction, which an empty mask would
     make perfect, and its loss does not reach the decoder, so the first OCGAN learns what it would learn alone.
     Nothing in the slides keeps a mask from being empty or full: `area` does, with a pull that does not vanish
     where the sigmoid is flat, and a small upper share, because a mask that may keep most of an image can as well
