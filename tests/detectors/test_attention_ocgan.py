@@ -12,7 +12,7 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.attention_ocgan import AttentionOCGAN, outside
+from okng.detectors.reconstruction.attention_ocgan import AttentionOCGAN, outside, over
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc
@@ -170,7 +170,7 @@ def test_empty_and_full_masks_are_pulled_back(logit: float) -> None:
 
 def test_the_mask_learns_where_the_object_is() -> None:
     """From OK images alone: weights are higher on the discs than on the noise around them."""
-    images, where = discs(256)
+    images, where = discs(160)
     ok, there = torch.from_numpy(np.stack(images)[:64]).float()[:, None] / 255, where[:64].ravel().astype(int)
     detector = built(width=8, classifier_width=8, code=8, epochs=8, batch_size=16, learning_rate=2e-3)
     with torch.no_grad():

@@ -102,11 +102,11 @@ def test_on_digits(okng_data: Path) -> None:
     labels = [int(sample.label == NG) for sample in dataset.test[:600]]
     unseen = torch.from_numpy(np.stack(train[2000:2400]))[:, None] / 255
     small = {"code": 8, "width": 8, "classifier_width": 8, "dropout": 0.0}
-    how = {"epochs": 8, "batch_size": 32, "learning_rate": 2e-3, "warm_up": 0.5, "mining_steps": 3}
+    how = {"epochs": 6, "batch_size": 32, "learning_rate": 2e-3, "warm_up": 0.5, "mining_steps": 3}
     distance = {}
     for weight in (0.0, 1.0):
         detector = built(image_size=(28, 28), channels=1, latent_weight=weight, visual_weight=weight, **small, **how)
-        run_phases(detector, TrainingImages(train[:1000], Preprocess("L", (28, 28))), device="cpu")
+        run_phases(detector, TrainingImages(train[:800], Preprocess("L", (28, 28))), device="cpu")
         with torch.no_grad():
             distance[weight] = evenness(detector.gan.encoder(2 * unseen - 1))
     assert distance[1.0] < 0.8 * distance[0.0]

@@ -49,13 +49,14 @@ class AttentionOCGAN(Detector):
     whether the second OCGAN begins anew then. `area`: the smallest and largest share of an image that a mask is
     pulled to, with `area_weight`. `smoothness`: the weight of the mean difference of neighbouring weights.
     `warm_up`: the share of the epochs before the second OCGAN begins anew. `epochs`, `batch_size`,
-    `learning_rate`: of Adam. For thousands of 28 × 28 or 32 × 32 images `width=16, classifier_width=16,
-    dropout=0.0, epochs=16, batch_size=64, learning_rate=1e-3` take a few minutes.
+    `learning_rate`: of Adam. For thousands of 28 × 28 or 32 × 32 images `width=16,
+    classifier_width=16, dropout=0.0, reconstruction_weight=100.0, epochs=10, batch_size=32, learning_rate=1e-3`
+    take a few minutes.
 
     Deliberately otherwise: the slides give no sizes, weights or schedule; OCGAN's are used, as in `ocgan`, and the
     rest is this library's choice. The guide compares decoded mined codes with rebuilt OK images, as OCGAN's own
-    classifier does: against photographs it would tell the decoder's smoothness, and the mask goes to the texture of
-    the background. The attention learns from the guide alone, not from a reconstruction, which an empty mask would
+    classifier does: between originals and decoded images the decoder's smoothness would tell, which is no matter of
+    pixels. The attention learns from the guide alone, not from a reconstruction, which an empty mask would
     make perfect, and its loss does not reach the decoder, so the first OCGAN learns what it would learn alone.
     Nothing in the slides keeps a mask from being empty or full: `area` does, with a pull that does not vanish
     where the sigmoid is flat, and a small upper share, because a mask that may keep most of an image can as well

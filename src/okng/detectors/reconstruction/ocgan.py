@@ -38,9 +38,11 @@ class OCGAN(Detector):
     losses of encoder and decoder; with the last two at 0 this is a denoising autoencoder. `mining_steps`,
     `mining_rate`: gradient steps from a random code, and their size; with 0 steps the codes stay random.
     `warm_up`: the share of the epochs before mining begins. `epochs`, `batch_size`, `learning_rate`: of Adam.
-    The defaults are the paper's, or its authors' code's. For thousands of 28 × 28 or 32 × 32 images
-    `width=32, classifier_width=16, dropout=0.0, epochs=20, batch_size=64, learning_rate=1e-3` take a few
-    minutes.
+    The defaults are the paper's, or its authors' code's. With `reconstruction_weight` 10 and few epochs the other
+    two losses take over: on a digit, unseen OK images had 1.8 times the error of the autoencoder alone; with 100
+    it was 1.2 times, and the codes were as even. For thousands of 28 × 28 or 32 × 32 images `width=32,
+    classifier_width=16, dropout=0.0, reconstruction_weight=100.0, epochs=12, batch_size=32, learning_rate=1e-3`
+    take a few minutes.
 
     Deliberately otherwise: any image size works, with as many halvings as leave a grid of at least 4 (three at
     61 px, the paper's network; two at 28 and 32), and for its unpadded layers an image is continued to the right
