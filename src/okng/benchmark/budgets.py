@@ -13,9 +13,37 @@ HOLDOUT = 0.1  # of the OK images: they calibrate, which no AUROC uses
 
 # Images of 28 to 32 px: MNIST, Fashion-MNIST, CIFAR-10, COCO crops.
 SMALL: dict[str, dict[str, Any]] = {
+    "aesc": {"epochs": 20, "batch_size": 64, "learning_rate": 2e-3},
     "autoencoder": {"code": 32, "epochs": 10, "batch_size": 32, "learning_rate": 1e-3},
+    "denoising_autoencoder": {"code": 16, "epochs": 20, "batch_size": 64, "learning_rate": 1e-3},
+    "gan": {"width": 32, "epochs": 12, "batch_size": 64},
+    "anogan": {"width": 32, "epochs": 12, "batch_size": 64, "steps": 100},
+    "ocgan": {
+        "width": 32, "classifier_width": 16, "dropout": 0.0, "reconstruction_weight": 100.0, "epochs": 12,
+        "batch_size": 32, "learning_rate": 1e-3,
+    },
+    "attention_ocgan": {
+        "width": 16, "classifier_width": 16, "dropout": 0.0, "reconstruction_weight": 100.0, "epochs": 10,
+        "batch_size": 32, "learning_rate": 1e-3,
+    },
+    "cavga_u": {
+        "width": 16, "latent": 16, "adversarial_weight": 0.1, "learning_rate": 1e-3, "batch_size": 64, "epochs": 10,
+    },
+    "cavga_w": {
+        "width": 16, "latent": 16, "adversarial_weight": 0.1, "learning_rate": 1e-3, "batch_size": 64, "epochs": 10,
+    },
+    "sdn": {
+        "code": 32, "teacher_epochs": 15, "teacher_batch_size": 32, "teacher_learning_rate": 1e-3, "filters": 16,
+        "groups": 2, "attention_grid": 16, "epochs": 3, "learning_rate": 1e-3,
+    },
+    "ssim_autoencoder": {
+        "code": 16, "width": 8, "window": 7, "epochs": 10, "batch_size": 64, "learning_rate": 1e-3,
+    },
+    "vae": {"code": 16, "width": 16, "epochs": 20, "batch_size": 64},
+    "vgg11": {"width": 32, "epochs": 5, "batch_size": 64, "learning_rate": 0.02},
     "vgg11_classifier": {"width": 16, "epochs": 40},
-}
+}  # fmt: skip
+SMALL["oe_sdn"] = SMALL["sdn"]
 
 # Photographs of a few hundred images per fit: MVTec AD, magnetic tile, video frames.
 LARGE: dict[str, dict[str, Any]] = {
