@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, object]] = {
     "patchcore": {"coreset": 0.2},
     "ssim_autoencoder": {"width": 4, "code": 8},
     "stfpm": {"epochs": 12},
-    "vae": {"width": 8, "code": 8},
+    "vae": {"width": 8, "code": 8, "samples": 4},
 }
 
 
