@@ -24,7 +24,7 @@ class AnoGAN(Detector):
     `steps`: of the search for the code of an image, by Adam with `search_rate`. `restarts`: how many random
     codes the search starts from; the best end counts. `weight`: share of the discriminator's features, beside
     the residual, in the loss of the search, which is the score. For thousands of 28 × 28 images
-    `width=32, batch_size=64, epochs=12, steps=100` take about a minute to fit; scoring
+    `width=32, batch_size=64, epochs=12, steps=100, search_rate=0.05` take about a minute to fit; scoring
     is the slow part, its time grows with `steps` times `restarts`.
 
     Deliberately otherwise: the depth follows the size, down to a grid of 4 to 7 (28 px are 7 · 2², sides
