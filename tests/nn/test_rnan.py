@@ -34,7 +34,7 @@ def test_the_first_and_the_last_group_see_the_whole_image() -> None:
 
 
 def test_paper_size() -> None:
-    """64 filters and 10 groups on grey images: 8,957 thousand parameters, as others count them."""
+    """64 filters and 10 groups on grey images, the size of its paper: 8,957 thousand parameters."""
     assert sum(p.numel() for p in RNAN(1).parameters()) == 8_957_249
 
 

@@ -37,8 +37,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "encoder_epochs": 4, "encoder_learning_rate": 5e-4,
     },
     "sdn": {
-        "code": 32, "teacher_epochs": 15, "teacher_batch_size": 32, "teacher_learning_rate": 1e-3, "filters": 16,
-        "groups": 2, "attention_grid": 16, "epochs": 3, "learning_rate": 1e-3,
+        "code": 32, "teacher_epochs": 20, "teacher_batch_size": 32, "teacher_learning_rate": 1e-3, "filters": 16,
+        "groups": 2, "attention_grid": 16, "epochs": 2, "batch_size": 16, "learning_rate": 2e-3,
     },
     "ssim_autoencoder": {
         "code": 16, "width": 8, "window": 7, "epochs": 10, "batch_size": 64, "learning_rate": 1e-3,
