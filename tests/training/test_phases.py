@@ -43,6 +43,7 @@ class TwoPhases(Detector):
             lambda batch: total.append(self.frozen(batch.images.flatten(1))),
             lambda: setattr(self, "centre", torch.cat(total).mean(0)),
         )
+        nn.init.normal_(self.net[4].weight, float(self.centre.mean()))  # changed and drawn between two phases
         optimizer = torch.optim.Adam(self.net.parameters(), 1e-2)
         updates = [Update(self.loss, optimizer)]
         yield Train("net", updates, self.epochs, [self.net], batch_size=4, prepare=self.prepare)

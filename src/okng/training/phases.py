@@ -23,6 +23,7 @@ from okng.training.progress import Narrator
 
 COLLECT_BATCH = 16
 COMPILE_FROM = 50  # images
+BETWEEN = 10_006  # in the place of an epoch: the seed of what is drawn between two phases
 
 
 def run_phases(
@@ -50,15 +51,17 @@ def run_phases(
     detector.to(fabric.device)
     _seed(seed, 0, 0)
     for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
-        if number < at_phase:
-            continue
-        if number == at_phase and runner.stored:
-            runner.take_state(phase)  # once more: what the detector did between two phases is in there already
-        if isinstance(phase, Collect):
-            runner.collect(number, phase)
-        else:
-            runner.train(number, phase, at_epoch if number == at_phase else 0)
-        runner.save(number + 1, 0, [])
+        if number >= at_phase:
+            if number == at_phase and at_epoch:
+                runner.take_state(phase)
+            if isinstance(phase, Collect):
+                runner.collect(number, phase)
+            else:
+                runner.train(number, phase, at_epoch if number == at_phase else 0)
+            runner.save(number + 1, 0, [])
+        elif number == at_phase - 1:
+            runner.take_detector()  # what it does between the phases until then is in there already
+        _seed(seed, number, BETWEEN)  # for what it draws before its next phase
     detector.eval()
 
 
@@ -197,12 +200,12 @@ class _Runner:
                 "give the same ones, or leave out --resume to begin anew"
             )
         self.tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        self._take_detector()
+        self.take_detector()
         return int(self.stored["phase"]), int(self.stored["epoch"])
 
     def take_state(self, phase: Collect | Train) -> None:
         """Set the detector and, in the middle of a training phase, its optimisers to the stored state."""
-        self._take_detector()
+        self.take_detector()
         if not isinstance(phase, Train) or not self.stored["optimizers"]:
             return
         for i, (update, plain) in enumerate(zip(phase.updates, self.stored["optimizers"], strict=True)):
@@ -213,7 +216,8 @@ class _Runner:
                     state.setdefault(int(key), {})[field] = tensor
             update.optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
 
-    def _take_detector(self) -> None:
+    def take_detector(self) -> None:
+        """Set the detector to the stored state."""
         prefix = "detector."
         self.detector.load_tensors({n[len(prefix) :]: t for n, t in self.tensors.items() if n.startswith(prefix)})
 
