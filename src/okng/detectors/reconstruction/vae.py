@@ -28,7 +28,7 @@ class VAE(Detector):
     variance of pixels that are always alike goes to 0 and any change there is infinitely odd. `code`: latent
     dimensions. `width`: channels after the first layer, doubled as the sides halve. `epochs`, `batch_size`,
     `learning_rate`: of Adam. For thousands of 28 × 28 images
-    `code=16, width=16, epochs=40, batch_size=64, learning_rate=2e-3` take about two minutes.
+    `code=16, width=16, epochs=40, batch_size=64, learning_rate=2e-3` take about a minute.
 
     The defaults come from held-out OK images against nine ways of spoiling them (pieces pasted or erased, turned,
     mixed, dimmed, blurred): the probability with a variance per pixel ranks these best on average, 0.88 on two digits
