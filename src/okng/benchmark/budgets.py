@@ -14,8 +14,8 @@ HOLDOUT = 0.1  # of the OK images: they calibrate, which no AUROC uses
 # Images of 28 to 32 px: MNIST, Fashion-MNIST, CIFAR-10, COCO crops.
 SMALL: dict[str, dict[str, Any]] = {
     "aesc": {"epochs": 20, "batch_size": 64, "learning_rate": 2e-3},
-    "autoencoder": {"code": 32, "epochs": 10, "batch_size": 32, "learning_rate": 1e-3},
-    "denoising_autoencoder": {"code": 16, "epochs": 20, "batch_size": 64, "learning_rate": 1e-3},
+    "autoencoder": {"code": 16, "epochs": 40, "batch_size": 64, "learning_rate": 2e-3},
+    "denoising_autoencoder": {"code": 16, "epochs": 40, "batch_size": 64, "learning_rate": 2e-3, "noise": 0.2},
     "gan": {"width": 32, "epochs": 12, "batch_size": 64},
     "anogan": {"width": 32, "epochs": 12, "batch_size": 64, "steps": 100},
     "ocgan": {
