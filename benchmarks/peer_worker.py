@@ -216,7 +216,7 @@ def anomalib_aupro(masks: str, maps: str) -> dict:
 
 def adeval_aupro(masks: str, maps: str) -> dict:
     """Seconds and values of adeval's accumulator, which bins scores into 1,000 strips between bounds it is told."""
-    np.trapz = np.trapezoid  # type: ignore[attr-defined]  # which version 1.1.0 calls by the name NumPy 1 had for it
+    np.trapz = np.trapezoid  # type: ignore[attr-defined]  # noqa: NPY201  its version 1.1.0 calls the old name
     import adeval
 
     truth, heat = np.load(masks), np.load(maps)
