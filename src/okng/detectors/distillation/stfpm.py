@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
+from okng.detectors.checks import at_least, positive
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.patches import on_finest_grid
@@ -44,14 +45,11 @@ class STFPM(Detector):
         weight_decay: float = 1e-4,
     ):
         super().__init__()
-        if epochs < 1 or batch_size < 1:
-            raise OkngError(f"stfpm: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-        if learning_rate <= 0:
-            raise OkngError(f"stfpm: learning_rate is above 0, such as 0.4, not {learning_rate}")
+        at_least("stfpm", 1, epochs=epochs, batch_size=batch_size)
+        at_least("stfpm", 0, weight_decay=weight_decay)
+        positive("stfpm", learning_rate=learning_rate)
         if not 0 <= momentum < 1:
             raise OkngError(f"stfpm: momentum is 0 or more and below 1, such as 0.9, not {momentum}")
-        if weight_decay < 0:
-            raise OkngError(f"stfpm: weight_decay is 0 or more, such as 0.0001, not {weight_decay}")
         self.teacher = freeze(Backbone(backbone, strides, weights))
         self.student = Backbone(backbone, strides, weights="none")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate

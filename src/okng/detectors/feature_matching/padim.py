@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
+from okng.detectors.checks import positive
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
@@ -47,10 +48,7 @@ class PaDiM(Detector):
         sigma: float = 4.0,
     ):
         super().__init__()
-        if epsilon <= 0:
-            raise OkngError(f"padim: epsilon is above 0, such as 0.01, not {epsilon}")
-        if sigma <= 0:
-            raise OkngError(f"padim: sigma is a number of pixels above 0, such as 4, not {sigma}")
+        positive("padim", epsilon=epsilon, sigma=sigma)
         self.backbone = freeze(Backbone(backbone, strides, weights))
         available = sum(self.backbone.channels)
         if not 1 <= dimensions <= available:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
+from okng.detectors.checks import at_least, positive
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
@@ -59,10 +60,8 @@ class PatchCore(Detector):
             raise OkngError(f"patchcore: coreset is a share such as 0.01 or a number of patches, not {coreset}")
         if neighbourhood < 1 or neighbourhood % 2 == 0:
             raise OkngError(f"patchcore: neighbourhood is an odd number such as 3, not {neighbourhood}")
-        if neighbours < 1:
-            raise OkngError(f"patchcore: neighbours is 1 or more, not {neighbours}")
-        if sigma <= 0:
-            raise OkngError(f"patchcore: sigma is a number of pixels above 0, such as 8, not {sigma}")
+        at_least("patchcore", 1, neighbours=neighbours)
+        positive("patchcore", sigma=sigma)
         if memory * 1e9 < 2 * WORKSPACE:
             raise OkngError(f"patchcore: memory is in GB, {2 * WORKSPACE / 1e9:.2g} or more, not {memory}")
         self.backbone = freeze(Backbone(backbone, strides, weights))

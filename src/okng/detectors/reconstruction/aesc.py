@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from okng.datasets.corruptions import corrupt
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 
 SLOPE = 0.3  # of the leaky rectifier below zero
@@ -59,20 +60,12 @@ class AESc(Detector):
         learning_rate: float = 0.01,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"aesc: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"aesc: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if samples < 2:
-            raise OkngError(f"aesc: samples is 2 or more, for there is no variance of fewer, not {samples}")
+        check_input("aesc", image_size, channels)
+        at_least("aesc", 1, width=width, epochs=epochs, batch_size=batch_size)
+        at_least("aesc", 2, samples=samples)  # for there is no variance of fewer
+        positive("aesc", learning_rate=learning_rate)
         if not dropout or not all(0 <= rate < 1 for rate in dropout):
             raise OkngError(f"aesc: dropout is rates of 0 or more and below 1, such as 0,0,0.1,0.2, not {dropout}")
-        if width < 1:
-            raise OkngError(f"aesc: width is 1 or more, not {width}")
-        if epochs < 1 or batch_size < 1:
-            raise OkngError(f"aesc: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-        if learning_rate <= 0:
-            raise OkngError(f"aesc: learning_rate is above 0, such as 0.01, not {learning_rate}")
         self.skips, self.corruption, self.score, self.samples = skips, corruption, score, samples
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         shapes: list[tuple[int, int, int]] = []  # of the levels: (channels, h, w)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 from okng.nn.dcgan import DCGAN
 
@@ -52,19 +53,10 @@ class AnoGAN(Detector):
         weight: float = 0.1,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"anogan: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"anogan: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if latent < 1 or width < 1:
-            raise OkngError(f"anogan: latent and width are 1 or more, not {latent} and {width}")
-        if epochs < 1 or batch_size < 1:
-            raise OkngError(f"anogan: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-        if learning_rate <= 0 or search_rate <= 0:
-            given = f"{learning_rate} and {search_rate}"
-            raise OkngError(f"anogan: learning_rate and search_rate are above 0, not {given}")
-        if steps < 0 or restarts < 1:
-            raise OkngError(f"anogan: steps is 0 or more and restarts 1 or more, not {steps} and {restarts}")
+        check_input("anogan", image_size, channels)
+        at_least("anogan", 1, latent=latent, width=width, epochs=epochs, batch_size=batch_size, restarts=restarts)
+        at_least("anogan", 0, steps=steps)
+        positive("anogan", learning_rate=learning_rate, search_rate=search_rate)
         if not 0 <= weight <= 1:
             raise OkngError(f"anogan: weight lies between 0 and 1, such as 0.1, not {weight}")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, positive
 from okng.detectors.reconstruction.ocgan import (
     BETAS,
     Contraction,
@@ -94,15 +95,12 @@ class AttentionOCGAN(Detector):
     ):
         super().__init__()
         check("attention_ocgan", epochs, batch_size, learning_rate, warm_up, mining_steps)
-        if temperature <= 0:
-            raise OkngError(f"attention_ocgan: temperature is above 0, such as 0.3, not {temperature}")
+        at_least("attention_ocgan", 0, area_weight=area_weight, smoothness=smoothness)
+        positive("attention_ocgan", temperature=temperature)
         if not 0 < area[0] <= area[1] < 1:
             raise OkngError(
                 f"attention_ocgan: area is two shares between 0 and 1 in order, such as 0.05,0.3, not {area}"
             )
-        if area_weight < 0 or smoothness < 0:
-            given = f"{area_weight} and {smoothness}"
-            raise OkngError(f"attention_ocgan: area_weight and smoothness are 0 or more, not {given}")
         self.mining_steps, self.learning_rate = mining_steps, learning_rate
         self.epochs, self.warm_up_epochs, self.batch_size = epochs, round(warm_up * (epochs - 1)), batch_size
         self.later_temperature, self.reinitialise = temperature, reinitialise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.errors import OkngError
+from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.strided import strided_coders
 
 
@@ -44,17 +44,9 @@ class Autoencoder(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"autoencoder: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"autoencoder: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if code < 1 or width < 1:
-            raise OkngError(f"autoencoder: code and width are 1 or more, not {code} and {width}")
-        if epochs < 1 or batch_size < 1:
-            given = f"{epochs} and {batch_size}"
-            raise OkngError(f"autoencoder: epochs and batch_size are 1 or more, not {given}")
-        if learning_rate <= 0:
-            raise OkngError(f"autoencoder: learning_rate is above 0, such as 0.0002, not {learning_rate}")
+        check_input("autoencoder", image_size, channels)
+        at_least("autoencoder", 1, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        positive("autoencoder", learning_rate=learning_rate)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.encoder, decoder = strided_coders(image_size, channels, code, width)
         self.decoder = nn.Sequential(*decoder, nn.Sigmoid())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.errors import OkngError
+from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.grad_cam import grad_cam
 
 HALVINGS = 4  # at most, as in DCGAN
@@ -55,19 +55,10 @@ class CAVGAu(Detector):
         learning_rate: float = 1e-4,
     ):
         super().__init__()
-        if min(image_size) < 2 * GRID:
-            raise OkngError(f"cavga: both sides of image_size are {2 * GRID} or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"cavga: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if width < 1 or latent < 1:
-            raise OkngError(f"cavga: width and latent are 1 or more, not {width} and {latent}")
-        if adversarial_weight < 0 or attention_weight < 0:
-            given = f"{adversarial_weight} and {attention_weight}"
-            raise OkngError(f"cavga: adversarial_weight and attention_weight are 0 or more, not {given}")
-        if epochs < 1 or batch_size < 1:
-            raise OkngError(f"cavga: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-        if learning_rate <= 0:
-            raise OkngError(f"cavga: learning_rate is above 0, such as 0.0001, not {learning_rate}")
+        check_input("cavga", image_size, channels, smallest=2 * GRID)
+        at_least("cavga", 1, width=width, latent=latent, epochs=epochs, batch_size=batch_size)
+        at_least("cavga", 0, adversarial_weight=adversarial_weight, attention_weight=attention_weight)
+        positive("cavga", learning_rate=learning_rate)
         self.adversarial_weight, self.attention_weight = adversarial_weight, attention_weight
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         sides = [image_size]
@@ -175,8 +166,7 @@ class CAVGAw(CAVGAu):
         super().__init__(
             image_size, channels, width, latent, adversarial_weight, attention_weight, epochs, batch_size, learning_rate
         )
-        if classification_weight < 0:
-            raise OkngError(f"cavga: classification_weight is 0 or more, not {classification_weight}")
+        at_least("cavga", 0, classification_weight=classification_weight)
         self.classification_weight = classification_weight
         h, w = self.grid
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(latent * h * w, 2))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.errors import OkngError
+from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.adversarial import bounded, frozen
 from okng.nn.sizes import halvings, pad_to_grid
 
@@ -142,20 +142,11 @@ class FAnoGAN(Detector):
         encoder_learning_rate: float = 5e-5,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"f_anogan: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"f_anogan: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if latent < 1 or width < 1:
-            raise OkngError(f"f_anogan: latent and width are 1 or more, not {latent} and {width}")
-        if kappa < 0:
-            raise OkngError(f"f_anogan: kappa is 0 or more, such as 1, not {kappa}")
-        if min(epochs, encoder_epochs, batch_size, critic_steps) < 1:
-            given = f"{epochs}, {encoder_epochs}, {batch_size} and {critic_steps}"
-            raise OkngError(f"f_anogan: epochs, encoder_epochs, batch_size and critic_steps are 1 or more, not {given}")
-        if learning_rate <= 0 or encoder_learning_rate <= 0:
-            given = f"{learning_rate} and {encoder_learning_rate}"
-            raise OkngError(f"f_anogan: learning_rate and encoder_learning_rate are above 0, not {given}")
+        check_input("f_anogan", image_size, channels)
+        at_least("f_anogan", 1, latent=latent, width=width, critic_steps=critic_steps, batch_size=batch_size)
+        at_least("f_anogan", 1, epochs=epochs, encoder_epochs=encoder_epochs)
+        at_least("f_anogan", 0, kappa=kappa)
+        positive("f_anogan", learning_rate=learning_rate, encoder_learning_rate=encoder_learning_rate)
         self.latent, self.learns_by, self.kappa = latent, encoder, kappa
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.critic_steps = critic_steps

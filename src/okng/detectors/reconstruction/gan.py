@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Detector, Phase, Scores, Train, Update
-from okng.errors import OkngError
+from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.dcgan import DCGAN
 
 
@@ -46,16 +46,9 @@ class GAN(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"gan: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"gan: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if latent < 1 or width < 1:
-            raise OkngError(f"gan: latent and width are 1 or more, not {latent} and {width}")
-        if epochs < 1 or batch_size < 1:
-            raise OkngError(f"gan: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-        if learning_rate <= 0:
-            raise OkngError(f"gan: learning_rate is above 0, such as 0.0002, not {learning_rate}")
+        check_input("gan", image_size, channels)
+        at_least("gan", 1, latent=latent, width=width, epochs=epochs, batch_size=batch_size)
+        positive("gan", learning_rate=learning_rate)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.gan = DCGAN(image_size, channels, latent, width)
 

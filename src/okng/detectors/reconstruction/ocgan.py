@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 
 SLOPE = 0.2  # of the leaky rectifiers below zero
@@ -113,14 +114,11 @@ class OCGAN(Detector):
 
 def check(name: str, epochs: int, batch_size: int, learning_rate: float, warm_up: float, mining_steps: int) -> None:
     """The ranges of what says how long and how fast to learn."""
-    if epochs < 1 or batch_size < 1:
-        raise OkngError(f"{name}: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-    if learning_rate <= 0:
-        raise OkngError(f"{name}: learning_rate is above 0, such as 0.0002, not {learning_rate}")
+    at_least(name, 1, epochs=epochs, batch_size=batch_size)
+    at_least(name, 0, mining_steps=mining_steps)
+    positive(name, learning_rate=learning_rate)
     if not 0 <= warm_up <= 1:
         raise OkngError(f"{name}: warm_up is a share of the epochs, 0 to 1, not {warm_up}")
-    if mining_steps < 0:
-        raise OkngError(f"{name}: mining_steps is 0 or more, such as 5, not {mining_steps}")
 
 
 class OneClassGAN(nn.Module):
@@ -143,22 +141,12 @@ class OneClassGAN(nn.Module):
         mining_rate: float,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"{detector}: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"{detector}: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if min(code, width, visual_width, classifier_width) < 1:
-            given = f"{code}, {width}, {visual_width} and {classifier_width}"
-            raise OkngError(f"{detector}: code, width, visual_width and classifier_width are 1 or more, not {given}")
-        if noise < 0 or not 0 <= dropout < 1:
-            raise OkngError(f"{detector}: noise is 0 or more and dropout from 0 to below 1, not {noise} and {dropout}")
-        if reconstruction_weight <= 0 or latent_weight < 0 or visual_weight < 0:
-            given = f"{reconstruction_weight}, {latent_weight} and {visual_weight}"
-            raise OkngError(
-                f"{detector}: reconstruction_weight is above 0, latent_weight and visual_weight 0 or more, not {given}"
-            )
-        if mining_rate <= 0:
-            raise OkngError(f"{detector}: mining_rate is above 0, such as 1, not {mining_rate}")
+        check_input(detector, image_size, channels)
+        at_least(detector, 1, code=code, width=width, visual_width=visual_width, classifier_width=classifier_width)
+        at_least(detector, 0, noise=noise, latent_weight=latent_weight, visual_weight=visual_weight)
+        positive(detector, reconstruction_weight=reconstruction_weight, mining_rate=mining_rate)
+        if not 0 <= dropout < 1:
+            raise OkngError(f"{detector}: dropout is 0 or more and below 1, such as 0.5, not {dropout}")
         self.code, self.noise, self.mining_rate = code, noise, mining_rate
         self.weights = (reconstruction_weight, latent_weight, visual_weight)
         self.encoder = nn.Sequential(Contraction(image_size, channels, width, code), nn.Tanh())

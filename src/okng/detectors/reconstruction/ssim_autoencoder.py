@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 from okng.nn.ssim import dssim_map
 from okng.nn.strided import SLOPE, start_awake
@@ -55,20 +56,12 @@ class SSIMAutoencoder(Detector):
         weight_decay: float = 1e-5,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"ssim_autoencoder: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"ssim_autoencoder: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if code < 1 or width < 1:
-            raise OkngError(f"ssim_autoencoder: code and width are 1 or more, not {code} and {width}")
+        check_input("ssim_autoencoder", image_size, channels)
+        at_least("ssim_autoencoder", 1, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        at_least("ssim_autoencoder", 0, weight_decay=weight_decay)
+        positive("ssim_autoencoder", learning_rate=learning_rate)
         if window < 3 or window % 2 == 0:
             raise OkngError(f"ssim_autoencoder: window is an odd number of pixels from 3 on, not {window}")
-        if epochs < 1 or batch_size < 1:
-            raise OkngError(f"ssim_autoencoder: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-        if learning_rate <= 0:
-            raise OkngError(f"ssim_autoencoder: learning_rate is above 0, such as 0.0002, not {learning_rate}")
-        if weight_decay < 0:
-            raise OkngError(f"ssim_autoencoder: weight_decay is 0 or more, such as 0.00001, not {weight_decay}")
         self.radius = window // 2
         self.epochs, self.batch_size = epochs, batch_size
         self.learning_rate, self.weight_decay = learning_rate, weight_decay

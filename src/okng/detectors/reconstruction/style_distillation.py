@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, positive
 from okng.detectors.reconstruction.autoencoder import Autoencoder
 from okng.errors import OkngError
 from okng.nn import auxiliary as aux
@@ -82,22 +83,10 @@ class SDN(Detector):
         learning_rate: float = 1e-4,
     ):
         super().__init__()
-        whole = {
-            "teacher_epochs": teacher_epochs,
-            "teacher_batch_size": teacher_batch_size,
-            "filters": filters,
-            "attention_grid": attention_grid,
-            "epochs": epochs,
-            "batch_size": batch_size,
-        }
-        for key, value in whole.items():
-            if value < 1:
-                raise OkngError(f"{self.called}: {key} is 1 or more, not {value}")
-        if groups < 2:
-            raise OkngError(f"{self.called}: groups is 2 or more, the first and the last of the network, not {groups}")
-        for key, rate in {"teacher_learning_rate": teacher_learning_rate, "learning_rate": learning_rate}.items():
-            if rate <= 0:
-                raise OkngError(f"{self.called}: {key} is above 0, such as 0.0002, not {rate}")
+        at_least(self.called, 1, teacher_epochs=teacher_epochs, teacher_batch_size=teacher_batch_size)
+        at_least(self.called, 1, filters=filters, attention_grid=attention_grid, epochs=epochs, batch_size=batch_size)
+        at_least(self.called, 2, groups=groups)  # the first and the last of the network
+        positive(self.called, teacher_learning_rate=teacher_learning_rate, learning_rate=learning_rate)
         self.teacher = Autoencoder(image_size, channels, code, width)
         self.student = RNAN(channels, filters, groups, attention_grid)
         for parameter in self.student.tail.parameters():

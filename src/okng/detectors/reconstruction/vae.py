@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 from okng.nn.strided import strided_coders
 
@@ -59,20 +60,11 @@ class VAE(Detector):
         learning_rate: float = 1e-3,
     ):
         super().__init__()
-        if min(image_size) < 16:
-            raise OkngError(f"vae: both sides of image_size are 16 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"vae: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if samples < 1:
-            raise OkngError(f"vae: samples is 1 or more, such as 16, not {samples}")
+        check_input("vae", image_size, channels)
+        at_least("vae", 1, samples=samples, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        positive("vae", learning_rate=learning_rate)
         if not 0 < smallest_deviation < 1:
             raise OkngError(f"vae: smallest_deviation is above 0 and below 1, such as 0.05, not {smallest_deviation}")
-        if code < 1 or width < 1:
-            raise OkngError(f"vae: code and width are 1 or more, not {code} and {width}")
-        if epochs < 1 or batch_size < 1:
-            raise OkngError(f"vae: epochs and batch_size are 1 or more, not {epochs} and {batch_size}")
-        if learning_rate <= 0:
-            raise OkngError(f"vae: learning_rate is above 0, such as 0.001, not {learning_rate}")
         self.score, self.variance, self.floor = score, variance, smallest_deviation**2
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         per_value = 2 if variance == "pixel" else 1

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 
@@ -57,19 +58,14 @@ class VGG11(Detector):
         weight_decay: float = 5e-4,
     ):
         super().__init__()
-        if min(image_size) < 8:
-            raise OkngError(f"vgg11: both sides of image_size are 8 or more, not {image_size}")
-        if channels not in (1, 3):
-            raise OkngError(f"vgg11: channels is 1 (grey) or 3 (RGB), not {channels}")
-        if width < 1 or epochs < 1 or batch_size < 1:
-            raise OkngError(f"vgg11: width, epochs and batch_size are 1 or more, not {width}, {epochs}, {batch_size}")
+        check_input("vgg11", image_size, channels, smallest=8)
+        at_least("vgg11", 1, width=width, epochs=epochs, batch_size=batch_size)
+        at_least("vgg11", 0, weight_decay=weight_decay)
+        positive("vgg11", learning_rate=learning_rate)
         if weights != "none" and width != 64:
             raise OkngError(f"vgg11: trained weights are of width 64, not {width}; leave out width, or weights")
-        if learning_rate <= 0:
-            raise OkngError(f"vgg11: learning_rate is above 0, such as 0.01, not {learning_rate}")
-        if not 0 <= momentum < 1 or weight_decay < 0:
-            given = f"{momentum} and {weight_decay}"
-            raise OkngError(f"vgg11: momentum is in [0, 1) and weight_decay 0 or more, not {given}")
+        if not 0 <= momentum < 1:
+            raise OkngError(f"vgg11: momentum is 0 or more and below 1, such as 0.9, not {momentum}")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.momentum, self.weight_decay = momentum, weight_decay
         layers: list[nn.Module] = []
