@@ -156,12 +156,43 @@ class Bench:
                 helped = seconds_of(help_of[library])
                 figures = {"import_s": imported, "import_to_train_s": ready, "help_s": helped}
                 self.record("start", "seconds", library, figures, run)
+        self.line(runs)
+
+    def line(self, runs: int) -> None:
+        """What the line takes on disk in an environment of its own, and how long to its first verdict."""
+        good = self.data / "mvtec_ad" / "transistor" / "train" / "good"
+        image = min(good.iterdir())
+        with tempfile.TemporaryDirectory() as folder:
+            okng = [sys.executable, "-c", "from okng.cli import main; main()"]
+            model = f"{folder}/parts.okng"
+            for command in (["train", str(good), "-o", model], ["export", model, "-o", f"{folder}/parts.onnx"]):
+                subprocess.run([*okng, *command], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-m", "venv", f"{folder}/line"], check=True)
+            pip = [f"{folder}/line/bin/python", "-m", "pip", "install", "--quiet", f"{HERE.parent}[openvino]"]
+            subprocess.run(pip, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            command = [f"{folder}/line/bin/okng", "inspect", f"{folder}/parts.onnx", str(image)]
+            for run in range(runs + 1):  # the first one writes Python's caches
+                taken = seconds_of(command, line=True)
+                if run:
+                    self.record("start", "seconds", "okng", {"first_verdict_s": taken}, run - 1)
+            self.record("start", "installed", "okng", {"line_mb": installed_mb(Path(folder, "line"))})
+        peer = Path(self.python["anomalib"]).parents[1]
+        self.record("start", "installed", "anomalib", {"environment_mb": installed_mb(peer)})
 
 
-def seconds_of(command: list[str]) -> float:
-    """Wall time of one command."""
+def installed_mb(environment: Path) -> float:
+    """Size of an environment's packages without those that come with every one, in 10⁶ bytes."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    given = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
+    own = [entry for entry in packages.iterdir() if not entry.name.startswith(given)]
+    files = [file for entry in own for file in ([entry] if entry.is_file() else entry.rglob("*"))]
+    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink()) / 1e6
+
+
+def seconds_of(command: list[str], line: bool = False) -> float:
+    """Wall time of one command; `line`: of an installed okng, not of this checkout."""
     start = time.perf_counter()
-    settings = {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
+    settings = {**os.environ} if line else {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=settings)
     return time.perf_counter() - start
 
