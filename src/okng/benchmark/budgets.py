@@ -17,7 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "autoencoder": {"code": 16, "epochs": 40, "batch_size": 64, "learning_rate": 2e-3},
     "denoising_autoencoder": {"code": 16, "epochs": 40, "batch_size": 64, "learning_rate": 2e-3, "noise": 0.2},
     "gan": {"width": 32, "epochs": 12, "batch_size": 64},
-    "anogan": {"width": 32, "epochs": 12, "batch_size": 64, "steps": 100},
+    "anogan": {"width": 32, "epochs": 12, "batch_size": 64, "steps": 100, "search_rate": 0.05},
     "ocgan": {
         "width": 32, "classifier_width": 16, "dropout": 0.0, "reconstruction_weight": 100.0, "epochs": 12,
         "batch_size": 32, "learning_rate": 1e-3,
