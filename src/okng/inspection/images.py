@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,12 @@ def open_image(source: Source) -> Image.Image:
 
 def image_size(source: Source) -> tuple[int, int]:
     """Height and width as the image will be seen upright, read from the header alone."""
-    if isinstance(source, np.ndarray):
-        return _from_array(source).height, _from_array(source).width
-    with _blaming(source), Image.open(source, formats=FORMATS) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)  # 5 to 8 swap the sides
+    return _header(source)[1]
 
 
 def is_grey(source: Source) -> bool:
     """Whether the image is stored without colour, by its header."""
-    mode = _header_mode(source)
+    mode, _ = _header(source)
     return mode in ("1", "L", "LA") or _is_deep(mode)
 
 
@@ -87,7 +84,7 @@ def white_level(sources: Iterable[Source]) -> int:
     levels: tuple[int, ...] = WHITE_LEVELS
     for source in sources:
         try:
-            if not _is_deep(_header_mode(source)):
+            if not _is_deep(_header(source)[0]):
                 continue
             samples = np.asarray(open_image(source))
         except UnreadableImage:
@@ -212,11 +209,22 @@ def _to_mode(image: Image.Image, mode: str, white: int) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _header_mode(source: Source) -> str:
+def _header(source: Source) -> tuple[str, tuple[int, int]]:
+    """Pillow's mode of the image as stored, and its upright (height, width)."""
     if isinstance(source, np.ndarray):
-        return _from_array(source).mode
-    with _blaming(source), Image.open(source, formats=FORMATS) as image:
-        return image.mode
+        image = _from_array(source)
+        return image.mode, (image.height, image.width)
+    with _blaming(source):
+        state = Path(source).stat()
+        return _read_header(str(source), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(1 << 16)
+def _read_header(path: str, changed: int, length: int) -> tuple[str, tuple[int, int]]:
+    """The header of a file in this state; a fit asks for it several times."""
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        return image.mode, (width, height) if _orientation(image) >= 5 else (height, width)  # 5 to 8 swap the sides
 
 
 def _is_deep(mode: str) -> bool:
