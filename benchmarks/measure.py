@@ -21,10 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import okng
 from okng.benchmark.evaluation import evaluate_inspector
 from okng.datasets import OK, open_dataset
+from okng.detectors.catalogue import create
+from okng.detectors.engine import TorchEngine
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
 from okng.training.progress import Narrator
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -77,6 +85,22 @@ def smoothing(experiment: str, source: str) -> Iterator[dict]:
                 yield row(experiment, "patchcore", dataset.name, dataset.protocol, metric, figures[metric], **more)
 
 
+def imagenet_normalisation(experiment: str, source: str) -> Iterator[dict]:
+    """PaDiM on all OK images with ImageNet's mean and deviation, which its default backbone was not trained with."""
+    dataset = open_dataset(source)
+    torch.manual_seed(0)
+    detector = create("padim")
+    detector.backbone.mean.copy_(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))  # type: ignore[union-attr,operator]
+    detector.backbone.std.copy_(torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))  # type: ignore[union-attr,operator]
+    preprocess = Preprocess("RGB", (256, 256), detector.multiple)
+    run_phases(detector, TrainingImages([sample.image for sample in dataset.train], preprocess), device="cpu")
+    nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
+    figures = evaluate_inspector(Inspector(TorchEngine(detector), preprocess, nothing, {}), dataset)
+    for metric in ("image_auroc", "pixel_auroc"):
+        more = {"arguments": "ImageNet's mean and deviation"}
+        yield row(experiment, "padim", dataset.name, dataset.protocol, metric, figures[metric], **more)
+
+
 def digits(experiment: str, source: str) -> Iterator[dict]:
     """The autoencoder, one class of MNIST after another against the whole test set."""
     values, start = [], time.monotonic()
@@ -123,6 +147,7 @@ def experiments(data: Path) -> dict[str, Callable[[str], Iterator[dict]]]:
         "transistor-padim": lambda name: one(name, transistor, "padim"),
         "transistor-stfpm": lambda name: one(name, transistor, "stfpm", size=128, epochs=40),
         "tile-patchcore": lambda name: one(name, tile),
+        "padim-imagenet-normalisation": lambda name: imagenet_normalisation(name, transistor),
         "smoothing-transistor": lambda name: smoothing(name, transistor),
         "smoothing-tile": lambda name: smoothing(name, tile),
         "mnist-autoencoder": lambda name: digits(name, str(data / "mnist")),
