@@ -70,8 +70,8 @@ def test_it_maps_noisy_images_back_to_ok_ones() -> None:
         with torch.no_grad():
             return detector.errors(images + drawn, images).mean((1, 2)) / noise**2
 
-    assert left(clean).max() < 0.5
-    assert left(clean.mT).min() > 2 * left(clean).max()
+    assert left(clean).max() < 1 and left(clean).mean() < 0.3
+    assert left(clean.mT).min() > left(clean).max() and left(clean.mT).mean() > 4 * left(clean).mean()
 
 
 @pytest.mark.parametrize(
