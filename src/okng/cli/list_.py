@@ -37,7 +37,7 @@ def list_(
 
     if what == "detectors":
         found: dict[str, Any] = {name: asdict(card) for name, card in CATALOGUE.items()}
-        lines = [f"{name:<18}{card.family:<20}{card.year}  {card.idea}" for name, card in CATALOGUE.items()]
+        lines = [f"{name:<23}{card.family:<18}{card.year}  {card.idea}" for name, card in CATALOGUE.items()]
     elif what == "datasets":
         found = dict(DATASETS)
         lines = [f"{name:<28}{text}" for name, text in DATASETS.items()]
@@ -94,7 +94,7 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
         known = {key: parameter.default for key, parameter in parameters(name).items()}
     except OkngError:  # the line has no torch, and so no constructors to ask
         known = {}
-    lines += [f"  {key:<16}{value!r}" for key, value in known.items()] or ["  shown where okng[train] is installed"]
+    lines += [f"  {key:<24}{value!r}" for key, value in known.items()] or ["  shown where okng[train] is installed"]
     figures = {"published": published(name), "measured": measured(name)}
     for title, rows in figures.items():
         lines += ["", f"{title}:" if rows else f"{title}: nothing yet"]
