@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from okng.cli.common import NORMAL
+
 
 def export(
     model: Annotated[Path, typer.Argument(help="The model file that `okng train` wrote.")],
@@ -15,7 +17,7 @@ def export(
     calibrate: Annotated[
         str | None, typer.Option(help="For bf16: new OK images, or a labelled data set whose test part has them.")
     ] = None,
-    normal: Annotated[str | None, typer.Option(help="The class that is OK, in a data set of classes.")] = None,
+    normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Write the whole detector as ONNX, for OpenVINO or ONNX Runtime, and check it against PyTorch."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from okng.detectors.base import Detector, Phase, Scores, Train, Update
+from okng.detectors.base import Detector, Phase, Scores
 from okng.detectors.checks import at_least, check_input, positive
+from okng.detectors.reconstruction.gan import contest
 from okng.errors import OkngError
 from okng.nn.dcgan import DCGAN
 
@@ -67,14 +68,7 @@ class AnoGAN(Detector):
 
     def phases(self) -> Iterator[Phase]:
         """Both networks in turn, on every batch; the search trains nothing."""
-        gan = self.gan
-        judge = torch.optim.Adam(gan.discriminator.parameters(), self.learning_rate, betas=(0.5, 0.999))
-        forger = torch.optim.Adam(gan.generator.parameters(), self.learning_rate, betas=(0.5, 0.999))
-        updates = [
-            Update(lambda batch: gan.discriminator_loss(batch.images * 2 - 1), judge),
-            Update(lambda batch: gan.generator_loss(batch.images * 2 - 1), forger),
-        ]
-        yield Train("GAN", updates, self.epochs, trains=[gan], batch_size=self.batch_size)
+        yield contest(self.gan, self.learning_rate, self.epochs, self.batch_size)
 
     def compare(self, codes: Tensor, wanted: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (N,) of `codes` (N, latent) and the residuals (N, C, H, W).

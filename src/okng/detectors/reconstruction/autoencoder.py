@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class Autoencoder(Detector):
     """
 
     fixed_size = True
+    called: ClassVar[str] = "autoencoder"
 
     def __init__(
         self,
@@ -44,9 +46,9 @@ class Autoencoder(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        check_input("autoencoder", image_size, channels)
-        at_least("autoencoder", 1, code=code, width=width, epochs=epochs, batch_size=batch_size)
-        positive("autoencoder", learning_rate=learning_rate)
+        check_input(self.called, image_size, channels)
+        at_least(self.called, 1, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        positive(self.called, learning_rate=learning_rate)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.encoder, decoder = strided_coders(image_size, channels, code, width)
         self.decoder = nn.Sequential(*decoder, nn.Sigmoid())
@@ -54,15 +56,18 @@ class Autoencoder(Detector):
     def phases(self) -> Iterator[Phase]:
         """Learn to copy OK images through the code."""
         update = Update(self.loss, torch.optim.Adam(self.parameters(), self.learning_rate))
-        yield Train("autoencoder", [update], self.epochs, trains=[self], batch_size=self.batch_size)
+        yield Train(self.called.replace("_", " "), [update], self.epochs, trains=[self], batch_size=self.batch_size)
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean squared error of the copies, which is the mean score."""
-        scores: Scores = self(batch.images)
-        return scores.image.mean()
+        return self.errors(batch.images, batch.images).mean((1, 2)).mean()
+
+    def errors(self, seen: Tensor, wanted: Tensor) -> Tensor:
+        """Squared errors of the copies of `seen` as copies of `wanted`, means over channels: (B, H, W)."""
+        copies: Tensor = self.decoder(self.encoder(seen))  # (B, C, H, W)
+        return (copies - wanted).square().mean(1)
 
     def forward(self, images: Tensor) -> Scores:
         """Squared errors of the copies: `map` (B, H, W) the mean over channels, `image` (B,) over all."""
-        copies = self.decoder(self.encoder(images))  # (B, C, H, W)
-        errors = (copies - images).square().mean(1)  # (B, H, W)
+        errors = self.errors(images, images)
         return Scores(errors.mean((1, 2)), errors)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, check_input, positive
-from okng.nn.strided import strided_coders
+from okng.detectors.base import Batch
+from okng.detectors.checks import at_least
+from okng.detectors.reconstruction.autoencoder import Autoencoder
 
 
-class DenoisingAutoencoder(Detector):
+class DenoisingAutoencoder(Autoencoder):
     """What has learnt to take noise off OK images pulls every image towards them; odd is what it moves most.
 
     Vincent, Larochelle, Bengio, Manzagol, "Extracting and Composing Robust Features with Denoising Autoencoders",
@@ -30,7 +28,7 @@ class DenoisingAutoencoder(Detector):
     Images are scored as they are, without noise, so a score is the same every time.
     """
 
-    fixed_size = True
+    called = "denoising_autoencoder"
 
     def __init__(
         self,
@@ -43,32 +41,11 @@ class DenoisingAutoencoder(Detector):
         batch_size: int = 128,
         learning_rate: float = 2e-4,
     ):
-        super().__init__()
-        check_input("denoising_autoencoder", image_size, channels)
-        at_least("denoising_autoencoder", 1, code=code, width=width, epochs=epochs, batch_size=batch_size)
-        at_least("denoising_autoencoder", 0, noise=noise)
-        positive("denoising_autoencoder", learning_rate=learning_rate)
+        super().__init__(image_size, channels, code, width, epochs, batch_size, learning_rate)
+        at_least(self.called, 0, noise=noise)
         self.noise = noise
-        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
-        self.encoder, decoder = strided_coders(image_size, channels, code, width)
-        self.decoder = nn.Sequential(*decoder, nn.Sigmoid())
-
-    def phases(self) -> Iterator[Phase]:
-        """Learn to recover OK images from noisy ones through the code."""
-        update = Update(self.loss, torch.optim.Adam(self.parameters(), self.learning_rate))
-        yield Train("denoising autoencoder", [update], self.epochs, trains=[self], batch_size=self.batch_size)
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean squared difference between what is made of the noisy images and the clean ones."""
         noisy = batch.images + self.noise * torch.randn_like(batch.images)  # (B, C, H, W)
         return self.errors(noisy, batch.images).mean((1, 2)).mean()
-
-    def errors(self, seen: Tensor, wanted: Tensor) -> Tensor:
-        """Squared errors of the copies of `seen` as copies of `wanted`, means over channels: (B, H, W)."""
-        copies: Tensor = self.decoder(self.encoder(seen))  # (B, C, H, W)
-        return (copies - wanted).square().mean(1)
-
-    def forward(self, images: Tensor) -> Scores:
-        """How far images are moved: `map` (B, H, W) the squared errors, means over channels, `image` (B,) over all."""
-        errors = self.errors(images, images)
-        return Scores(errors.mean((1, 2)), errors)

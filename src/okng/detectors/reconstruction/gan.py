@@ -54,15 +54,19 @@ class GAN(Detector):
 
     def phases(self) -> Iterator[Phase]:
         """Both networks in turn, on every batch."""
-        gan = self.gan
-        judge = torch.optim.Adam(gan.discriminator.parameters(), self.learning_rate, betas=(0.5, 0.999))
-        forger = torch.optim.Adam(gan.generator.parameters(), self.learning_rate, betas=(0.5, 0.999))
-        updates = [
-            Update(lambda batch: gan.discriminator_loss(batch.images * 2 - 1), judge),
-            Update(lambda batch: gan.generator_loss(batch.images * 2 - 1), forger),
-        ]
-        yield Train("GAN", updates, self.epochs, trains=[gan], batch_size=self.batch_size)
+        yield contest(self.gan, self.learning_rate, self.epochs, self.batch_size)
 
     def forward(self, images: Tensor) -> Scores:
         """`image` (B,): the negative logit of being an OK image rather than a generated one."""
         return Scores(-self.gan.discriminator(images * 2 - 1))
+
+
+def contest(gan: DCGAN, learning_rate: float, epochs: int, batch_size: int) -> Train:
+    """DCGAN's training: the discriminator takes a step on every batch, then the generator."""
+    judge = torch.optim.Adam(gan.discriminator.parameters(), learning_rate, betas=(0.5, 0.999))
+    forger = torch.optim.Adam(gan.generator.parameters(), learning_rate, betas=(0.5, 0.999))
+    updates = [
+        Update(lambda batch: gan.discriminator_loss(batch.images * 2 - 1), judge),
+        Update(lambda batch: gan.generator_loss(batch.images * 2 - 1), forger),
+    ]
+    return Train("GAN", updates, epochs, trains=[gan], batch_size=batch_size)
