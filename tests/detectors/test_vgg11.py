@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from okng.datasets.base import NG
 from okng.datasets.idx import open_idx
@@ -78,31 +78,30 @@ def test_trained_weights_are_taken_by_their_places(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.real_data
 def test_imbalance_hides_in_the_accuracy(okng_data: Path) -> None:
-    """3 % of the images are OK ("8"), the rest NG: nearly all NG are recognised, many OK are not; the ranking is fine.
+    """1 % of the images are OK ("8"): all NG are recognised and few OK are, which the accuracy does not tell.
 
-    The same images with every OK one repeated until both kinds are as many: OK is recognised more often.
+    The ranking knows more than the verdicts do, and with a third of the images OK they are right.
     """
     dataset = open_idx(okng_data / "mnist", "8")
-    ok = [np.asarray(s.image) for s in dataset.train[:40]]
     samples = [(np.asarray(s.image), int(s.label == NG)) for s in dataset.test]
     ng = [image for image, label in samples[:1400] if label]
     test, labels = samples[1400:3400], np.array([label for _, label in samples[1400:3400]])
     images = torch.from_numpy(np.stack([image for image, _ in test]))[:, None] / 255
 
-    def learnt(ok: list[np.ndarray]) -> Tensor:
+    def odds(count: int) -> np.ndarray:
+        ok = [np.asarray(s.image) for s in dataset.train[:count]]
         detector = built(image_size=(28, 28), channels=1, width=8, epochs=2, batch_size=32, learning_rate=0.02)
         source = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
         run_phases(detector, source, device="cpu")
         with torch.no_grad():
-            return detector(images).image
+            return detector(images).image.numpy()
 
-    rare = learnt(ok).numpy()
-    called = rare > 0
-    accuracy, ok_right, ng_right = (called == labels).mean(), (~called[labels == 0]).mean(), called[labels == 1].mean()
-    assert accuracy > 0.9 and ng_right > 0.97 and ok_right < ng_right - 0.15
-    assert auroc(labels, rare) > (ok_right + ng_right) / 2 + 0.05
-    balanced = learnt(ok * (len(ng) // len(ok))).numpy()
-    assert (balanced[labels == 0] <= 0).mean() > ok_right + 0.1
+    rare, common = odds(15), odds(600)
+    assert ((rare > 0) == labels).mean() > 0.85
+    assert (rare[labels == 1] > 0).mean() > 0.97
+    assert (rare[labels == 0] <= 0).mean() < 0.5
+    assert auroc(labels, rare) > 0.8
+    assert (common[labels == 0] <= 0).mean() > 0.7
 
 
 @pytest.mark.parametrize(
