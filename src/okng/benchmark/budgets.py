@@ -34,14 +34,14 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "f_anogan": {
         "width": 8, "latent": 64, "batch_size": 16, "epochs": 4, "learning_rate": 1e-3, "critic_steps": 1,
-        "encoder_epochs": 4, "encoder_learning_rate": 5e-4,
+        "encoder_epochs": 8, "encoder_learning_rate": 5e-4,
     },
     "sdn": {
         "code": 32, "teacher_epochs": 20, "teacher_batch_size": 32, "teacher_learning_rate": 1e-3, "filters": 16,
         "groups": 2, "attention_grid": 16, "epochs": 2, "batch_size": 16, "learning_rate": 2e-3,
     },
     "ssim_autoencoder": {
-        "code": 16, "width": 8, "window": 7, "epochs": 10, "batch_size": 64, "learning_rate": 1e-3,
+        "code": 16, "width": 8, "window": 7, "epochs": 30, "batch_size": 64, "learning_rate": 2e-3,
     },
     # Another digit is a piece in the wrong place: of the two scores, the one that its card takes for shapes.
     "vae": {
@@ -54,8 +54,43 @@ SMALL["oe_sdn"] = SMALL["sdn"]
 
 # Photographs of a few hundred images per fit: MVTec AD, magnetic tile, video frames.
 LARGE: dict[str, dict[str, Any]] = {
+    "aesc": {"size": 64, "epochs": 100, "learning_rate": 2e-3},
     "autoencoder": {"size": 128, "code": 100, "epochs": 60, "batch_size": 16, "learning_rate": 1e-3},
-}
+    "denoising_autoencoder": {
+        "size": 128, "code": 100, "epochs": 60, "batch_size": 16, "learning_rate": 1e-3, "noise": 0.2,
+    },
+    "gan": {"size": 64, "width": 32, "epochs": 60, "batch_size": 16},
+    "anogan": {"size": 64, "width": 32, "epochs": 60, "batch_size": 16, "steps": 100, "search_rate": 0.05},
+    "ocgan": {
+        "size": 64, "width": 32, "classifier_width": 16, "dropout": 0.0, "reconstruction_weight": 100.0,
+        "epochs": 30, "batch_size": 16, "learning_rate": 1e-3,
+    },
+    "attention_ocgan": {
+        "size": 64, "width": 16, "classifier_width": 16, "dropout": 0.0, "reconstruction_weight": 100.0,
+        "epochs": 20, "batch_size": 16, "learning_rate": 1e-3,
+    },
+    "cavga_u": {
+        "size": 64, "width": 16, "latent": 64, "adversarial_weight": 0.1, "learning_rate": 1e-3, "batch_size": 16,
+        "epochs": 60,
+    },
+    "cavga_w": {
+        "size": 64, "width": 16, "latent": 64, "adversarial_weight": 0.1, "learning_rate": 1e-3, "batch_size": 16,
+        "epochs": 60,
+    },
+    "f_anogan": {
+        "size": 64, "width": 8, "latent": 64, "batch_size": 16, "epochs": 60, "learning_rate": 1e-3,
+        "critic_steps": 1, "encoder_epochs": 60, "encoder_learning_rate": 5e-4,
+    },
+    "sdn": {
+        "size": 64, "code": 100, "teacher_epochs": 60, "teacher_batch_size": 16, "teacher_learning_rate": 1e-3,
+        "filters": 16, "groups": 2, "attention_grid": 16, "epochs": 10, "batch_size": 16, "learning_rate": 2e-3,
+    },
+    "ssim_autoencoder": {
+        "size": 128, "code": 100, "width": 16, "epochs": 60, "batch_size": 16, "learning_rate": 1e-3,
+    },
+    "vae": {"size": 128, "code": 100, "width": 16, "epochs": 60, "batch_size": 16},
+}  # fmt: skip
+LARGE["oe_sdn"] = LARGE["sdn"]
 
 
 def arguments_for(budget: str, detector: str, small: bool) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from okng.nn.blur import gaussian_blur
+from okng.nn.blur import blur_matrix
 
 RADIUS, SIGMA = 5, 1.5  # a window of 11 x 11
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
@@ -31,15 +31,19 @@ def dssim_map(a: Tensor, b: Tensor, radius: int = RADIUS) -> Tensor:
     (2 c + C2) / (v_a + v_b + C2) = 1 - v_(a-b) / (v_a + v_b + C2).
     """
 
-    def local_mean(values: Tensor) -> Tensor:
-        return gaussian_blur(values.flatten(0, 1), SIGMA, radius).view_as(a)
+    rows, columns = (blur_matrix(size, SIGMA, radius).to(a) for size in a.shape[2:])
 
-    mean_a, mean_b = local_mean(a), local_mean(b)
-    # A variance is the mean square less the squared mean. Around 0.5 both are small and little is lost to rounding.
-    squares = local_mean((a - 0.5).square() + (b - 0.5).square())
-    variances = squares - (mean_a - 0.5).square() - (mean_b - 0.5).square()
-    apart = (mean_a - mean_b).square()
+    def local_mean(values: Tensor) -> Tensor:
+        return rows @ values @ columns.T
+
+    # A variance is the mean square less the squared mean. Around the image's mean both are small and little is lost to
+    # rounding.
+    centre = a.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
+    around_a, around_b = a - centre, b - centre
+    mean_a, mean_b = local_mean(around_a), local_mean(around_b)
+    variances = local_mean(around_a.square() + around_b.square()) - mean_a.square() - mean_b.square()
+    apart = local_mean(a - b).square()
     variance_apart = local_mean((a - b).square()) - apart
-    luminance = apart / (mean_a.square() + mean_b.square() + C1)
+    luminance = apart / ((mean_a + centre).square() + (mean_b + centre).square() + C1)
     structure = variance_apart / (variances + C2)
     return (luminance + structure - luminance * structure) / 2

@@ -115,7 +115,7 @@ class FAnoGAN(Detector):
     `learning_rate`: of the GAN, by Adam with betas 0 and 0.9; `critic_steps`: batches to the critic for one
     to the generator. `encoder_epochs`, `encoder_learning_rate`: of the encoder, by RMSProp. The default epochs
     are for very many patches; hundreds of images take hundreds of epochs. For thousands of 28 × 28 images
-    `width=8, latent=64, batch_size=16, epochs=4, learning_rate=1e-3, critic_steps=1, encoder_epochs=4,
+    `width=8, latent=64, batch_size=16, epochs=4, learning_rate=1e-3, critic_steps=1, encoder_epochs=8,
     encoder_learning_rate=5e-4` take two or three minutes. As published, a tanh
     keeps the encoder's codes in [-1, 1]; at a rate of 3e-3 it saturated in the first steps and stayed so.
 
