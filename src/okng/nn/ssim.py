@@ -30,7 +30,6 @@ def dssim_map(a: Tensor, b: Tensor, radius: int = RADIUS) -> Tensor:
     (2 m_a m_b + C1) / (m_a² + m_b² + C1) = 1 - (m_a - m_b)² / (m_a² + m_b² + C1) and
     (2 c + C2) / (v_a + v_b + C2) = 1 - v_(a-b) / (v_a + v_b + C2).
     """
-
     rows, columns = (blur_matrix(size, SIGMA, radius).to(a) for size in a.shape[2:])
 
     def local_mean(values: Tensor) -> Tensor:
