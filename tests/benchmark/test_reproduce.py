@@ -325,6 +325,22 @@ def test_mistakes_are_one_line(data, tmp_path, arguments, message):
     assert "give the one that holds mnist/" in missing.stderr
 
 
+def test_methods_are_named_alone_or_with_commas_between_them():
+    def methods(*texts):
+        return {cell.method for cell in reproduce.select(TABLES["aesc/corruptions"], texts, ["all"])}
+
+    assert methods("AESc, stain, residual") == {"AESc, stain, residual"}
+    assert methods("ae, none, residual", "AESc, drops, uncertainty") == {
+        "AE, none, residual",
+        "AESc, drops, uncertainty",
+    }
+    assert methods("aesc") == methods() and len(methods()) == 20
+    assert {cell.method for cell in reproduce.select(TABLES["oe-sdn/table1"], ["sdn, AE"], ["3,5", "8"])} == {
+        "SDN",
+        "AE",
+    }
+
+
 def test_list_tables():
     found = json.loads(command("list", "tables", "--json").stdout)
     assert found["oe-sdn/table1"]["cells"] == 140 and found["oe-sdn/table1"]["printed"] == 154

@@ -121,21 +121,24 @@ def reproduce(
 
 
 def select(table: Table, methods: Sequence[str] = (), classes: Sequence[str] = ()) -> list[Cell]:
-    """The cells of the named methods and classes; `OkngError` for a name that is none of the table's."""
+    """The cells of the named methods and classes; `OkngError` for a name that is none of the table's.
+
+    A text may name several, with commas between them; a method's own commas are no such.
+    """
     kinds = {cell.kind for cell in table.cells}
-    for kind in classes:
+    named = [name for text in classes for name in _parts(text)]
+    for kind in named:
         if kind not in kinds:
             raise OkngError(f"{table.name} has no class {kind!r}; {nearest_names(kind, kinds)}")
     wanted: set[str] = set()
-    for name in methods:
-        found = {printed for printed, run in table.runs.items() if name.lower() in _names(printed, run)}
-        if not found:
-            known = [*table.runs, *(run.detector for run in table.runs.values())]
-            raise OkngError(f"{table.name} has no method {name!r}; {nearest_names(name, set(known))}")
-        wanted |= found
-    return [
-        cell for cell in table.cells if (not wanted or cell.method in wanted) and (not classes or cell.kind in classes)
-    ]
+    for text in methods:
+        for name in [text] if _called(table, text) else _parts(text):
+            found = _called(table, name)
+            if not found:
+                known = [*table.runs, *(run.detector for run in table.runs.values())]
+                raise OkngError(f"{table.name} has no method {name!r}; {nearest_names(name, set(known))}")
+            wanted |= found
+    return [cell for cell in table.cells if (not wanted or cell.method in wanted) and (not named or cell.kind in named)]
 
 
 def results_file(table: str, out: Path) -> Path:
@@ -143,9 +146,17 @@ def results_file(table: str, out: Path) -> Path:
     return out / f"{table}.csv"
 
 
-def _names(printed: str, run: Run) -> set[str]:
-    """What a person may call a method: as printed, without the reference behind it, or by its detector."""
-    return {printed.lower(), printed.partition(" [")[0].lower(), run.detector}
+def _called(table: Table, name: str) -> set[str]:
+    """The methods that a person may call so: as printed, without the reference behind it, or by the detector."""
+    return {
+        printed
+        for printed, run in table.runs.items()
+        if name.lower() in (printed.lower(), printed.partition(" [")[0].lower(), run.detector)
+    }
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @dataclass(frozen=True)

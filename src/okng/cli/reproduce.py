@@ -40,9 +40,7 @@ def reproduce(
     path = results_file(table, out)
     check_writable(path)
     with Narrator() as tell:
-        outcomes = run(
-            TABLES[table], data.expanduser(), budget, _several(methods), _several(classes), out, seed, time_limit, tell
-        )
+        outcomes = run(TABLES[table], data.expanduser(), budget, methods, classes, out, seed, time_limit, tell)
     drawing = path.with_suffix(".svg")
     write_atomically(drawing, beside.as_svg(TABLES[table], outcomes).encode())
     if as_json:
@@ -52,8 +50,3 @@ def reproduce(
         print("\n".join(beside.as_text(TABLES[table], outcomes)))
     left = sum(outcome.reason == "no time left" for outcome in outcomes)
     say(f"wrote {path} and {drawing}" + (f"; {left} cells are left, the same command goes on" if left else ""))
-
-
-def _several(given: list[str]) -> list[str]:
-    """`--classes 3,8 --classes 5` as three names."""
-    return [name.strip() for text in given for name in text.split(",") if name.strip()]
