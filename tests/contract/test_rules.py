@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from okng.detectors.base import Collect, Scores, Train
+from okng.detectors.base import Collect, Detector, Scores, Train
 from okng.detectors.catalogue import CATALOGUE, create, detector_class, parameters
 from okng.detectors.engine import TorchEngine, load_torch
 from okng.detectors.explanation import GradCAMEngine
@@ -19,10 +21,11 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.inspection.model_file import read_model
+from okng.inspection.model_file import read_model, write_model
+from okng.training import phases
 from okng.training.phases import run_phases
 
-from .conftest import SIDE, Fitted, pictures, small, training_images
+from .conftest import SIDE, Fitted, arguments_of, pictures, small, training_images
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
@@ -117,8 +120,8 @@ def test_only_what_a_phase_trains_moves(fitted: Fitted) -> None:
 
 
 def test_phases_are_phases(fitted: Fitted) -> None:
-    phases = list(copy.deepcopy(fitted.detector).phases())
-    assert phases and all(isinstance(phase, Collect | Train) and phase.name for phase in phases)
+    found = list(copy.deepcopy(fitted.detector).phases())
+    assert found and all(isinstance(phase, Collect | Train) and phase.name for phase in found)
 
 
 def test_state_is_plain_tensors(fitted: Fitted) -> None:
@@ -149,6 +152,69 @@ def test_every_argument_is_typed_documented_and_checked(name: str) -> None:
     first = next(iter(parameters(name)))
     with pytest.raises(OkngError, match="takes"):
         create(name, **{first: object()})
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_a_senseless_argument_is_one_line_that_names_it(name: str) -> None:
+    known = parameters(name)
+    never_zero = ("epochs", "batch_size", "rate", "width", "code", "latent")
+    senseless: list[tuple[str, object]] = [(key, -1) for key in known]
+    senseless += [(key, 0) for key in known if key.endswith(never_zero)]
+    senseless += [(key, value) for key, value in (("image_size", (5, 64)), ("channels", 2)) if key in known]
+    for key, value in senseless:
+        with pytest.raises(OkngError) as raised:
+            create(name, **{key: value})
+        assert re.fullmatch(rf"{name}: .*\b{key}\b.*", str(raised.value)), str(raised.value)
+
+
+class Dies(Exception):
+    """What a fit that is killed raises here."""
+
+
+def brief(name: str, seed: int = 0, **arguments: object) -> Detector:
+    """Three epochs of every phase."""
+    torch.manual_seed(seed)
+    epochs = {key: 3 for key in parameters(name) if key.endswith("epochs")}
+    return create(name, **{**arguments_of(name), **epochs, **arguments})
+
+
+def test_killed_after_every_checkpoint_it_ends_the_same(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = training_images(fitted.detector, pictures(6, seed=6), pictures(2, seed=7, defect=True))
+    whole = brief(fitted.name)
+    run_phases(whole, images, device="cpu")
+
+    def write_and_die(path: Path, *what: Any) -> None:
+        write_model(path, *what)
+        raise Dies
+
+    monkeypatch.setattr(phases, "write_model", write_and_die)
+    for life in range(100):
+        resumed = brief(fitted.name, seed=life)  # what the checkpoint holds must win
+        try:
+            run_phases(resumed, images, device="cpu", checkpoint=tmp_path / "c", resume=True)
+            break
+        except Dies:
+            continue
+    assert life > 0
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [(name, key) for name in sorted(CATALOGUE) for key in parameters(name) if key.endswith("_rate")]
+)
+def test_no_fit_ends_in_scores_that_are_no_numbers(name: str, rate: str) -> None:
+    """At an absurd rate it says that it diverged, unless it bears it."""
+    detector = brief(name, **{rate: 1e30})
+    try:
+        run_phases(detector, training_images(detector, pictures(6, seed=6), pictures(2, seed=7)), device="cpu")
+    except OkngError as error:
+        assert "diverged" in str(error) and "smaller learning rate" in str(error)
+    else:
+        with torch.no_grad():
+            assert torch.isfinite(detector(as_tensor(pictures(2, seed=8))).image).all()
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))

@@ -134,19 +134,7 @@ def test_paper_size() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        {"image_size": (15, 64)},
-        {"channels": 2},
-        {"latent": 0},
-        {"width": 0},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-        {"search_rate": 0.0},
-        {"steps": -1},
-        {"restarts": 0},
-        {"weight": 1.1},
-    ],
+    [{"restarts": 0}, {"weight": 1.1}],
 )
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="anogan: "):

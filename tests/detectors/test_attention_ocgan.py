@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
@@ -103,37 +101,6 @@ def test_the_second_gan_can_be_kept() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.second.state_dict().items())
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_a_fit_killed_around_the_new_beginning_resumes_to_the_same(epochs: int, tmp_path: Path) -> None:
-    """Killed in the phase that begins the second GAN anew, or in the first epoch after it."""
-    images = source(discs(8)[0])
-    whole = built(epochs=3)
-    run_phases(whole, images, seed=3, device="cpu")
-    killed = built(epochs=3)
-    calls = 0
-    anew, losses = killed.begin_anew, killed.second.critic_losses
-
-    def dying(*args: Tensor) -> dict[str, Tensor]:
-        nonlocal calls
-        calls += 1
-        if calls > 2 * epochs:
-            raise KeyboardInterrupt
-        return losses(*args)
-
-    def dying_anew() -> None:
-        if epochs == 1:
-            raise KeyboardInterrupt
-        anew()
-
-    killed.second.critic_losses, killed.begin_anew = dying, dying_anew  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        run_phases(killed, images, seed=3, device="cpu", checkpoint=tmp_path / "c")
-    resumed = built(epochs=3)
-    run_phases(resumed, images, seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-
-
 def test_the_first_ocgan_learns_nothing_from_what_is_added() -> None:
     """Neither mask, guide nor second OCGAN sends gradients into it, and no reconstruction sends any to the mask."""
     detector = built().train()
@@ -185,16 +152,7 @@ def test_the_mask_learns_where_the_object_is() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        {"image_size": (15, 64)},
-        {"channels": 2},
-        {"temperature": 0.0},
-        {"area": (0.6, 0.1)},
-        {"area_weight": -1.0},
-        {"smoothness": -1.0},
-        {"warm_up": -0.1},
-        {"epochs": 0},
-    ],
+    [{"temperature": 0.0}, {"area": (0.6, 0.1)}],
 )
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="attention_ocgan: "):

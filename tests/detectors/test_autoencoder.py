@@ -14,7 +14,6 @@ from okng.datasets.idx import open_idx
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.autoencoder import Autoencoder
-from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc
 from okng.training.data import TrainingImages
@@ -112,20 +111,3 @@ def test_a_code_that_can_hold_anything_copies_better_and_detects_worse(okng_data
             detection[code] = auroc(labels, detector(test).image.numpy())
     assert loss[784] < 0.8 * loss[16]
     assert detection[784] < detection[16] - 0.01
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"image_size": (15, 64)},
-        {"channels": 2},
-        {"code": 0},
-        {"width": 0},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-    ],
-)
-def test_ranges(arguments: dict[str, object]) -> None:
-    with pytest.raises(OkngError, match="autoencoder: "):
-        create("autoencoder", **arguments)

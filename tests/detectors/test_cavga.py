@@ -13,7 +13,6 @@ from okng.datasets.idx import open_idx
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.cavga import CAVGAu, CAVGAw
-from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -169,25 +168,3 @@ def test_the_two_attentions_part(digits: tuple[list[np.ndarray], list[np.ndarray
     assert isinstance(last, torch.nn.Linear)
     last.weight.data = last.weight.data.flip(0)  # class 0 is NG now
     assert attended > detector.attention(features)[ok].mean() + 0.2
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"image_size": (5, 64)},
-        {"channels": 2},
-        {"width": 0},
-        {"latent": 0},
-        {"adversarial_weight": -1.0},
-        {"attention_weight": -0.1},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-    ],
-)
-def test_ranges(name: str, arguments: dict[str, object]) -> None:
-    with pytest.raises(OkngError, match="cavga: "):
-        create(name, **arguments)
-    with pytest.raises(OkngError, match="classification_weight is 0 or more"):
-        create("cavga_w", classification_weight=-1.0)

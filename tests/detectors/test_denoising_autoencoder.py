@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.denoising_autoencoder import DenoisingAutoencoder
-from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -72,21 +70,3 @@ def test_it_maps_noisy_images_back_to_ok_ones() -> None:
 
     assert left(clean).max() < 1 and left(clean).mean() < 0.3
     assert left(clean.mT).min() > left(clean).max() and left(clean.mT).mean() > 4 * left(clean).mean()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"image_size": (15, 64)},
-        {"channels": 2},
-        {"noise": -0.1},
-        {"code": 0},
-        {"width": 0},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-    ],
-)
-def test_ranges(arguments: dict[str, object]) -> None:
-    with pytest.raises(OkngError, match="denoising_autoencoder: "):
-        create("denoising_autoencoder", **arguments)

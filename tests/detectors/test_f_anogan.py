@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from tests.cli.test_cli import okng, one_line
 from torch import Tensor, nn
 
 from okng.datasets.idx import open_idx
 from okng.detectors.base import Batch, Phase, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.f_anogan import FAnoGAN, UpBlock
-from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -141,54 +138,6 @@ def test_the_three_losses_of_the_encoder() -> None:
         torch.testing.assert_close(scores.image.mean(), F.mse_loss(copies, x) + F.mse_loss(look(copies), look(x)))
 
 
-class Stop(Exception):
-    """Stands for a kill."""
-
-
-@pytest.mark.parametrize("die_at", [6, 12, 17, 22])
-def test_a_killed_fit_resumes_to_the_same_result(die_at: int, tmp_path: Path) -> None:
-    """Four batches an epoch: killed in the second epoch of the GAN, at its end, and in the encoder's two epochs."""
-    settings = {"epochs": 3, "encoder_epochs": 3, "critic_steps": 2}
-    whole = built(**settings)
-    run_phases(whole, images(), seed=3, device="cpu")
-
-    seen, killed = 0, built(**settings)
-
-    def dies(loss: object) -> object:
-        def count(batch: Batch) -> object:
-            nonlocal seen
-            seen += 1
-            if seen == die_at:
-                raise Stop
-            return loss(batch)  # type: ignore[operator]
-
-        return count
-
-    killed.critic_loss = dies(killed.critic_loss)  # type: ignore[method-assign, assignment]
-    killed.encoder_loss = dies(killed.encoder_loss)  # type: ignore[method-assign, assignment]
-    with pytest.raises(Stop):
-        run_phases(killed, images(), seed=3, device="cpu", checkpoint=tmp_path / "c")
-    resumed = built(**settings)
-    torch.manual_seed(7)
-    for parameter in resumed.parameters():  # the checkpoint's must win
-        nn.init.normal_(parameter)
-    run_phases(resumed, images(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-
-
-@pytest.mark.parametrize("settings", [{"epochs": 50, "learning_rate": 10.0}, {"encoder_learning_rate": 1e30}])
-def test_divergence_is_one_line_and_no_model(settings: dict[str, float], tmp_path: Path) -> None:
-    for i in range(10):
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (16, 16), np.uint8)).save(tmp_path / f"{i}.png")
-    settings = {"latent": 4, "width": 2, "batch_size": 4, "epochs": 1, "encoder_epochs": 2, **settings}
-    words = [word for key, value in settings.items() for word in ("-p", f"{key}={value}")]
-    model = tmp_path / "out" / "parts.okng"
-    model.parent.mkdir()
-    done = okng("train", tmp_path, "-d", "f_anogan", "--holdout", 0.2, "--device", "cpu", "-o", model, *words)
-    assert "diverged" in one_line(done) and not model.exists()
-
-
 @pytest.mark.real_data
 def test_encoders_that_see_images_copy_them_better(okng_data: Path) -> None:
     """On digits held out, at 16 px: ziz, which has met generated images only, is behind izi and izi_f."""
@@ -213,24 +162,3 @@ def test_encoders_that_see_images_copy_them_better(okng_data: Path) -> None:
 
 def only_encoder(detector: FAnoGAN) -> list[Phase]:
     return [phase for phase in FAnoGAN.phases(detector) if phase.name == "encoder"]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"image_size": (15, 64)},
-        {"channels": 2},
-        {"latent": 0},
-        {"width": 0},
-        {"kappa": -1.0},
-        {"epochs": 0},
-        {"encoder_epochs": 0},
-        {"batch_size": 0},
-        {"critic_steps": 0},
-        {"learning_rate": 0.0},
-        {"encoder_learning_rate": 0.0},
-    ],
-)
-def test_ranges(arguments: dict[str, object]) -> None:
-    with pytest.raises(OkngError, match="f_anogan: "):
-        create("f_anogan", **arguments)

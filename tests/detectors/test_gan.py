@@ -93,20 +93,3 @@ def test_a_diverging_gan_is_one_line_and_no_model(rate: float, tmp_path: Path) -
     done = okng("train", tmp_path, "-d", "gan", "--holdout", 0.2, "--device", "cpu", "-o", model, *words)
     assert "diverged" in one_line(done) and "smaller learning rate" in one_line(done)
     assert not model.exists()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"image_size": (15, 64)},
-        {"channels": 2},
-        {"latent": 0},
-        {"width": 0},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": 0.0},
-    ],
-)
-def test_ranges(arguments: dict[str, object]) -> None:
-    with pytest.raises(OkngError, match="gan: "):
-        create("gan", **arguments)

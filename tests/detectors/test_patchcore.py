@@ -109,7 +109,7 @@ def test_little_memory_changes_scores_little() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"coreset": 0}, {"coreset": -1.0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}, {"memory": 0.1}],
+    [{"coreset": 0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}, {"memory": 0.1}],
 )
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="patchcore: "):

@@ -169,26 +169,6 @@ def test_paper_size() -> None:
     assert sum("down.weight" in name for name, _ in detector.student.named_parameters()) == 10
 
 
-@pytest.mark.parametrize("name", ["sdn", "oe_sdn"])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"teacher_epochs": 0},
-        {"teacher_batch_size": 0},
-        {"teacher_learning_rate": 0.0},
-        {"filters": 0},
-        {"groups": 1},
-        {"attention_grid": 0},
-        {"epochs": 0},
-        {"batch_size": 0},
-        {"learning_rate": -1.0},
-    ],
-)
-def test_ranges(name: str, arguments: dict[str, object]) -> None:
-    with pytest.raises(OkngError, match=f"{name}: "):
-        create(name, **arguments)
-
-
 @pytest.mark.parametrize("weight", [-0.1, 1.0])
 def test_the_weight_is_a_share(weight: float) -> None:
     with pytest.raises(OkngError, match="outlier_weight"):

@@ -233,7 +233,10 @@ def create(name: str, /, **arguments: Any) -> Detector:
         if not _fits(value, known[key].annotation):
             raise OkngError(f"{name}: {key} takes {_spell(known[key].annotation)}, not {value!r}")
     arguments = {key: _tuples(value) for key, value in arguments.items()}
-    detector = detector_class(name)(**arguments)
+    try:
+        detector = detector_class(name)(**arguments)
+    except OkngError as error:
+        raise OkngError(f"{name}: {error}") from error
     detector.name = name
     detector.arguments = {key: arguments.get(key, p.default) for key, p in known.items()}
     return detector.eval()

@@ -1,5 +1,6 @@
 """What a detector says when an argument of the right type can't be used: one line with what it may be.
 
+`create` puts the detector's name before it.
 Ranges that fewer share, such as a share below 1 or an odd window, are checked where they are used.
 """
 
@@ -8,23 +9,23 @@ from __future__ import annotations
 from okng.errors import OkngError
 
 
-def check_input(detector: str, image_size: tuple[int, int], channels: int, smallest: int = 16) -> None:
+def check_input(image_size: tuple[int, int], channels: int, smallest: int = 16) -> None:
     """OkngError unless both sides of `image_size` (h, w) are `smallest` or more and `channels` is 1 or 3."""
     if min(image_size) < smallest:
-        raise OkngError(f"{detector}: both sides of image_size are {smallest} or more, not {image_size}")
+        raise OkngError(f"both sides of image_size are {smallest} or more, not {image_size}")
     if channels not in (1, 3):
-        raise OkngError(f"{detector}: channels is 1 (grey) or 3 (RGB), not {channels}")
+        raise OkngError(f"channels is 1 (grey) or 3 (RGB), not {channels}")
 
 
-def at_least(detector: str, smallest: int, /, **values: float) -> None:
+def at_least(smallest: int, /, **values: float) -> None:
     """OkngError that names the first of `values` below `smallest`."""
     for name, value in values.items():
         if value < smallest:
-            raise OkngError(f"{detector}: {name} is {smallest} or more, not {value}")
+            raise OkngError(f"{name} is {smallest} or more, not {value}")
 
 
-def positive(detector: str, /, **values: float) -> None:
+def positive(**values: float) -> None:
     """OkngError that names the first of `values` that is not above 0."""
     for name, value in values.items():
         if value <= 0:
-            raise OkngError(f"{detector}: {name} is above 0, not {value}")
+            raise OkngError(f"{name} is above 0, not {value}")

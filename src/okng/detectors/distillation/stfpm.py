@@ -45,11 +45,11 @@ class STFPM(Detector):
         weight_decay: float = 1e-4,
     ):
         super().__init__()
-        at_least("stfpm", 1, epochs=epochs, batch_size=batch_size)
-        at_least("stfpm", 0, weight_decay=weight_decay)
-        positive("stfpm", learning_rate=learning_rate)
+        at_least(1, epochs=epochs, batch_size=batch_size)
+        at_least(0, weight_decay=weight_decay)
+        positive(learning_rate=learning_rate)
         if not 0 <= momentum < 1:
-            raise OkngError(f"stfpm: momentum is 0 or more and below 1, such as 0.9, not {momentum}")
+            raise OkngError(f"momentum is 0 or more and below 1, such as 0.9, not {momentum}")
         self.teacher = freeze(Backbone(backbone, strides, weights))
         self.student = Backbone(backbone, strides, weights="none")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate

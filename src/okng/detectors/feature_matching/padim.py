@@ -48,12 +48,12 @@ class PaDiM(Detector):
         sigma: float = 4.0,
     ):
         super().__init__()
-        positive("padim", epsilon=epsilon, sigma=sigma)
+        positive(epsilon=epsilon, sigma=sigma)
         self.backbone = freeze(Backbone(backbone, strides, weights))
         available = sum(self.backbone.channels)
         if not 1 <= dimensions <= available:
             raise OkngError(
-                f"padim: dimensions is 1 to {available}, the channels {backbone} has at these strides, not {dimensions}"
+                f"dimensions is 1 to {available}, the channels {backbone} has at these strides, not {dimensions}"
             )
         self.epsilon, self.sigma = epsilon, sigma
         self.register_buffer("subset", torch.randperm(available)[:dimensions].sort().values)  # (d,)

@@ -57,13 +57,13 @@ class PatchCore(Detector):
     ):
         super().__init__()
         if coreset <= 0:
-            raise OkngError(f"patchcore: coreset is a share such as 0.01 or a number of patches, not {coreset}")
+            raise OkngError(f"coreset is a share such as 0.01 or a number of patches, not {coreset}")
         if neighbourhood < 1 or neighbourhood % 2 == 0:
-            raise OkngError(f"patchcore: neighbourhood is an odd number such as 3, not {neighbourhood}")
-        at_least("patchcore", 1, neighbours=neighbours)
-        positive("patchcore", sigma=sigma)
+            raise OkngError(f"neighbourhood is an odd number such as 3, not {neighbourhood}")
+        at_least(1, neighbours=neighbours)
+        positive(sigma=sigma)
         if memory * 1e9 < 2 * WORKSPACE:
-            raise OkngError(f"patchcore: memory is in GB, {2 * WORKSPACE / 1e9:.2g} or more, not {memory}")
+            raise OkngError(f"memory is in GB, {2 * WORKSPACE / 1e9:.2g} or more, not {memory}")
         self.backbone = freeze(Backbone(backbone, strides, weights))
         self.neighbourhood, self.coreset, self.score = neighbourhood, coreset, score
         self.neighbours, self.sigma = neighbours, sigma

@@ -60,12 +60,12 @@ class AESc(Detector):
         learning_rate: float = 0.01,
     ):
         super().__init__()
-        check_input("aesc", image_size, channels)
-        at_least("aesc", 1, width=width, epochs=epochs, batch_size=batch_size)
-        at_least("aesc", 2, samples=samples)  # for there is no variance of fewer
-        positive("aesc", learning_rate=learning_rate)
+        check_input(image_size, channels)
+        at_least(1, width=width, epochs=epochs, batch_size=batch_size)
+        at_least(2, samples=samples)  # for there is no variance of fewer
+        positive(learning_rate=learning_rate)
         if not dropout or not all(0 <= rate < 1 for rate in dropout):
-            raise OkngError(f"aesc: dropout is rates of 0 or more and below 1, such as 0,0,0.1,0.2, not {dropout}")
+            raise OkngError(f"dropout is rates of 0 or more and below 1, such as 0,0,0.1,0.2, not {dropout}")
         self.skips, self.corruption, self.score, self.samples = skips, corruption, score, samples
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         shapes: list[tuple[int, int, int]] = []  # of the levels: (channels, h, w)

@@ -54,12 +54,12 @@ class AnoGAN(Detector):
         weight: float = 0.1,
     ):
         super().__init__()
-        check_input("anogan", image_size, channels)
-        at_least("anogan", 1, latent=latent, width=width, epochs=epochs, batch_size=batch_size, restarts=restarts)
-        at_least("anogan", 0, steps=steps)
-        positive("anogan", learning_rate=learning_rate, search_rate=search_rate)
+        check_input(image_size, channels)
+        at_least(1, latent=latent, width=width, epochs=epochs, batch_size=batch_size, restarts=restarts)
+        at_least(0, steps=steps)
+        positive(learning_rate=learning_rate, search_rate=search_rate)
         if not 0 <= weight <= 1:
-            raise OkngError(f"anogan: weight lies between 0 and 1, such as 0.1, not {weight}")
+            raise OkngError(f"weight lies between 0 and 1, such as 0.1, not {weight}")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.steps, self.search_rate, self.weight = steps, search_rate, weight
         self.gan = DCGAN(image_size, channels, latent, width)

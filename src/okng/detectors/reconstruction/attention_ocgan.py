@@ -94,20 +94,18 @@ class AttentionOCGAN(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        check("attention_ocgan", epochs, batch_size, learning_rate, warm_up, mining_steps)
-        at_least("attention_ocgan", 0, area_weight=area_weight, smoothness=smoothness)
-        positive("attention_ocgan", temperature=temperature)
+        check(epochs, batch_size, learning_rate, warm_up, mining_steps)
+        at_least(0, area_weight=area_weight, smoothness=smoothness)
+        positive(temperature=temperature)
         if not 0 < area[0] <= area[1] < 1:
-            raise OkngError(
-                f"attention_ocgan: area is two shares between 0 and 1 in order, such as 0.05,0.3, not {area}"
-            )
+            raise OkngError(f"area is two shares between 0 and 1 in order, such as 0.05,0.3, not {area}")
         self.mining_steps, self.learning_rate = mining_steps, learning_rate
         self.epochs, self.warm_up_epochs, self.batch_size = epochs, round(warm_up * (epochs - 1)), batch_size
         self.later_temperature, self.reinitialise = temperature, reinitialise
         self.area, self.area_weight, self.smoothness = area, area_weight, smoothness
         self.first, self.second = (
             OneClassGAN(
-                "attention_ocgan", image_size, channels, code, width, visual_width, classifier_width, noise, dropout,
+                image_size, channels, code, width, visual_width, classifier_width, noise, dropout,
                 reconstruction_weight, latent_weight, visual_weight, mining_rate,
             )
             for _ in range(2)

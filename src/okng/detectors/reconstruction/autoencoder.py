@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,6 @@ class Autoencoder(Detector):
     """
 
     fixed_size = True
-    called: ClassVar[str] = "autoencoder"
 
     def __init__(
         self,
@@ -46,9 +44,9 @@ class Autoencoder(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        check_input(self.called, image_size, channels)
-        at_least(self.called, 1, code=code, width=width, epochs=epochs, batch_size=batch_size)
-        positive(self.called, learning_rate=learning_rate)
+        check_input(image_size, channels)
+        at_least(1, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        positive(learning_rate=learning_rate)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.encoder, decoder = strided_coders(image_size, channels, code, width)
         self.decoder = nn.Sequential(*decoder, nn.Sigmoid())
@@ -56,7 +54,7 @@ class Autoencoder(Detector):
     def phases(self) -> Iterator[Phase]:
         """Learn to copy OK images through the code."""
         update = Update(self.loss, torch.optim.Adam(self.parameters(), self.learning_rate))
-        yield Train(self.called.replace("_", " "), [update], self.epochs, trains=[self], batch_size=self.batch_size)
+        yield Train("autoencoder", [update], self.epochs, trains=[self], batch_size=self.batch_size)
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean squared error of the copies, which is the mean score."""

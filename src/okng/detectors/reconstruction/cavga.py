@@ -55,10 +55,10 @@ class CAVGAu(Detector):
         learning_rate: float = 1e-4,
     ):
         super().__init__()
-        check_input("cavga", image_size, channels, smallest=2 * GRID)
-        at_least("cavga", 1, width=width, latent=latent, epochs=epochs, batch_size=batch_size)
-        at_least("cavga", 0, adversarial_weight=adversarial_weight, attention_weight=attention_weight)
-        positive("cavga", learning_rate=learning_rate)
+        check_input(image_size, channels, smallest=2 * GRID)
+        at_least(1, width=width, latent=latent, epochs=epochs, batch_size=batch_size)
+        at_least(0, adversarial_weight=adversarial_weight, attention_weight=attention_weight)
+        positive(learning_rate=learning_rate)
         self.adversarial_weight, self.attention_weight = adversarial_weight, attention_weight
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         sides = [image_size]
@@ -166,7 +166,7 @@ class CAVGAw(CAVGAu):
         super().__init__(
             image_size, channels, width, latent, adversarial_weight, attention_weight, epochs, batch_size, learning_rate
         )
-        at_least("cavga", 0, classification_weight=classification_weight)
+        at_least(0, classification_weight=classification_weight)
         self.classification_weight = classification_weight
         h, w = self.grid
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(latent * h * w, 2))

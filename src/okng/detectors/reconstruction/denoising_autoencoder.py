@@ -28,8 +28,6 @@ class DenoisingAutoencoder(Autoencoder):
     Images are scored as they are, without noise, so a score is the same every time.
     """
 
-    called = "denoising_autoencoder"
-
     def __init__(
         self,
         image_size: tuple[int, int] = (256, 256),
@@ -42,7 +40,7 @@ class DenoisingAutoencoder(Autoencoder):
         learning_rate: float = 2e-4,
     ):
         super().__init__(image_size, channels, code, width, epochs, batch_size, learning_rate)
-        at_least(self.called, 0, noise=noise)
+        at_least(0, noise=noise)
         self.noise = noise
 
     def loss(self, batch: Batch) -> Tensor:

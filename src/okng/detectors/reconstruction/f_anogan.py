@@ -142,11 +142,11 @@ class FAnoGAN(Detector):
         encoder_learning_rate: float = 5e-5,
     ):
         super().__init__()
-        check_input("f_anogan", image_size, channels)
-        at_least("f_anogan", 1, latent=latent, width=width, critic_steps=critic_steps, batch_size=batch_size)
-        at_least("f_anogan", 1, epochs=epochs, encoder_epochs=encoder_epochs)
-        at_least("f_anogan", 0, kappa=kappa)
-        positive("f_anogan", learning_rate=learning_rate, encoder_learning_rate=encoder_learning_rate)
+        check_input(image_size, channels)
+        at_least(1, latent=latent, width=width, critic_steps=critic_steps, batch_size=batch_size)
+        at_least(1, epochs=epochs, encoder_epochs=encoder_epochs)
+        at_least(0, kappa=kappa)
+        positive(learning_rate=learning_rate, encoder_learning_rate=encoder_learning_rate)
         self.latent, self.learns_by, self.kappa = latent, encoder, kappa
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.critic_steps = critic_steps

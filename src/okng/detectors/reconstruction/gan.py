@@ -46,9 +46,9 @@ class GAN(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        check_input("gan", image_size, channels)
-        at_least("gan", 1, latent=latent, width=width, epochs=epochs, batch_size=batch_size)
-        positive("gan", learning_rate=learning_rate)
+        check_input(image_size, channels)
+        at_least(1, latent=latent, width=width, epochs=epochs, batch_size=batch_size)
+        positive(learning_rate=learning_rate)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.gan = DCGAN(image_size, channels, latent, width)
 

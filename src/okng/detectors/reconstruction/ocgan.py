@@ -78,11 +78,11 @@ class OCGAN(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        check("ocgan", epochs, batch_size, learning_rate, warm_up, mining_steps)
+        check(epochs, batch_size, learning_rate, warm_up, mining_steps)
         self.mining_steps, self.learning_rate = mining_steps, learning_rate
         self.epochs, self.warm_up_epochs, self.batch_size = epochs, round(warm_up * (epochs - 1)), batch_size
         self.gan = OneClassGAN(
-            "ocgan", image_size, channels, code, width, visual_width, classifier_width, noise, dropout,
+            image_size, channels, code, width, visual_width, classifier_width, noise, dropout,
             reconstruction_weight, latent_weight, visual_weight, mining_rate,
         )  # fmt: skip
 
@@ -112,21 +112,20 @@ class OCGAN(Detector):
         return Scores(errors.mean((1, 2)), errors)
 
 
-def check(name: str, epochs: int, batch_size: int, learning_rate: float, warm_up: float, mining_steps: int) -> None:
+def check(epochs: int, batch_size: int, learning_rate: float, warm_up: float, mining_steps: int) -> None:
     """The ranges of what says how long and how fast to learn."""
-    at_least(name, 1, epochs=epochs, batch_size=batch_size)
-    at_least(name, 0, mining_steps=mining_steps)
-    positive(name, learning_rate=learning_rate)
+    at_least(1, epochs=epochs, batch_size=batch_size)
+    at_least(0, mining_steps=mining_steps)
+    positive(learning_rate=learning_rate)
     if not 0 <= warm_up <= 1:
-        raise OkngError(f"{name}: warm_up is a share of the epochs, 0 to 1, not {warm_up}")
+        raise OkngError(f"warm_up is a share of the epochs, 0 to 1, not {warm_up}")
 
 
 class OneClassGAN(nn.Module):
-    """The five networks of OCGAN and their losses. Its images are in [-1, 1]; `detector` is for messages."""
+    """The five networks of OCGAN and their losses. Its images are in [-1, 1]."""
 
     def __init__(
         self,
-        detector: str,
         image_size: tuple[int, int],
         channels: int,
         code: int,
@@ -141,12 +140,12 @@ class OneClassGAN(nn.Module):
         mining_rate: float,
     ):
         super().__init__()
-        check_input(detector, image_size, channels)
-        at_least(detector, 1, code=code, width=width, visual_width=visual_width, classifier_width=classifier_width)
-        at_least(detector, 0, noise=noise, latent_weight=latent_weight, visual_weight=visual_weight)
-        positive(detector, reconstruction_weight=reconstruction_weight, mining_rate=mining_rate)
+        check_input(image_size, channels)
+        at_least(1, code=code, width=width, visual_width=visual_width, classifier_width=classifier_width)
+        at_least(0, noise=noise, latent_weight=latent_weight, visual_weight=visual_weight)
+        positive(reconstruction_weight=reconstruction_weight, mining_rate=mining_rate)
         if not 0 <= dropout < 1:
-            raise OkngError(f"{detector}: dropout is 0 or more and below 1, such as 0.5, not {dropout}")
+            raise OkngError(f"dropout is 0 or more and below 1, such as 0.5, not {dropout}")
         self.code, self.noise, self.mining_rate = code, noise, mining_rate
         self.weights = (reconstruction_weight, latent_weight, visual_weight)
         self.encoder = nn.Sequential(Contraction(image_size, channels, width, code), nn.Tanh())

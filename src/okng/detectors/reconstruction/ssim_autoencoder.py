@@ -56,12 +56,12 @@ class SSIMAutoencoder(Detector):
         weight_decay: float = 1e-5,
     ):
         super().__init__()
-        check_input("ssim_autoencoder", image_size, channels)
-        at_least("ssim_autoencoder", 1, code=code, width=width, epochs=epochs, batch_size=batch_size)
-        at_least("ssim_autoencoder", 0, weight_decay=weight_decay)
-        positive("ssim_autoencoder", learning_rate=learning_rate)
+        check_input(image_size, channels)
+        at_least(1, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        at_least(0, weight_decay=weight_decay)
+        positive(learning_rate=learning_rate)
         if window < 3 or window % 2 == 0:
-            raise OkngError(f"ssim_autoencoder: window is an odd number of pixels from 3 on, not {window}")
+            raise OkngError(f"window is an odd number of pixels from 3 on, not {window}")
         self.radius = window // 2
         self.epochs, self.batch_size = epochs, batch_size
         self.learning_rate, self.weight_decay = learning_rate, weight_decay

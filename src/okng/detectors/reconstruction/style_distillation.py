@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,6 @@ class SDN(Detector):
     """
 
     fixed_size = True
-    called: ClassVar[str] = "sdn"
 
     def __init__(
         self,
@@ -83,10 +82,10 @@ class SDN(Detector):
         learning_rate: float = 1e-4,
     ):
         super().__init__()
-        at_least(self.called, 1, teacher_epochs=teacher_epochs, teacher_batch_size=teacher_batch_size)
-        at_least(self.called, 1, filters=filters, attention_grid=attention_grid, epochs=epochs, batch_size=batch_size)
-        at_least(self.called, 2, groups=groups)  # the first and the last of the network
-        positive(self.called, teacher_learning_rate=teacher_learning_rate, learning_rate=learning_rate)
+        at_least(1, teacher_epochs=teacher_epochs, teacher_batch_size=teacher_batch_size)
+        at_least(1, filters=filters, attention_grid=attention_grid, epochs=epochs, batch_size=batch_size)
+        at_least(2, groups=groups)  # the first and the last of the network
+        positive(teacher_learning_rate=teacher_learning_rate, learning_rate=learning_rate)
         self.teacher = Autoencoder(image_size, channels, code, width)
         self.student = RNAN(channels, filters, groups, attention_grid)
         for parameter in self.student.tail.parameters():
@@ -139,8 +138,6 @@ class OESDN(SDN):
     outlier where parts lie in all directions: take another kind there.
     """
 
-    called = "oe_sdn"
-
     def __init__(
         self,
         image_size: tuple[int, int] = (32, 32),
@@ -160,7 +157,7 @@ class OESDN(SDN):
         learning_rate: float = 1e-4,
     ):
         if not 0 <= outlier_weight < 1:
-            raise OkngError(f"oe_sdn: outlier_weight is 0 or more and below 1, such as 0.5, not {outlier_weight}")
+            raise OkngError(f"outlier_weight is 0 or more and below 1, such as 0.5, not {outlier_weight}")
         super().__init__(
             image_size,
             channels,

@@ -60,11 +60,11 @@ class VAE(Detector):
         learning_rate: float = 1e-3,
     ):
         super().__init__()
-        check_input("vae", image_size, channels)
-        at_least("vae", 1, samples=samples, code=code, width=width, epochs=epochs, batch_size=batch_size)
-        positive("vae", learning_rate=learning_rate)
+        check_input(image_size, channels)
+        at_least(1, samples=samples, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        positive(learning_rate=learning_rate)
         if not 0 < smallest_deviation < 1:
-            raise OkngError(f"vae: smallest_deviation is above 0 and below 1, such as 0.05, not {smallest_deviation}")
+            raise OkngError(f"smallest_deviation is above 0 and below 1, such as 0.05, not {smallest_deviation}")
         self.score, self.variance, self.floor = score, variance, smallest_deviation**2
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         per_value = 2 if variance == "pixel" else 1

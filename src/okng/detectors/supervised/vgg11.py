@@ -58,10 +58,10 @@ class VGG11(Detector):
         weight_decay: float = 5e-4,
     ):
         super().__init__()
-        check_input("vgg11", image_size, channels, smallest=8)
-        at_least("vgg11", 1, width=width, epochs=epochs, batch_size=batch_size)
-        at_least("vgg11", 0, weight_decay=weight_decay)
-        positive("vgg11", learning_rate=learning_rate)
+        check_input(image_size, channels, smallest=8)
+        at_least(1, width=width, epochs=epochs, batch_size=batch_size)
+        at_least(0, weight_decay=weight_decay)
+        positive(learning_rate=learning_rate)
         if weights != "none" and width != 64:
             raise OkngError(f"vgg11: trained weights are of width 64, not {width}; leave out width, or weights")
         if not 0 <= momentum < 1:
