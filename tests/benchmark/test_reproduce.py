@@ -14,7 +14,7 @@ from PIL import Image
 from tests.cli.test_cli import okng as command
 
 from okng.benchmark import beside, budgets, classifier, reproduce
-from okng.benchmark.figures import measured
+from okng.benchmark.figures import in_short, measured
 from okng.benchmark.tables import CIFAR_10, TABLES, Run
 from okng.errors import OkngError
 
@@ -354,6 +354,13 @@ def test_cards_read_what_was_reproduced(data, tmp_path, monkeypatch):
     monkeypatch.setattr("okng.benchmark.figures._results", lambda: out)
     (row,) = measured("autoencoder")  # once, though two tables have it; Fashion-MNIST's blank cell is not shown
     assert row["dataset"] == "MNIST 3" and row["source"].startswith("okng reproduce")
+    reproduce.reproduce(TABLES["oe-sdn/table1"], data, methods=["AE"], classes=["5", "airplane"], out=out)
+    rows = measured("autoencoder")
+    digits, airplane = in_short(rows)
+    mean = sum(float(row["value"]) for row in rows if "MNIST" in row["dataset"]) / 2
+    assert (digits["dataset"], digits["value"]) == ("MNIST mean of 2", f"{mean:.4f}")
+    assert "--classes 3,5 " in digits["source"] or "--classes 5,3 " in digits["source"]
+    assert airplane["dataset"] == "CIFAR-10 airplane"
 
 
 def test_the_classifier_learns_and_starts_alike(tmp_path, monkeypatch):

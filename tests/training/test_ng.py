@@ -12,6 +12,8 @@ from PIL import Image
 from tests.contract.conftest import pictures
 
 import okng
+from okng.benchmark.evaluation import evaluate_inspector
+from okng.datasets import NG, OK, Dataset, Sample
 from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
@@ -90,6 +92,27 @@ def test_batches_carry_the_labels_of_their_images(ok: np.ndarray, ng: np.ndarray
     part = images.subset([16, 0, 12])
     assert part.labels == [1, 0, 1] and images.subset(range(3)).labels == [0, 0, 0]
     assert Batch(torch.rand(2, 3, 8, 8), torch.arange(2)).labels.tolist() == [0, 0]
+
+
+def test_what_was_learnt_is_not_tested_on(ok: np.ndarray, ng: np.ndarray, tmp_path: Path) -> None:
+    """Known by its bytes under any name, as a file and as an array, and through a saved model."""
+    test = [Sample(image, NG) for image in ng] + [Sample(image, OK) for image in ok[8:]]
+    inspector = okng.fit(ok[:8], "vgg11", ng=ng[:2], **QUICK)
+    inspector.save(tmp_path / "parts.okng")
+    for judge in (inspector, okng.load(tmp_path / "parts.okng")):
+        figures = evaluate_inspector(judge, Dataset("bolts", "arrays", "none", (), tuple(test)))
+        assert (figures["n_ok"], figures["n_ng"], figures["left_out"]) == (4, 3, 2)
+
+    folder, other = tmp_path / "ng", tmp_path / "other"
+    for place, images in ((folder, ng[:2]), (other, ng)):
+        place.mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(place / f"{place.name}{i}.png")
+    (other / "broken.png").write_bytes(b"no image")
+    inspector = okng.fit(ok[:8], "vgg11", ng=folder, **QUICK)
+    files = [Sample(path, NG) for path in sorted(other.iterdir())] + test[5:]
+    figures = evaluate_inspector(inspector, Dataset("bolts", "files", "none", (), tuple(files)))
+    assert (figures["n_ok"], figures["n_ng"], figures["left_out"], len(figures["skipped"])) == (4, 3, 2, 1)
 
 
 def test_a_checkpoint_belongs_to_its_labels(ok: np.ndarray, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from okng.datasets import NG, OK, Dataset, Sample
 from okng.errors import OkngError
-from okng.inspection.images import UnreadableImage, open_image
+from okng.inspection.images import UnreadableImage, fingerprint, open_image
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
 from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
@@ -28,12 +28,17 @@ def evaluate_inspector(
 
     Image figures come from raw scores. Pixel figures compare each map, brought bilinearly to the original size, with
     its mask at that size; NG samples without a mask are left out of them. A figure that is not defined is NaN and
-    "notes" says why.
+    "notes" says why. NG images that the detector has learnt from are not tested on; "left_out" says how many.
     """
     tell = tell or Narrator(quiet=True)
-    samples = [sample for sample in dataset.test if sample.label is not None]
-    if not samples:
+    labelled = [sample for sample in dataset.test if sample.label is not None]
+    if not labelled:
         raise OkngError(f"{dataset.name} has no labelled test images; `okng inspect` needs no labels")
+    learnt = set(inspector.manifest.get("learnt_ng", ()))
+    samples = [sample for sample in labelled if not (learnt and sample.label == NG and _is_one_of(sample, learnt))]
+    left_out = len(labelled) - len(samples)
+    if left_out:
+        tell.say(f"{left_out} NG test images are left out, because the model has learnt from them")
     labels, scores, verdicts, skipped = [], [], [], []
     pixels = _Pixels()
     tell.begin("evaluating", len(samples))
@@ -54,7 +59,15 @@ def evaluate_inspector(
             image = sample.image if isinstance(sample.image, np.ndarray) else None
             page.add(inspection, sample.label, sample.kind, image)
         tell.advance()
-    return _figures(np.array(labels), np.array(scores), np.array(verdicts), inspector, pixels, skipped)
+    figures = _figures(np.array(labels), np.array(scores), np.array(verdicts), inspector, pixels, skipped)
+    return {**figures, "left_out": left_out}
+
+
+def _is_one_of(sample: Sample, fingerprints: set[str]) -> bool:
+    try:
+        return fingerprint(sample.image) in fingerprints
+    except UnreadableImage:  # it is told of where it would be inspected
+        return False
 
 
 def _figures(

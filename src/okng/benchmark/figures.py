@@ -28,6 +28,35 @@ def measured(detector: str) -> list[dict[str, str]]:
     return list(found.values())
 
 
+def in_short(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """`rows` with the classes of one data set, measured by the same table's command, as one row: their mean.
+
+    Where a command wrote a row of the mean itself, its classes are left out.
+    """
+    told = {(row["source"], row["metric"]) for row in rows if " mean of " in row["dataset"]}
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for number, row in enumerate(rows):
+        if (row["source"], row["metric"]) in told and " mean of " not in row["dataset"]:
+            continue
+        kind = row.get("class", "")
+        whole = row["dataset"].removesuffix(f" {kind}")
+        key: tuple[str, ...] = (
+            (whole, row["protocol"], row["metric"], row["arguments"], row["seed"]) if kind else (str(number),)
+        )
+        groups.setdefault(key, []).append(row)
+    short = []
+    for key, members in groups.items():
+        if len(members) == 1:
+            short += members
+            continue
+        first, kinds = members[0], ",".join(row["class"] for row in members)
+        mean = sum(float(row["value"]) for row in members) / len(members)
+        command = first["source"].replace(f"--classes {first['class']} ", f"--classes {kinds} ")
+        name = f"{key[0]} mean of {len(members)}"
+        short.append({**first, "dataset": name, "value": f"{mean:.4f}", "class": kinds, "source": command})
+    return short
+
+
 def _results() -> Path:
     """In an installed package results/ lies inside it, in a checkout beside src/."""
     packaged = Path(__file__).parents[1] / "results"

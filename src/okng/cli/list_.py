@@ -82,7 +82,7 @@ def _backbones() -> tuple[dict[str, Any], list[str]]:
 def _card(name: str) -> tuple[dict[str, Any], list[str]]:
     from dataclasses import asdict
 
-    from okng.benchmark.figures import measured, published
+    from okng.benchmark.figures import in_short, measured, published
     from okng.detectors.catalogue import CATALOGUE, parameters
     from okng.errors import OkngError
 
@@ -98,7 +98,9 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
     figures = {"published": published(name), "measured": measured(name)}
     for title, rows in figures.items():
         lines += ["", f"{title}:" if rows else f"{title}: nothing yet"]
-        for row in rows:
+        short = in_short(rows)
+        wide = max((len(row["metric"]) for row in short), default=0)
+        for row in short:
             where = f"{row['dataset']} ({row['protocol']})"
-            lines.append(f"  {row['metric']:<14}{row['value']:<9}{where}  {row['source']}")
+            lines.append(f"  {row['metric']:<{wide}}  {row['value']:<7}{where}  {row['source']}")
     return {**asdict(card), "name": name, "parameters": known, **figures}, lines

@@ -17,7 +17,7 @@ from okng.detectors.catalogue import create, detector_class, parameters
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess, Source, UnreadableImage, image_size, is_grey, white_level
+from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, is_grey, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -130,6 +130,8 @@ def fit(
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     }  # fmt: skip
+    if ng is not None:
+        manifest["learnt_ng"] = [fingerprint(source) for source in everything.sources[n:]]  # never to be tested on
     for leftover in [] if path is None else [path, *path.parent.glob(f"{path.name}.*")]:
         leftover.unlink(missing_ok=True)
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
