@@ -1,0 +1,84 @@
+"""Write docs/tables.md: the tables of `okng reproduce` with what was measured so far, published beside measured.
+
+python benchmarks/tables_page.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from okng.benchmark.beside import NAMES
+from okng.benchmark.reproduce import read_rows, results_file
+from okng.benchmark.tables import TABLES, Block, Table
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "tables.md"
+HEAD = """# Published tables, run again
+
+Each cell is *measured*, or *measured (published)* where a figure is printed; a dash is a cell that was not run. The
+budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/benchmark/budgets.py); what
+is published was got with larger networks and longer training. One seed, the last epoch, nothing chosen on test labels.
+A mean is over the cells that were run, both figures over the same ones. The rows, with arguments, command and date, are
+in [results/](../results); `python benchmarks/tables_page.py` writes this page.
+"""
+
+
+def page() -> str:
+    """The page as Markdown."""
+    parts = [HEAD]
+    for table in TABLES.values():
+        measured = {
+            (row["dataset"], row["metric"], row["method"], row["class"]): float(row["value"])
+            for row in read_rows(results_file(table.name, ROOT / "results"))
+            if row["value"] and row["budget"] == "cpu" and row["seed"] == "0"
+        }
+        blocks = [lines for block in table.blocks if (lines := matrix(table, block, measured))]
+        if blocks:
+            parts.append(f"## {table.name}\n\n{table.title}.\n")
+            if table.notes():
+                parts.append("\n".join(f"- {note}" for note in table.notes()) + "\n")
+            parts += blocks
+    return "\n".join(parts)
+
+
+def matrix(table: Table, block: Block, measured: dict[tuple[str, str, str, str], float]) -> str:
+    """A row per method and a column per class that was run; nothing where none was."""
+    values: dict[tuple[str, str], float] = {}
+    for kind in block.classes:
+        for method in block.methods:
+            # On a data set that is one task the rows are named by the set alone.
+            dataset = block.dataset if kind == "all" else f"{block.dataset} {kind}"
+            found = measured.get((dataset, block.metric, method, kind))
+            if found is not None:
+                values[method, kind] = found
+    methods = [method for method in block.methods if any(method == name for name, _ in values)]
+    classes = [kind for kind in block.classes if any(kind == name for _, name in values)]
+    if not methods:
+        return ""
+    mean = ["mean"] if len(classes) > 1 else []
+    lines = [f"**{block.dataset}**, {block.protocol}, {NAMES[block.metric]}:", ""]
+    lines += ["| | " + " | ".join([*classes, *mean]) + " |", "|" + "---|" * (len(classes) + len(mean) + 1)]
+    for method in methods:
+        run = [kind for kind in classes if (method, kind) in values]
+        printed = {kind: text for kind in run if (text := table.printed(block, method, kind))}
+        cells = [cell(values.get((method, kind)), printed.get(kind, "")) for kind in classes]
+        if mean:
+            ours = sum(values[method, kind] for kind in run) / len(run)
+            theirs = table.printed(block, method, "mean") if len(run) == len(block.classes) else ""
+            if len(printed) == len(run):
+                theirs = f"{sum(map(float, printed.values())) / len(run):.3f}"
+            cells.append(cell(ours, theirs) + ("" if len(run) == len(block.classes) else f" of {len(run)}"))
+        lines.append(f"| {method.partition(' [')[0]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(value: float | None, printed: str) -> str:
+    """Three digits, and the published figure behind them."""
+    if value is None:
+        return "–"
+    return f"{value:.3f} ({printed})" if printed else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
