@@ -1,0 +1,97 @@
+"""SDN and OE-SDN by the epochs of their student, on one digit of MNIST: does learning longer part them?
+
+    python benchmarks/style_curve.py DATA --digit 2 --epochs 8
+
+Writes results/oe-sdn/curve.csv: after each epoch the AUROC against the other digits, and what can be seen without
+them, on held-out OK images: the AUROC of rotated against upright ones, and the distance of student and autoencoder as
+a share of the autoencoder's error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from okng.benchmark.budgets import SMALL
+from okng.datasets import open_dataset
+from okng.datasets.base import NG
+from okng.detectors.base import Train
+from okng.detectors.catalogue import create
+from okng.detectors.reconstruction.style_distillation import SDN, distance
+from okng.inspection.images import Preprocess
+from okng.metrics import auroc
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+
+HELD = 500
+PATH = Path(__file__).parents[1] / "results" / "oe-sdn" / "curve.csv"
+
+
+def stack(images: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(images))[:, None].float() / 255  # (n, 1, 28, 28)
+
+
+def scored(detector: SDN, images: Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return torch.cat([detector(part).image for part in images.split(64)]).numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--digit", default="2")
+    parser.add_argument("--epochs", type=int, default=8)
+    asked = parser.parse_args()
+    dataset = open_dataset(str(asked.data / "mnist"), normal=asked.digit)
+    ok = [np.asarray(sample.image) for sample in dataset.train]
+    held, learnt = stack(ok[:HELD]), TrainingImages(ok[HELD:], Preprocess("L", (28, 28)))
+    turned = torch.cat([part.rot90(1 + i % 3, (2, 3)) for i, part in enumerate(held.split(1))])
+    test = stack([np.asarray(sample.image) for sample in dataset.test])
+    labels = np.array([sample.label == NG for sample in dataset.test])
+
+    rows = []
+    for name in ("sdn", "oe_sdn"):
+        torch.manual_seed(0)
+        detector = create(name, image_size=(28, 28), channels=1, **SMALL[name])
+        assert isinstance(detector, SDN)
+        for epoch in watched(detector, learnt, asked.epochs):
+            with torch.no_grad():
+                blurred = detector.teach(held)
+                share = float(distance(detector.student(held), blurred).mean() / distance(held, blurred).mean())
+            rows.append({
+                "detector": name, "digit": asked.digit, "student_epochs": epoch,
+                "image_auroc": f"{auroc(labels, scored(detector, test)):.4f}",
+                "turned_auroc": f"{auroc(np.repeat([0, 1], HELD), scored(detector, torch.cat([held, turned]))):.4f}",
+                "distance_share": f"{share:.4f}", "seed": 0,
+                "command": f"python benchmarks/style_curve.py DATA --digit {asked.digit} --epochs {asked.epochs}",
+                "date": datetime.date.today().isoformat(),
+            })  # fmt: skip
+            print(rows[-1], flush=True)
+    with PATH.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def watched(detector: SDN, images: TrainingImages, epochs: int) -> Iterator[int]:
+    """Fit `detector`, and stop after each of the student's `epochs` to say how many those were."""
+    teacher, student = detector.phases()
+    assert isinstance(student, Train)
+    each = [replace(student, epochs=1) for _ in range(epochs)]
+    for number, phase in enumerate([teacher, *each]):
+        detector.phases = lambda phase=phase: iter([phase])  # type: ignore[assignment, misc]
+        run_phases(detector, images, seed=number, device="cpu")
+        if number:
+            yield number
+
+
+if __name__ == "__main__":
+    main()
