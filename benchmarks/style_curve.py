@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from okng.benchmark.budgets import SMALL
+from okng.benchmark.reproduce import versions
 from okng.datasets import open_dataset
 from okng.datasets.base import NG
 from okng.detectors.base import Train
@@ -70,13 +71,13 @@ def main() -> None:
                 "detector": name, "digit": asked.digit, "student_epochs": epoch,
                 "image_auroc": f"{auroc(labels, scored(detector, test)):.4f}",
                 "turned_auroc": f"{auroc(np.repeat([0, 1], HELD), scored(detector, torch.cat([held, turned]))):.4f}",
-                "distance_share": f"{share:.4f}", "seed": 0,
+                "distance_share": f"{share:.4f}", "budget": "cpu", "seed": 0,
                 "command": f"python benchmarks/style_curve.py DATA --digit {asked.digit} --epochs {asked.epochs}",
-                "date": datetime.date.today().isoformat(),
+                "versions": versions(), "date": datetime.date.today().isoformat(),
             })  # fmt: skip
             print(rows[-1], flush=True)
     with PATH.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

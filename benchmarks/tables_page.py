@@ -38,7 +38,27 @@ def page() -> str:
             if table.notes():
                 parts.append("\n".join(f"- {note}" for note in table.notes()) + "\n")
             parts += blocks
+        if table.name == "oe-sdn/table1":
+            parts.append(curve())
     return "\n".join(parts)
+
+
+def curve() -> str:
+    """SDN and OE-SDN by the epochs of their student."""
+    rows = read_rows(ROOT / "results" / "oe-sdn" / "curve.csv")
+    epochs = sorted({int(row["student_epochs"]) for row in rows})
+    names = {
+        "image_auroc": "AUROC, other digits against it",
+        "turned_auroc": "AUROC, held-out images of it turned against upright",
+        "distance_share": "student to autoencoder, as a share of the autoencoder's error, held out",
+    }
+    lines = [f"Digit {rows[0]['digit']} by the epochs of the student (`{rows[0]['command']}`):", ""]
+    lines += ["| | | " + " | ".join(map(str, epochs)) + " |", "|" + "---|" * (len(epochs) + 2)]
+    for key, name in names.items():
+        for detector in ("sdn", "oe_sdn"):
+            values = [f"{float(row[key]):.3f}" for row in rows if row["detector"] == detector]
+            lines.append(f"| {name} | `{detector}` | " + " | ".join(values) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def matrix(table: Table, block: Block, measured: dict[tuple[str, str, str, str], float]) -> str:

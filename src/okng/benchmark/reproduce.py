@@ -239,10 +239,6 @@ class _Job:
 
     def row(self, value: float | None = None, seconds: float | None = None, note: str = "") -> dict[str, str]:
         """The line of the results file."""
-        versions = (
-            f"okng {okng.__version__}, torch {version('torch')}, timm {version('timm')}, "
-            f"Python {platform.python_version()}"
-        )
         words = ["okng", "reproduce", self.table, "DATA", "--budget", self.budget, "--methods", self.cell.method]
         dataset, protocol, metric = row_name(self.cell)
         if self.run.labelled_ng:
@@ -255,13 +251,19 @@ class _Job:
             "method": self.cell.method, "class": self.cell.kind, "arguments": self.settings, "budget": self.budget,
             "seed": str(self.seed), "seconds": "" if seconds is None else f"{seconds:.1f}", "note": note,
             "command": shlex.join([*words, "--classes", self.cell.kind, "--seed", str(self.seed)]),
-            "versions": versions, "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+            "versions": versions(), "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip
 
     def adopt(self, row: dict[str, str]) -> dict[str, str]:
         """A measurement made for this table before, or for another one, as a line of this one's file."""
         return {**row, "method": self.cell.method, "class": self.cell.kind, "published": self.cell.printed}
+
+
+def versions() -> str:
+    """What computed a figure, for its row."""
+    python = platform.python_version()
+    return f"okng {okng.__version__}, torch {version('torch')}, timm {version('timm')}, Python {python}"
 
 
 def row_name(cell: Cell) -> tuple[str, str, str]:
