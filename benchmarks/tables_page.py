@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from okng.benchmark.beside import NAMES
-from okng.benchmark.reproduce import read_rows, results_file
+from okng.benchmark.reproduce import Job, read_rows, results_file, row_name
 from okng.benchmark.tables import TABLES, Block, Table
 
 ROOT = Path(__file__).parents[1]
@@ -16,10 +16,11 @@ PAGE = ROOT / "docs" / "tables.md"
 HEAD = """# Published tables, run again
 
 Each cell is *measured*, or *measured (published)* where a figure is printed; a dash is a cell that was not run. The
-budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/benchmark/budgets.py); what
-is published was got with larger networks and longer training. One seed, the last epoch, nothing chosen on test labels.
-A mean is over the cells that were run, both figures over the same ones. The rows, with arguments, command and date, are
-in [results/](../results); `python benchmarks/tables_page.py` writes this page.
+budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/benchmark/budgets.py), or
+with earlier ones where a † stands; what is published was got with larger networks and longer training. One seed, the
+last epoch, nothing chosen on test labels. A mean is over the cells that were run, both figures over the same ones. The
+rows, with arguments, command and date, are in [results/](../results); `python benchmarks/tables_page.py` writes this
+page.
 """
 
 
@@ -27,12 +28,12 @@ def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     for table in TABLES.values():
-        measured = {
-            (row["dataset"], row["metric"], row["method"], row["class"]): float(row["value"])
+        rows = {
+            (row["dataset"], row["metric"], row["method"]): row
             for row in read_rows(results_file(table.name, ROOT / "results"))
             if row["value"] and row["budget"] == "cpu" and row["seed"] == "0"
         }
-        blocks = [lines for block in table.blocks if (lines := matrix(table, block, measured))]
+        blocks = [lines for block in table.blocks if (lines := matrix(table, block, rows))]
         if blocks:
             parts.append(f"## {table.name}\n\n{table.title}.\n")
             if table.notes():
@@ -61,16 +62,17 @@ def curve() -> str:
     return "\n".join(lines) + "\n"
 
 
-def matrix(table: Table, block: Block, measured: dict[tuple[str, str, str, str], float]) -> str:
+def matrix(table: Table, block: Block, rows: dict[tuple[str, str, str], dict[str, str]]) -> str:
     """A row per method and a column per class that was run; nothing where none was."""
     values: dict[tuple[str, str], float] = {}
-    for kind in block.classes:
-        for method in block.methods:
-            # On a data set that is one task the rows are named by the set alone.
-            dataset = block.dataset if kind == "all" else f"{block.dataset} {kind}"
-            found = measured.get((dataset, block.metric, method, kind))
-            if found is not None:
-                values[method, kind] = found
+    older: set[tuple[str, str]] = set()
+    for c in table.cells:
+        dataset, _, metric = row_name(c)
+        row = rows.get((dataset, metric, c.method))
+        if row is not None and (c.dataset, c.metric) == (block.dataset, block.metric):
+            values[c.method, c.kind] = float(row["value"])
+            if row["arguments"] != Job(c, table.runs[c.method], table.name, "cpu", 0).settings:
+                older.add((c.method, c.kind))
     methods = [method for method in block.methods if any(method == name for name, _ in values)]
     classes = [kind for kind in block.classes if any(kind == name for _, name in values)]
     if not methods:
@@ -81,7 +83,10 @@ def matrix(table: Table, block: Block, measured: dict[tuple[str, str, str, str],
     for method in methods:
         run = [kind for kind in classes if (method, kind) in values]
         printed = {kind: text for kind in run if (text := table.printed(block, method, kind))}
-        cells = [cell(values.get((method, kind)), printed.get(kind, "")) for kind in classes]
+        cells = [
+            cell(values.get((method, kind)), printed.get(kind, "")) + "†" * ((method, kind) in older)
+            for kind in classes
+        ]
         if mean:
             ours = sum(values[method, kind] for kind in run) / len(run)
             theirs = table.printed(block, method, "mean") if len(run) == len(block.classes) else ""

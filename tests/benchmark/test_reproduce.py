@@ -145,6 +145,8 @@ def test_the_time_limit_stops_between_fits(data, tmp_path, monkeypatch):
     done = [outcome.value is not None for outcome in outcomes]
     assert done[0] and not done[-1]
     assert {outcome.reason for outcome in outcomes if outcome.value is None} == {"no time left"}
+    kept = reproduce.read_rows(out / "oe-sdn" / "table1.csv")
+    assert len(kept) == sum(done) and all(row["value"] for row in kept)  # what is still to be done has none
     monkeypatch.undo()
     monkeypatch.setattr(budgets, "SMALL", {"autoencoder": TINY})
     later = reproduce.reproduce(table, data, methods=["AE"], classes=["3", "5", "7"], out=out)
@@ -249,7 +251,7 @@ def test_labelled_ng_images_are_never_tested_on(bolts, share, kind, test_ng):
         for cell in TABLES[table].cells
         if cell.dataset == dataset and cell.kind == ("transistor" if kind == "t" else kind)
     )
-    job = reproduce._Job(cell, Run("cavga_w", labelled_ng=share), "t", "cpu", 0)
+    job = reproduce.Job(cell, Run("cavga_w", labelled_ng=share), "t", "cpu", 0)
     opened = job.open(bolts)
     assert sum(sample.label == 1 for sample in opened.test) == test_ng
     assert not {sample.image for sample in opened.ng} & {sample.image for sample in opened.test}

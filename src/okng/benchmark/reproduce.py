@@ -33,6 +33,9 @@ FIELDS = (
 )  # fmt: skip
 
 
+NO_TIME = "no time left"
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a data set lies in the folder a person gives: the names it may have, and what a class of it is.
@@ -83,8 +86,8 @@ def reproduce(
     `methods` are named as printed or by detector. Each fit learns from the protocol's OK images, a tenth held out for
     calibration, and fills every cell that it can. The figures are written to `out`/<table>.csv after each fit; a cell
     that stands there, or in another table's file, with the same arguments, budget and seed is not run again, and a fit
-    that was stopped goes on where it was. No fit is begun after `minutes`. A cell that can't be run stays blank and
-    says why.
+    that was stopped goes on where it was. No fit is begun after `minutes`; its cells get no row. A cell that can't be
+    run gets one without a figure, which says why.
     """
     tell = tell or Narrator(quiet=True)
     started = time.monotonic()
@@ -96,9 +99,9 @@ def reproduce(
     path = results_file(table.name, out)
     known = _Known(out)
     outcomes: dict[Cell, Outcome] = {}
-    groups: dict[tuple[str, ...], list[_Job]] = {}
+    groups: dict[tuple[str, ...], list[Job]] = {}
     for cell in cells:
-        job = _Job(cell, table.runs[cell.method], table.name, budget, seed)
+        job = Job(cell, table.runs[cell.method], table.name, budget, seed)
         reason = job.obstacle(data)
         row = known.find(job)
         if row is not None:
@@ -111,11 +114,11 @@ def reproduce(
     for number, jobs in enumerate(groups.values()):
         what = f"{jobs[0].cell.dataset} {jobs[0].cell.kind}, {jobs[0].run.detector}"
         if minutes is not None and time.monotonic() - started > 60 * minutes:
-            done = [Outcome(job.cell, None, "no time left", job.row(note="no time left")) for job in jobs]
+            done = [Outcome(job.cell, None, NO_TIME, job.row(note=NO_TIME)) for job in jobs]
         else:
             tell.say(f"fit {number + 1} of {len(groups)}: {what}")
             done = _measure(jobs, data, path, tell)
-        _write(path, done)
+            _write(path, done)
         outcomes |= {outcome.cell: outcome for outcome in done}
     return [outcomes[cell] for cell in cells]
 
@@ -160,7 +163,7 @@ def _parts(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """A cell and what is to be run for it."""
 
     cell: Cell
@@ -282,7 +285,7 @@ class _Known:
                 if row.get("value") and set(FIELDS) <= row.keys():
                     self.rows[_identity(row)] = row
 
-    def find(self, job: _Job) -> dict[str, str] | None:
+    def find(self, job: Job) -> dict[str, str] | None:
         return self.rows.get(job.identity)
 
 
@@ -319,7 +322,7 @@ def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def _measure(jobs: list[_Job], data: Path, path: Path, tell: Narrator) -> list[Outcome]:
+def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Outcome]:
     """One fit, and the figures of all the cells that it serves."""
     start = time.monotonic()
     first = jobs[0]
@@ -343,7 +346,7 @@ def _measure(jobs: list[_Job], data: Path, path: Path, tell: Narrator) -> list[O
     return done
 
 
-def _fit(jobs: list[_Job], data: Path, path: Path, tell: Narrator) -> list[float]:
+def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]:
     from okng.benchmark.evaluation import evaluate_inspector
 
     first = jobs[0]
@@ -382,10 +385,10 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
     return {**figures, "accuracy": (ok * right_ok + ng * right_ng) / (ok + ng), "accuracy_ok": right_ok}
 
 
-def _classifier(job: _Job, data: Path, tell: Narrator) -> dict[str, float]:
+def _classifier(job: Job, data: Path, tell: Narrator) -> dict[str, float]:
     from okng.benchmark.classifier import coco_masks
 
     return coco_masks(job.folder(data), seed=job.seed, tell=tell, **(job.arguments or {}))
 
 
-OTHERS: dict[str, Callable[[_Job, Path, Narrator], dict[str, float]]] = {"vgg11_classifier": _classifier}
+OTHERS: dict[str, Callable[[Job, Path, Narrator], dict[str, float]]] = {"vgg11_classifier": _classifier}

@@ -30,8 +30,8 @@ def reproduce(
         raise OkngError(f"there is no table {table!r}; {nearest_names(table, TABLES)}")
     try:
         from okng.benchmark import beside
+        from okng.benchmark.reproduce import NO_TIME, results_file
         from okng.benchmark.reproduce import reproduce as run
-        from okng.benchmark.reproduce import results_file
         from okng.training.progress import Narrator
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "train") from error
@@ -48,5 +48,5 @@ def reproduce(
         print_json({"table": table, "cells": cells, "notes": TABLES[table].notes(), "drawing": str(drawing)})
     else:
         print("\n".join(beside.as_text(TABLES[table], outcomes)))
-    left = sum(outcome.reason == "no time left" for outcome in outcomes)
+    left = sum(outcome.reason == NO_TIME for outcome in outcomes)
     say(f"wrote {path} and {drawing}" + (f"; {left} cells are left, the same command goes on" if left else ""))
