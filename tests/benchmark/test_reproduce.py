@@ -301,7 +301,7 @@ def test_the_command(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = command("reproduce", "oe-sdn/table1", data, "--methods", "AE,SDN", "--classes", "3", "-o", "results")
     assert done.returncode == 0, done.stderr
-    assert "0.950 | " in done.stdout and "notes" not in done.stdout
+    assert "0.950 | " in done.stdout and "what it is trained and scored by is not said" in done.stdout
     assert (tmp_path / "results/oe-sdn/table1.svg").exists()
     told = json.loads(command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--classes", "3", "--json").stdout)
     (cell,) = told["cells"]
