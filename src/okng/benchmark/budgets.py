@@ -42,7 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "groups": 2, "attention_grid": 16, "epochs": 5, "batch_size": 16, "learning_rate": 2e-3,
     },
     "ssim_autoencoder": {
-        "code": 16, "width": 8, "window": 7, "epochs": 30, "batch_size": 64, "learning_rate": 1e-3,
+        "code": 16, "width": 8, "window": 7, "epochs": 30, "batch_size": 64, "learning_rate": 5e-4,
     },
     # Another digit is a piece in the wrong place: of the two scores, the one that its card takes for shapes.
     "vae": {
