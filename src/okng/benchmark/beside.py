@@ -28,6 +28,12 @@ class Line:
     measured: float | None
     mean: bool = False
 
+    @property
+    def values(self) -> list[float]:
+        """Its figures, none to two."""
+        printed = [float(self.printed)] if self.printed else []
+        return printed if self.measured is None else [*printed, self.measured]
+
 
 def columns(table: Table, block: Block, outcomes: Sequence[Outcome]) -> dict[str, list[Line]]:
     """For each method that was asked for, its classes and then its means, recomputed.
@@ -103,13 +109,19 @@ INK, PALE, RULE, ACCENT = "#1f2937", "#6b7280", "#e5e7eb", "#b45309"
 
 
 def as_svg(table: Table, outcomes: Sequence[Outcome]) -> str:
-    """A drawing of what was measured: a ring where a figure was published, a dot where it was measured."""
+    """A drawing of what was measured: a ring where a figure was published, a dot where it was measured.
+
+    Methods of the same data set and metric have the same axis.
+    """
     strips = [
-        (block, method, [line for line in lines if not line.name.endswith("as printed")])
+        (block, method, [line for line in lines if _drawn(line)])
         for block in table.blocks
         for method, lines in columns(table, block, outcomes).items()
         if any(line.measured is not None for line in lines)
     ]
+    figures: dict[tuple[str, str], list[float]] = {}
+    for block, _, lines in strips:
+        figures.setdefault((block.dataset, block.metric), []).extend(v for line in lines for v in line.values)
     width = LEFT + COLUMN * max((len(lines) for _, _, lines in strips), default=0) + 20
     width = max(width, 32 + 8 * len(table.title))
     height = TOP + (STRIP + 34) * max(1, len(strips))
@@ -126,14 +138,16 @@ def as_svg(table: Table, outcomes: Sequence[Outcome]) -> str:
     if not strips:
         parts.append(_text(16, TOP + 20, "nothing has been measured yet"))
     for number, (block, method, lines) in enumerate(strips):
-        parts += _strip(block, method, lines, TOP + number * (STRIP + 34))
+        parts += _strip(block, method, lines, _axis(figures[block.dataset, block.metric]), TOP + number * (STRIP + 34))
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _strip(block: Block, method: str, lines: list[Line], top: float) -> list[str]:
-    figures = [float(line.printed) for line in lines if line.printed]
-    figures += [line.measured for line in lines if line.measured is not None]
-    low, high = _axis(min(figures), max(figures))
+def _drawn(line: Line) -> bool:
+    return bool(line.values) and not line.name.endswith("as printed")
+
+
+def _strip(block: Block, method: str, lines: list[Line], axis: tuple[float, float], top: float) -> list[str]:
+    low, high = axis
 
     def height(value: float) -> float:
         return round(top + 8 + (STRIP - 16) * (high - value) / (high - low), 1)
@@ -164,8 +178,9 @@ def _strip(block: Block, method: str, lines: list[Line], top: float) -> list[str
     return parts
 
 
-def _axis(low: float, high: float) -> tuple[float, float]:
+def _axis(figures: list[float]) -> tuple[float, float]:
     """Round ends around the figures: tenths for shares, tens for anything larger."""
+    low, high = min(figures), max(figures)
     step = 0.1 if high <= 1 else 10.0
     bottom, top = step * (low // step), step * (high // step + 1)
     return round(bottom, 6), round(min(top, 1.0) if high <= 1 else top, 6)
