@@ -9,7 +9,7 @@ from pathlib import Path
 
 from okng.benchmark.beside import NAMES
 from okng.benchmark.reproduce import Job, read_rows, results_file, row_name
-from okng.benchmark.tables import TABLES, Block, Table
+from okng.benchmark.tables import FOLDERS, TABLES, Block, Table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tables.md"
@@ -78,7 +78,8 @@ def matrix(table: Table, block: Block, rows: dict[tuple[str, str, str], dict[str
     if not methods:
         return ""
     mean = ["mean"] if len(classes) > 1 else []
-    lines = [f"**{block.dataset}**, {block.protocol}, {NAMES[block.metric]}:", ""]
+    protocol = "the native split" if block.protocol == FOLDERS else block.protocol
+    lines = [f"**{block.dataset}**, {protocol}, {NAMES[block.metric]}:", ""]
     lines += ["| | " + " | ".join([*classes, *mean]) + " |", "|" + "---|" * (len(classes) + len(mean) + 1)]
     for method in methods:
         run = [kind for kind in classes if (method, kind) in values]
@@ -93,7 +94,7 @@ def matrix(table: Table, block: Block, rows: dict[tuple[str, str, str], dict[str
             if len(printed) == len(run):
                 theirs = f"{sum(map(float, printed.values())) / len(run):.3f}"
             cells.append(cell(ours, theirs) + ("" if len(run) == len(block.classes) else f" of {len(run)}"))
-        lines.append(f"| {method.partition(' [')[0]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
