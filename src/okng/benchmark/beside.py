@@ -104,7 +104,7 @@ def _figure(metric: str, value: float) -> str:
 
 # --- the drawing: one strip per method that was measured, one column per class ---
 
-STRIP, COLUMN, LEFT, TOP = 96, 58, 190, 74
+STRIP, COLUMN, LEFT, TOP = 96, 58, 230, 74
 INK, PALE, RULE, ACCENT = "#1f2937", "#6b7280", "#e5e7eb", "#b45309"
 
 
