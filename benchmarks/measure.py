@@ -16,7 +16,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import torch
 
 import okng
 from okng.benchmark.evaluation import evaluate_inspector
+from okng.benchmark.reproduce import versions
 from okng.datasets import OK, open_dataset
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
@@ -46,13 +46,10 @@ DIGITS: dict[str, Any] = {"code": 32, "epochs": 10, "batch_size": 32, "learning_
 
 def row(experiment: str, detector: str, dataset: str, protocol: str, metric: str, value: float, **more: Any) -> dict:
     """One line of a results file."""
-    versions = (
-        f"okng {okng.__version__}, torch {version('torch')}, timm {version('timm')}, Python {platform.python_version()}"
-    )
     fixed = {
         "experiment": experiment, "detector": detector, "dataset": dataset, "protocol": protocol, "metric": metric,
         "value": f"{value:.4f}", "seed": 0, "command": f"python benchmarks/measure.py DATA --only {experiment}",
-        "versions": versions, "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "versions": versions(), "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     return {**fixed, **more}

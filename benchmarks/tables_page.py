@@ -1,7 +1,4 @@
-"""Write docs/tables.md: the tables of `okng reproduce` with what was measured so far, published beside measured.
-
-python benchmarks/tables_page.py
-"""
+"""Write docs/tables.md: the tables of `okng reproduce` with what was measured so far, published beside measured."""
 
 from __future__ import annotations
 
