@@ -11,13 +11,30 @@ from okng.errors import OkngError
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Within, what is computed passes gradients through `module` but gives its parameters none."""
-    module.requires_grad_(False)
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Within, what is computed passes gradients through `modules` but gives their parameters none."""
+    learning = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        module.requires_grad_(True)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def judging_only(*modules: nn.Module) -> Iterator[None]:
+    """Within, `modules` are frozen and in eval mode."""
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        with frozen(*modules):
+            yield
+    finally:
+        for part, training in before:
+            part.training = training
 
 
 def bounded(losses: dict[str, Tensor], limit: float) -> dict[str, Tensor]:

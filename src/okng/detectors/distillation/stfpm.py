@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
-from okng.detectors.checks import at_least, positive
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.patches import on_finest_grid

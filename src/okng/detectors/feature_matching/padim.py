@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from okng.checks import positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
-from okng.detectors.checks import positive
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur

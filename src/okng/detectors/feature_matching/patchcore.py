@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
-from okng.detectors.checks import at_least, positive
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur

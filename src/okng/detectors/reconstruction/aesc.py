@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from okng.checks import at_least, check_input, positive
 from okng.datasets.corruptions import corrupt
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 
 SLOPE = 0.3  # of the leaky rectifier below zero

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Detector, Phase, Scores
-from okng.detectors.checks import at_least, check_input, positive
 from okng.detectors.reconstruction.gan import contest
 from okng.errors import OkngError
 from okng.nn.dcgan import DCGAN

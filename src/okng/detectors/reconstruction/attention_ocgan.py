@@ -9,19 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, positive
-from okng.detectors.reconstruction.ocgan import (
-    BETAS,
-    Contraction,
-    OneClassGAN,
-    check,
-    cross_entropy,
-    frame,
-    judging_only,
-)
+from okng.detectors.reconstruction.ocgan import BETAS, check
 from okng.errors import OkngError
+from okng.nn.adversarial import judging_only
 from okng.nn.cbam import CBAM
+from okng.nn.one_class_gan import Contraction, OneClassGAN, cross_entropy, frame
 
 MIXED = 16  # channels of each feature layer where they come together, and after that
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.strided import strided_coders
 
 

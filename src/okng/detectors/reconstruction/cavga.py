@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.grad_cam import grad_cam
 
 HALVINGS = 4  # at most, as in DCGAN

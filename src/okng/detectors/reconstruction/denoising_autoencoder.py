@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from okng.checks import at_least
 from okng.detectors.base import Batch
-from okng.detectors.checks import at_least
 from okng.detectors.reconstruction.autoencoder import Autoencoder
 
 

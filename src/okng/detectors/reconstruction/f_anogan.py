@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.adversarial import bounded, frozen
 from okng.nn.sizes import halvings, pad_to_grid
 

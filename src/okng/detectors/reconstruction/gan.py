@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, check_input, positive
 from okng.nn.dcgan import DCGAN
 
 

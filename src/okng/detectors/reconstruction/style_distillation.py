@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, positive
 from okng.detectors.reconstruction.autoencoder import Autoencoder
 from okng.errors import OkngError
 from okng.nn import auxiliary as aux

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.detectors.checks import at_least, check_input, positive
 from okng.errors import OkngError
 from okng.nn.strided import strided_coders
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from okng.detectors.checks import at_least, check_input, positive
+from okng.checks import at_least, check_input, positive
 from okng.errors import OkngError
 
 
