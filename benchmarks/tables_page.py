@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from okng.benchmark.beside import NAMES
+from okng.benchmark.beside import NAMES, Line, mean_of
 from okng.benchmark.reproduce import Job, read_rows, results_file, row_name
 from okng.benchmark.tables import FOLDERS, TABLES, Block, Table
 
@@ -79,27 +80,24 @@ def matrix(table: Table, block: Block, rows: dict[tuple[str, str, str], dict[str
     lines = [f"**{block.dataset}**, {protocol}, {NAMES[block.metric]}:", ""]
     lines += ["| | " + " | ".join([*classes, *mean]) + " |", "|" + "---|" * (len(classes) + len(mean) + 1)]
     for method in methods:
-        run = [kind for kind in classes if (method, kind) in values]
-        printed = {kind: text for kind in run if (text := table.printed(block, method, kind))}
-        cells = [
-            cell(values.get((method, kind)), printed.get(kind, "")) + "†" * ((method, kind) in older)
-            for kind in classes
-        ]
+        run = [Line(kind, table.printed(block, method, kind), values.get((method, kind))) for kind in classes]
+        cells = [cell(line) + "†" * ((method, line.name) in older) for line in run]
         if mean:
-            ours = sum(values[method, kind] for kind in run) / len(run)
-            theirs = table.printed(block, method, "mean") if len(run) == len(block.classes) else ""
-            if len(printed) == len(run):
-                theirs = f"{sum(map(float, printed.values())) / len(run):.3f}"
-            cells.append(cell(ours, theirs) + ("" if len(run) == len(block.classes) else f" of {len(run)}"))
+            measured = [line for line in run if line.measured is not None]
+            line, some = mean_of(measured, "mean"), f" of {len(measured)}"
+            if len(measured) == len(block.classes):
+                line, some = replace(line, printed=line.printed or table.printed(block, method, "mean")), ""
+            cells.append(cell(line) + some)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def cell(value: float | None, printed: str) -> str:
-    """Three digits, and the published figure behind them."""
-    if value is None:
+def cell(line: Line) -> str:
+    """Three digits, and the published figure behind them: of a class as printed."""
+    if line.measured is None:
         return "–"
-    return f"{value:.3f} ({printed})" if printed else f"{value:.3f}"
+    printed = f"{float(line.printed):.3f}" if line.mean and line.printed else line.printed
+    return f"{line.measured:.3f} ({printed})" if printed else f"{line.measured:.3f}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from okng.benchmark.beside import Line
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -11,4 +13,4 @@ def test_the_page_is_written_from_the_results():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run python benchmarks/tables_page.py"
-    assert module.cell(0.98765, "0.95") == "0.988 (0.95)" and module.cell(None, "0.95") == "–"
+    assert module.cell(Line("0", "0.95", 0.98765)) == "0.988 (0.95)" and module.cell(Line("0", "0.95", None)) == "–"

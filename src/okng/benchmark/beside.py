@@ -50,23 +50,25 @@ def columns(table: Table, block: Block, outcomes: Sequence[Outcome]) -> dict[str
         ]
         if not here:
             continue
-        values = {outcome.cell.kind: outcome.value for outcome in here if outcome.value is not None}
+        values = {outcome.cell.kind: outcome.value for outcome in here}
         lines = [Line(o.cell.kind, o.cell.printed, o.value) for o in here]
         for name, classes in block.means.items():
-            printed = {kind: float(text) for kind in classes if (text := table.printed(block, method, kind))}
-            whole = all(kind in values for kind in classes)
-            measured = sum(values[kind] for kind in classes) / len(classes) if whole else None
+            all_lines = [Line(kind, table.printed(block, method, kind), values.get(kind)) for kind in classes]
+            measured = [line for line in all_lines if line.measured is not None]
             lines.append(Line(f"{name}, as printed", table.printed(block, method, name), None, mean=True))
-            again = f"{sum(printed.values()) / len(classes):.4f}" if len(printed) == len(classes) else ""
-            lines.append(Line(f"{name}, recomputed", again, measured, mean=True))
-            some = [kind for kind in classes if kind in values]
-            if len(some) > 1 and not whole:
-                both = [kind for kind in some if kind in printed]
-                of_these = f"{sum(printed[kind] for kind in both) / len(both):.4f}" if len(both) == len(some) else ""
-                mean = sum(values[kind] for kind in some) / len(some)
-                lines.append(Line(f"{name} of the {len(some)} measured", of_these, mean, mean=True))
+            lines.append(mean_of(all_lines, f"{name}, recomputed"))
+            if 1 < len(measured) < len(classes):
+                lines.append(mean_of(measured, f"{name} of the {len(measured)} measured"))
         found[method] = lines
     return found
+
+
+def mean_of(lines: Sequence[Line], name: str) -> Line:
+    """The means of `lines`, published and measured, each where all of them have such a figure."""
+    printed = [float(line.printed) for line in lines if line.printed]
+    measured = [line.measured for line in lines if line.measured is not None]
+    published = f"{sum(printed) / len(printed):.4f}" if len(printed) == len(lines) else ""
+    return Line(name, published, sum(measured) / len(measured) if len(measured) == len(lines) else None, mean=True)
 
 
 def as_text(table: Table, outcomes: Sequence[Outcome]) -> list[str]:
