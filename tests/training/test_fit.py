@@ -57,6 +57,12 @@ def test_few_images_are_cross_fitted(parts: np.ndarray) -> None:
     assert "7 can promise 12.5% at best, 19 would do" in few.calibration.promise()
 
 
+def test_checkpoints_go_when_the_fit_is_done_and_nothing_else_does(parts: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "parts[1].ckpt.notes").write_text("mine")
+    okng.fit(parts[:6], **QUICK, checkpoint=tmp_path / "parts[1].ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["parts[1].ckpt.notes"]
+
+
 def test_the_same_seed_gives_the_same_inspector(parts: np.ndarray) -> None:
     one, two = (okng.fit(parts, **QUICK, holdout=0.4, seed=5) for _ in range(2))
     assert np.array_equal(one.calibration.scores, two.calibration.scores)

@@ -112,9 +112,8 @@ def fit(
             tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
             torch.manual_seed(seed)
             fold_detector, _, _ = build(detector, sources, preprocess.size, arguments)
-            fold_path = None if path is None else path.with_name(f"{path.name}.{k}")
             fold = everything.subset(np.setdiff1d(everyone, held))
-            run_phases(fold_detector, fold, checkpoint=fold_path, **settings)
+            run_phases(fold_detector, fold, checkpoint=_of_fold(path, k), **settings)
             parts.append(judge(fold_detector, preprocess, [sources[i] for i in held], "calibration", tell))
         scores = np.concatenate([part[0] for part in parts])
         peaks = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])  # type: ignore[misc]
@@ -132,8 +131,9 @@ def fit(
     }  # fmt: skip
     if ng is not None:
         manifest["learnt_ng"] = [fingerprint(source) for source in everything.sources[n:]]  # never to be tested on
-    for leftover in [] if path is None else [path, *path.parent.glob(f"{path.name}.*")]:
-        leftover.unlink(missing_ok=True)
+    for leftover in (path, *(_of_fold(path, k) for k in range(FOLDS))):
+        if leftover is not None:
+            leftover.unlink(missing_ok=True)
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
 
 
@@ -171,6 +171,10 @@ def build(
     varied = len({preprocess.shape(int(h), int(w)) for h, w in shapes}) > 1
     note = "each image keeps its own aspect ratio" if varied else "aspect ratio kept"
     return built, preprocess, f"input {shape[0]}x{shape[1]}{' (median)' if varied else ''}: {why}; {note}"
+
+
+def _of_fold(checkpoint: Path | None, k: int) -> Path | None:
+    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{k}")
 
 
 def _explain(shape: tuple[int, int], why: str, shapes: np.ndarray) -> str:
