@@ -38,7 +38,7 @@ class Narrator:
             )
             self._bar = Progress(*columns, *left, console=console)
         self._task: TaskID | None = None
-        self._name, self._note, self._done, self._total = "", "", 0.0, 1.0
+        self._name, self._note, self._behind, self._done, self._total = "", "", 0.0, 0.0, 1.0
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Narrator:
@@ -52,7 +52,7 @@ class Narrator:
 
     def begin(self, name: str, total: float, done: float = 0) -> None:
         """Start a stretch of work of `total` steps, `done` of which are behind us."""
-        self._name, self._note, self._done, self._total = name, "", done, total
+        self._name, self._note, self._behind, self._done, self._total = name, "", done, done, total
         self._start = self._last = time.monotonic()
         if self._bar is not None:
             self._task = self._bar.add_task(name, total=total, completed=int(done), note="")
@@ -65,7 +65,7 @@ class Narrator:
             self._bar.update(self._task, advance=steps, note=self._note)
         elif not self.quiet and time.monotonic() - self._last > EVERY:
             self._last = time.monotonic()
-            left = (self._last - self._start) / self._done * (self._total - self._done)
+            left = (self._last - self._start) / (self._done - self._behind) * (self._total - self._done)
             share = self._done / self._total
             print(
                 f"{self._name}: {share:.0%}, {left:.0f} s left {self._note}".rstrip(),

@@ -1,0 +1,21 @@
+"""Where there is no terminal, a line now and then says how far the work is and how long it will take."""
+
+from __future__ import annotations
+
+import pytest
+
+from okng.training import progress
+
+
+def test_time_left_counts_what_was_done_now_not_before_a_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.Narrator() as tell:
+        tell.begin("training", total=1000, done=900)
+        now = 4.0
+        tell.advance(8)  # too soon for a line
+        now = 11.0
+        tell.advance(12, "epoch 5/5")
+    assert capsys.readouterr().err == "training: 92%, 44 s left epoch 5/5\n"
