@@ -87,17 +87,18 @@ class Inspector:
     def inspect(
         self,
         images: Images,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         unreadable: Callable[[UnreadableImage], None] | None = None,
     ) -> Iterator[Inspection]:
         """Inspect `images` one by one, in order, in memory that does not grow with their number.
 
-        Files are decoded ahead in threads while the engine works. An unreadable image is handed to `unreadable` and
-        skipped; without that it raises `UnreadableImage`.
+        Files are decoded ahead in threads while the engine works on `batch_size` images at once: by default 8, and
+        where inputs are smaller than 256 × 256 up to 64. For images that come one after another, as from a camera, 1 is
+        quickest. An unreadable image is handed to `unreadable` and skipped; without that it raises `UnreadableImage`.
         """
-        for batch in self._batches(
-            self._decoded(enumerate(each_image(images)), 2 * batch_size, unreadable), batch_size
-        ):
+        batch_size = self._usual_batch() if batch_size is None else batch_size
+        decoded = self._decoded(enumerate(each_image(images)), 2 * batch_size, unreadable)
+        for batch in self._batches(decoded, batch_size):
             start = perf_counter()
             scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
             ms = (perf_counter() - start) * 1000 / len(batch)
@@ -107,6 +108,11 @@ class Inspector:
     def score_samples(self, images: Images) -> np.ndarray:
         """Raw scores (n,), higher = odder."""
         return np.array([inspection.score for inspection in self.inspect(images)])
+
+    def _usual_batch(self) -> int:
+        """How many inputs have the pixels of eight of 256 × 256, from 8 to 64: small ones hardly fill a processor."""
+        height, width = self.preprocess.shape(1, 1)
+        return min(64, max(8, 8 * 256 * 256 // (height * width)))
 
     def _judge(self, item: Decoded, score: float, scores: np.ndarray | None, ms: float) -> Inspection:
         calibration = self.calibration
