@@ -16,6 +16,7 @@ from PIL import Image
 from tests.contract.conftest import pictures
 
 from okng.cli import main
+from okng.errors import OkngError
 from okng.inspection.model_file import write_model
 
 FAST = ["-p", "weights=none", "-p", "coreset=0.1", "--size", "64", "--device", "cpu"]
@@ -188,24 +189,16 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new.okng").exists()
 
 
+AUTOENCODER = [
+    "-d", "autoencoder", "-p", "epochs=6", "-p", "width=4", "-p", "code=4", "--holdout", "0.4", "--size", "64",
+    "--device", "cpu",
+]  # fmt: skip
+
+
 def test_an_interrupted_fit_leaves_nothing_half_written_and_resumes(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [
-        "-p",
-        "epochs=6",
-        "-p",
-        "width=4",
-        "-p",
-        "code=4",
-        "--holdout",
-        "0.4",
-        "--size",
-        "64",
-        "--device",
-        "cpu",
-    ]
-    fit = ["train", shop / "parts", "-d", "autoencoder", *settings]
+    fit = ["train", shop / "parts", *AUTOENCODER]
     written = []
 
     def write_then_ctrl_c(*arguments: object) -> None:
@@ -224,6 +217,24 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_resumes(
     assert okng(*fit, "-o", tmp_path / "whole.okng").returncode == 0
     scores = [okng("inspect", tmp_path / f"{name}.okng", shop / "parts/test").stdout for name in ("a", "whole")]
     assert scores[0] == scores[1]
+
+
+def test_a_fit_that_cannot_be_saved_is_not_lost(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = ["train", shop / "parts", *AUTOENCODER, "-o", tmp_path / "a.okng"]
+
+    def full(*_: object) -> None:
+        raise OkngError("a.okng can't be written: No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("okng.inspection.inspector.Inspector.save", full)
+        assert one_line(okng(*fit)).endswith(
+            "No space left on device; the fit is kept: put that right and add --resume"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.okng.partial"]
+    with monkeypatch.context() as lessons:
+        lessons.setattr("okng.training.phases._Runner.train", None)  # nothing is learnt again
+        assert okng(*fit, "--resume").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.okng"]
 
 
 def test_list(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.contract.conftest import pictures
 import okng
 from okng.errors import OkngError
 from okng.inspection.images import UnreadableImage
+from okng.training.fit import discard
 
 QUICK = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
 
@@ -57,10 +58,15 @@ def test_few_images_are_cross_fitted(parts: np.ndarray) -> None:
     assert "7 can promise 12.5% at best, 19 would do" in few.calibration.promise()
 
 
-def test_checkpoints_go_when_the_fit_is_done_and_nothing_else_does(parts: np.ndarray, tmp_path: Path) -> None:
-    (tmp_path / "parts[1].ckpt.notes").write_text("mine")
-    okng.fit(parts[:6], **QUICK, checkpoint=tmp_path / "parts[1].ckpt")
-    assert [path.name for path in tmp_path.iterdir()] == ["parts[1].ckpt.notes"]
+def test_checkpoints_stay_until_they_are_discarded_and_nothing_else_goes(parts: np.ndarray, tmp_path: Path) -> None:
+    """Named like a pattern, beside a file that looks like a fold's. A finished fit is taken up as it ended."""
+    path = tmp_path / "parts[1].ckpt"
+    path.with_name("parts[1].ckpt.notes").write_text("mine")
+    first = okng.fit(parts[:6], **QUICK, checkpoint=path)
+    again = okng.fit(parts[:6], **QUICK, checkpoint=path, resume=True)
+    np.testing.assert_array_equal(first.calibration.scores, again.calibration.scores)
+    discard(path)
+    assert [left.name for left in tmp_path.iterdir()] == ["parts[1].ckpt.notes"]
 
 
 def test_the_same_seed_gives_the_same_inspector(parts: np.ndarray) -> None:

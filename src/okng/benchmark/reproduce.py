@@ -348,6 +348,7 @@ def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Ou
 
 def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]:
     from okng.benchmark.evaluation import evaluate_inspector
+    from okng.training.fit import discard
 
     first = jobs[0]
     dataset = first.open(data)
@@ -375,6 +376,7 @@ def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]
             judged = inspector if job.run.boundary is None else inspector.with_threshold(job.run.boundary)
             scored[key] = _figures(evaluate_inspector(judged, dataset, tell=tell))
         values.append(float(scored[key][job.cell.metric]))
+    discard(checkpoint)
     return values
 
 

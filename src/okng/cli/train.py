@@ -79,8 +79,10 @@ def train(
     images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
 
     import okng
+    from okng.training.fit import discard
     from okng.training.progress import Narrator
 
+    checkpoint = output.with_name(output.name + ".partial")
     with Narrator() as tell:
         common: dict[str, Any] = {
             "holdout": holdout, "seed": seed, "device": device, "precision": precision, "strict": strict, "tell": tell,
@@ -95,14 +97,21 @@ def train(
                 ng=ng,
                 size=sides,
                 false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
-                checkpoint=output.with_name(output.name + ".partial"),
+                checkpoint=checkpoint,
                 resume=resume,
                 **common,
                 **arguments,
             )
             done = inspector.manifest["provenance"]
     done["source"] = name
-    inspector.save(output)
+    try:
+        inspector.save(output)
+    except OkngError as error:
+        if update is not None:
+            raise
+        raise OkngError(f"{error}; the fit is kept: put that right and add --resume") from error
+    if update is None:
+        discard(checkpoint)
     calibration = inspector.calibration
     and_ng = f" and {done['ng_images']} NG images" if done.get("ng_images") else ""
     say(f"learnt from {done['learnt_from']} of {done['images']} images{and_ng} in {done['seconds']:.0f} s")

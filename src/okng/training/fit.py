@@ -55,7 +55,8 @@ def fit(
     network no more than the images have. `false_alarm_rate`: the share of OK images that may be called NG. `holdout`:
     the share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5 more fits; by
     default 0.2 from 100 images on, else 0. `checkpoint` and `resume`: where the state is written as the fit goes on,
-    and whether to continue from it. `strict`: stop at an unreadable image instead of naming and skipping it.
+    and whether to continue from it. It stays there, so that no fit is lost before it is saved;
+    `okng.training.fit.discard` removes it. `strict`: stop at an unreadable image instead of naming and skipping it.
 
     Raises `OkngError` for fewer than two readable images, unknown names, values out of range, a detector that needs
     NG images and gets none, and one that gets some and can't use them.
@@ -113,7 +114,8 @@ def fit(
             torch.manual_seed(seed)
             fold_detector, _, _ = build(detector, sources, preprocess.size, arguments)
             fold = everything.subset(np.setdiff1d(everyone, held))
-            run_phases(fold_detector, fold, checkpoint=_of_fold(path, k), **settings)
+            fold_path = None if path is None else _of_fold(path, k)
+            run_phases(fold_detector, fold, checkpoint=fold_path, **settings)
             parts.append(judge(fold_detector, preprocess, [sources[i] for i in held], "calibration", tell))
         scores = np.concatenate([part[0] for part in parts])
         peaks = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])  # type: ignore[misc]
@@ -131,9 +133,6 @@ def fit(
     }  # fmt: skip
     if ng is not None:
         manifest["learnt_ng"] = [fingerprint(source) for source in everything.sources[n:]]  # never to be tested on
-    for leftover in (path, *(_of_fold(path, k) for k in range(FOLDS))):
-        if leftover is not None:
-            leftover.unlink(missing_ok=True)
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
 
 
@@ -173,8 +172,15 @@ def build(
     return built, preprocess, f"input {shape[0]}x{shape[1]}{' (median)' if varied else ''}: {why}; {note}"
 
 
-def _of_fold(checkpoint: Path | None, k: int) -> Path | None:
-    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}.{k}")
+def discard(checkpoint: str | Path) -> None:
+    """Remove what a fit has left at `checkpoint`, once its result is saved."""
+    path = Path(checkpoint)
+    for leftover in (path, *(_of_fold(path, k) for k in range(FOLDS))):
+        leftover.unlink(missing_ok=True)
+
+
+def _of_fold(checkpoint: Path, k: int) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.{k}")
 
 
 def _explain(shape: tuple[int, int], why: str, shapes: np.ndarray) -> str:
