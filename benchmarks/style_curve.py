@@ -2,9 +2,9 @@
 
     python benchmarks/style_curve.py DATA --digit 2 --epochs 8
 
-Writes results/oe-sdn/curve.csv: after each epoch the AUROC against the other digits, and what can be seen without
-them, on held-out OK images: the AUROC of rotated against upright ones, and the distance of student and autoencoder as
-a share of the autoencoder's error.
+Writes the digit's rows of results/oe-sdn/curve.csv: after each epoch the AUROC against the other digits, and what can
+be seen without them, on held-out OK images: the AUROC of rotated against upright ones, and the distance of student and
+autoencoder as a share of the autoencoder's error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from okng.benchmark.budgets import SMALL
-from okng.benchmark.reproduce import versions
+from okng.benchmark.reproduce import read_rows, versions
 from okng.datasets import open_dataset
 from okng.datasets.base import NG
 from okng.detectors.base import Train
@@ -76,10 +76,11 @@ def main() -> None:
                 "versions": versions(), "date": datetime.date.today().isoformat(),
             })  # fmt: skip
             print(rows[-1], flush=True)
+    others = [row for row in read_rows(PATH) if row["digit"] != asked.digit]
     with PATH.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(sorted([*others, *rows], key=lambda row: str(row["digit"])))
 
 
 def watched(detector: SDN, images: TrainingImages, epochs: int) -> Iterator[int]:

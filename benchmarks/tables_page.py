@@ -38,13 +38,18 @@ def page() -> str:
                 parts.append("\n".join(f"- {note}" for note in table.notes()) + "\n")
             parts += blocks
         if table.name == "oe-sdn/table1":
-            parts.append(curve())
+            parts += curves()
     return "\n".join(parts)
 
 
-def curve() -> str:
-    """SDN and OE-SDN by the epochs of their student."""
+def curves() -> list[str]:
+    """SDN and OE-SDN by the epochs of their student, digit by digit."""
     rows = read_rows(ROOT / "results" / "oe-sdn" / "curve.csv")
+    return [curve([row for row in rows if row["digit"] == digit]) for digit in sorted({row["digit"] for row in rows})]
+
+
+def curve(rows: list[dict[str, str]]) -> str:
+    """The rows of one digit."""
     epochs = sorted({int(row["student_epochs"]) for row in rows})
     names = {
         "image_auroc": "AUROC, other digits against it",
