@@ -27,13 +27,14 @@ class TwoPhases(Detector):
     `die_at` raises in the n-th training batch, as a kill would.
     """
 
-    def __init__(self, epochs: int = 3, die_at: int = -1, explode: bool = False):
+    def __init__(self, epochs: int = 3, die_at: int = -1, explode: bool = False, run_away: bool = False):
         super().__init__()
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
         self.frozen = nn.Linear(48, 4).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(0))
         self.register_buffer("spread", torch.zeros(()))
-        self.epochs, self.die_at, self.explode, self.seen, self.prepared_calls = epochs, die_at, explode, 0, 0
+        self.epochs, self.die_at, self.explode, self.run_away = epochs, die_at, explode, run_away
+        self.seen = self.prepared_calls = 0
         self.name, self.arguments = "two-phases", {"epochs": epochs}
 
     def phases(self) -> Iterator[Phase]:
@@ -63,6 +64,8 @@ class TwoPhases(Detector):
         if self.seen == self.die_at:
             raise Stop
         factor = float("inf") if self.explode else 1.0
+        if self.run_away and self.seen > 6:  # from the third epoch of three batches on
+            factor = 50.0
         return factor * (self.net(batch.images) - batch.prepared[0] - self.centre).square().mean()
 
     def forward(self, images: Tensor) -> Scores:
@@ -108,6 +111,21 @@ def test_prepare_runs_once_per_image() -> None:
 def test_divergence_is_one_line_and_leaves_the_last_good_state(tmp_path: Path) -> None:
     with pytest.raises(OkngError, match="diverged in epoch 1"):
         run_phases(built(explode=True), images(), device="cpu", checkpoint=tmp_path / "c")
+
+
+@pytest.mark.parametrize("die_at", [-1, 5])
+def test_a_loss_that_rises_is_divergence_too(tmp_path: Path, die_at: int) -> None:
+    """Finite, and measured against the first epoch even where that lies before a resume."""
+    path = tmp_path / "c"
+    if die_at > 0:
+        with pytest.raises(Stop):
+            run_phases(built(die_at=die_at), images(), device="cpu", checkpoint=path)
+    detector = built(run_away=True)
+    detector.seen = 3 if die_at > 0 else 0  # the first epoch is behind it
+    with pytest.raises(
+        OkngError, match=r"net diverged in epoch 3 \(its mean loss rose from .* to .*smaller learning rate"
+    ):
+        run_phases(detector, images(), device="cpu", checkpoint=path, resume=True)
 
 
 def test_training_mode_ends_with_the_phase() -> None:

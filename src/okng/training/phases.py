@@ -23,6 +23,7 @@ from okng.training.progress import Narrator
 
 COLLECT_BATCH = 16
 COMPILE_FROM = 50  # images
+RISE = 2.0  # an epoch's mean loss above so many times the first epoch's: the training has run away
 BETWEEN = 10_006  # in the place of an epoch: the seed of what is drawn between two phases
 
 
@@ -107,27 +108,39 @@ class _Runner:
                     before = share
 
     def train(self, number: int, phase: Train, first_epoch: int) -> None:
-        """Epochs of gradient steps, from `first_epoch` on."""
+        """Epochs of gradient steps, from `first_epoch` on.
+
+        One loss that is descended has to fall: a fit whose mean loss has risen instead ends here, though all numbers
+        are finite. Losses of networks that contend with each other may rise.
+        """
         optimizers = [update.optimizer for update in phase.updates]
         wrapped = [self.fabric.setup_optimizers(optimizer) for optimizer in optimizers]
         store = None if phase.prepare is None else self.prepare(number, phase)
         self.tell.begin(phase.name, phase.epochs * len(self.images), first_epoch * len(self.images))
+        at_first = self.stored.get("loss") if first_epoch else None
         try:
             for epoch in range(first_epoch, phase.epochs):
                 _seed(self.seed, number, 1 + epoch)
                 for module in phase.trains:
                     module.train()
                 groups = self.images.batches(phase.batch_size, shuffle=True)
+                total = 0.0
                 for step, batch in enumerate(self.batches(groups, store)):
                     losses = []
                     for update, optimizer in zip(phase.updates, wrapped, strict=True):
                         if step % update.every == 0:
                             losses.append(self.descend(update.loss, optimizer, batch, phase.name, epoch))
+                    total += sum(losses) * len(batch.images)
                     note = f"epoch {epoch + 1}/{phase.epochs}  loss " + " ".join(f"{loss:.4g}" for loss in losses)
                     self.tell.advance(len(batch.images), note)
                 for module in phase.trains:
                     module.eval()
-                self.save(number, epoch + 1, optimizers)
+                mean = total / len(self.images)
+                at_first = mean if at_first is None else at_first
+                if len(phase.updates) == 1 and mean > RISE * abs(at_first) > 0:
+                    rose = f"its mean loss rose from {at_first:.3g} to {mean:.3g}"
+                    raise _diverged(phase.name, epoch, rose)
+                self.save(number, epoch + 1, optimizers, at_first)
         finally:
             for module in phase.trains:
                 module.eval()
@@ -142,10 +155,7 @@ class _Runner:
             total = torch.stack([*loss.values()]).sum() if isinstance(loss, dict) else loss
         value = float(total.detach())
         if not torch.isfinite(total.detach()):
-            raise OkngError(
-                f"{name} diverged in epoch {epoch + 1} (its loss is {value}); nothing was saved: "
-                "try a smaller learning rate or another --seed"
-            )
+            raise _diverged(name, epoch, f"its loss is {value}")
         self.fabric.backward(total)
         optimizer.step()
         return value
@@ -172,8 +182,8 @@ class _Runner:
 
     # Checkpoints: the detector's tensors, the optimisers' tensors, and where in the phases we are.
 
-    def save(self, phase: int, epoch: int, optimizers: Sequence[Optimizer]) -> None:
-        """Write where we are, if a checkpoint was asked for."""
+    def save(self, phase: int, epoch: int, optimizers: Sequence[Optimizer], loss: float = 0.0) -> None:
+        """Write where we are, and the first epoch's mean `loss`, if a checkpoint was asked for."""
         if self.checkpoint is None:
             return
         tensors = {f"detector.{name}": tensor for name, tensor in self.detector.state_dict().items()}
@@ -187,7 +197,7 @@ class _Runner:
                         tensors[f"optimizer.{i}.{key}.{name}"] = value
                     else:
                         plain[i]["state"].setdefault(str(key), {})[name] = value
-        manifest = {"identity": self.identity(), "phase": phase, "epoch": epoch, "optimizers": plain}
+        manifest = {"identity": self.identity(), "phase": phase, "epoch": epoch, "loss": loss, "optimizers": plain}
         write_model(self.checkpoint, manifest, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
 
     def restore(self) -> tuple[int, int]:
@@ -231,6 +241,11 @@ class _Runner:
     @property
     def sources(self) -> list[Any]:
         return self.images.sources
+
+
+def _diverged(name: str, epoch: int, why: str) -> OkngError:
+    what_to_do = "nothing was saved: try a smaller learning rate or another --seed"
+    return OkngError(f"{name} diverged in epoch {epoch + 1} ({why}); {what_to_do}")
 
 
 def _seed(seed: int, phase: int, epoch: int) -> None:

@@ -53,7 +53,7 @@ class SDN(Detector):
     the last see the whole image, on a grid of at most `attention_grid` positions a side; `epochs`,
     `batch_size`, `learning_rate`: of Adam for it. For thousands of 28 to 32 px images
     `code=32, teacher_epochs=20, teacher_batch_size=32, teacher_learning_rate=1e-3, filters=16, groups=2,
-    attention_grid=16, epochs=5, learning_rate=2e-3` take a few minutes. With the default groups an image of
+    attention_grid=16, epochs=5, learning_rate=1e-3` take a few minutes. With the default groups an image of
     256 px takes 2.5 GB while the network learns: lower `size`, `groups` and `batch_size` together.
 
     Deliberately otherwise: the filters, the losses and the order of training are the paper's; groups, batch
