@@ -69,6 +69,7 @@ def main() -> None:
                 share = float(distance(detector.student(held), blurred).mean() / distance(held, blurred).mean())
             rows.append({
                 "detector": name, "digit": asked.digit, "student_epochs": epoch,
+                "learning_rate": SMALL[name]["learning_rate"],
                 "image_auroc": f"{auroc(labels, scored(detector, test)):.4f}",
                 "turned_auroc": f"{auroc(np.repeat([0, 1], HELD), scored(detector, torch.cat([held, turned]))):.4f}",
                 "distance_share": f"{share:.4f}", "budget": "cpu", "seed": 0,

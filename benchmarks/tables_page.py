@@ -56,7 +56,8 @@ def curve(rows: list[dict[str, str]]) -> str:
         "turned_auroc": "AUROC, held-out images of it turned against upright",
         "distance_share": "student to autoencoder, as a share of the autoencoder's error, held out",
     }
-    lines = [f"Digit {rows[0]['digit']} by the epochs of the student (`{rows[0]['command']}`):", ""]
+    rate = f"at a learning rate of {rows[0]['learning_rate']}"
+    lines = [f"Digit {rows[0]['digit']} by the epochs of the student, {rate} (`{rows[0]['command']}`):", ""]
     lines += ["| | | " + " | ".join(map(str, epochs)) + " |", "|" + "---|" * (len(epochs) + 2)]
     for key, name in names.items():
         for detector in ("sdn", "oe_sdn"):
