@@ -286,6 +286,7 @@ def test_lists_hold_the_right_images_in_order(tmp_path: Path) -> None:
     assert scores("missed") == [81, 83, 85]
     assert sections["false-alarms"]["total"] == 7
     assert sections["missed"]["total"] == 8
+    assert "the lowest score first. 3 of 8 are shown." in page_of(report, tmp_path).text
     assert [card["pictures"] is None for card in sections["worst"]["cards"]] == [False, True, False]
 
 
