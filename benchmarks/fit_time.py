@@ -15,12 +15,12 @@ import platform
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 import okng
+from okng.benchmark.reproduce import versions
 from okng.detectors.catalogue import create
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess
@@ -71,11 +71,10 @@ def main(folder: str, runs: int = 3) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["what", "images", "seconds (median)", "runs", "command", "versions", "machine", "date"])
         for what, seconds in taken.items():
-            versions = f"okng {okng.__version__}, torch {version('torch')}, Python {platform.python_version()}"
             machine = f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} threads"
             command = f"python benchmarks/fit_time.py FOLDER {runs}"
             median = f"{statistics.median(seconds):.2f}"
-            writer.writerow([what, len(files), median, runs, command, versions, machine, datetime.date.today()])
+            writer.writerow([what, len(files), median, runs, command, versions(), machine, datetime.date.today()])
             print(f"{what}: {median} s, median of {[round(s, 2) for s in seconds]}")
 
 

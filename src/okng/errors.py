@@ -19,6 +19,11 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(choices)}" if choices else "none are known"
 
 
+def diverged(what: str, why: str) -> OkngError:
+    """The error for a training that ran away; `what` is a clause such as "the student diverged in epoch 5"."""
+    return OkngError(f"{what} ({why}); nothing was saved: try a smaller learning rate or another --seed")
+
+
 def missing_extra(package: str, extra: str) -> OkngError:
     """The error for a package that an optional part of okng needs and that is not installed."""
     return OkngError(f"{package} is not installed; run: pip install 'okng[{extra}]'")

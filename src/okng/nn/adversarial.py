@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from okng.errors import OkngError
+from okng.errors import diverged
 
 
 @contextmanager
@@ -41,8 +41,5 @@ def bounded(losses: dict[str, Tensor], limit: float) -> dict[str, Tensor]:
     """The `losses`, unless one is beyond `limit`: adversarial training that has run away stays finite for long."""
     for name, loss in losses.items():
         if abs(float(loss.detach())) > limit:
-            raise OkngError(
-                f"the adversarial training diverged (its loss {name!r} is {float(loss.detach()):.3g}); "
-                "nothing was saved: try a smaller learning rate or another --seed"
-            )
+            raise diverged("the adversarial training diverged", f"its loss {name!r} is {float(loss.detach()):.3g}")
     return losses

@@ -10,9 +10,9 @@ from torch import Tensor
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """Smooth maps (B, h, w) by a Gaussian of standard deviation `sigma` > 0 in cells: (B, h, w).
 
-    Separable: one pass per axis. The Gaussian is cut at 4 sigma; beyond the border the
-    map is mirrored about its outermost cells, and where it is too small to be mirrored that far, its first cell
-    repeated. A constant map stays as it is.
+    Separable: one pass per axis. The Gaussian is cut at 4 sigma; beyond the border the map is mirrored about its
+    outermost cells, and where it is too small to be mirrored that far, its first cell repeated. A constant map stays as
+    it is.
     """
     radius = round(4 * sigma)
     kernel = _kernel(sigma, radius).to(maps)  # (2 * radius + 1,)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from okng.detectors.base import Batch, Collect, Detector, Train
-from okng.errors import OkngError
+from okng.errors import OkngError, diverged
 from okng.inspection.model_file import read_model, write_model
 from okng.training.data import FeatureStore, TrainingImages
 from okng.training.frozen import compiled_backbones
@@ -139,7 +139,7 @@ class _Runner:
                 at_first = mean if at_first is None else at_first
                 if len(phase.updates) == 1 and mean > RISE * abs(at_first) > 0:
                     rose = f"its mean loss rose from {at_first:.3g} to {mean:.3g}"
-                    raise _diverged(phase.name, epoch, rose)
+                    raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", rose)
                 self.save(number, epoch + 1, optimizers, at_first)
         finally:
             for module in phase.trains:
@@ -155,7 +155,7 @@ class _Runner:
             total = torch.stack([*loss.values()]).sum() if isinstance(loss, dict) else loss
         value = float(total.detach())
         if not torch.isfinite(total.detach()):
-            raise _diverged(name, epoch, f"its loss is {value}")
+            raise diverged(f"{name} diverged in epoch {epoch + 1}", f"its loss is {value}")
         self.fabric.backward(total)
         optimizer.step()
         return value
@@ -241,11 +241,6 @@ class _Runner:
     @property
     def sources(self) -> list[Any]:
         return self.images.sources
-
-
-def _diverged(name: str, epoch: int, why: str) -> OkngError:
-    what_to_do = "nothing was saved: try a smaller learning rate or another --seed"
-    return OkngError(f"{name} diverged in epoch {epoch + 1} ({why}); {what_to_do}")
 
 
 def _seed(seed: int, phase: int, epoch: int) -> None:
