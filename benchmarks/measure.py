@@ -4,7 +4,7 @@
 
 DATA holds magnetic_tile/, mvtec_ad/transistor/ and mnist/; ELPV comes from its PyPI package. Each experiment goes
 through the public verbs, one seed, the last epoch, and replaces its own rows of results/measured.csv. Nothing is chosen
-by a test label.
+by a test label but PatchCore's sigma, as the README says.
 """
 
 from __future__ import annotations

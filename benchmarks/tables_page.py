@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from okng.benchmark.beside import NAMES, Line, mean_of
-from okng.benchmark.reproduce import Job, read_rows, results_file, row_name
+from okng.benchmark.reproduce import Job, Outcome, read_rows, standing
 from okng.benchmark.tables import FOLDERS, TABLES, Block, Table
 
 ROOT = Path(__file__).parents[1]
@@ -26,12 +26,8 @@ def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     for table in TABLES.values():
-        rows = {
-            (row["dataset"], row["metric"], row["method"]): row
-            for row in read_rows(results_file(table.name, ROOT / "results"))
-            if row["value"] and row["budget"] == "cpu" and row["seed"] == "0"
-        }
-        blocks = [lines for block in table.blocks if (lines := matrix(table, block, rows))]
+        outcomes = standing(table, ROOT / "results")
+        blocks = [lines for block in table.blocks if (lines := matrix(table, block, outcomes))]
         if blocks:
             parts.append(f"## {table.name}\n\n{table.title}.\n")
             if table.notes():
@@ -66,17 +62,15 @@ def curve(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def matrix(table: Table, block: Block, rows: dict[tuple[str, str, str], dict[str, str]]) -> str:
+def matrix(table: Table, block: Block, outcomes: list[Outcome]) -> str:
     """A row per method and a column per class that was run; nothing where none was."""
-    values: dict[tuple[str, str], float] = {}
-    older: set[tuple[str, str]] = set()
-    for c in table.cells:
-        dataset, _, metric = row_name(c)
-        row = rows.get((dataset, metric, c.method))
-        if row is not None and (c.dataset, c.metric) == (block.dataset, block.metric):
-            values[c.method, c.kind] = float(row["value"])
-            if row["arguments"] != Job(c, table.runs[c.method], table.name, "cpu", 0).settings:
-                older.add((c.method, c.kind))
+    here = [o for o in outcomes if (o.cell.dataset, o.cell.metric) == (block.dataset, block.metric)]
+    values = {(o.cell.method, o.cell.kind): o.value for o in here}
+    older = {
+        (o.cell.method, o.cell.kind)
+        for o in here
+        if o.row["arguments"] != Job(o.cell, table.runs[o.cell.method], table.name, "cpu", 0).settings
+    }
     methods = [method for method in block.methods if any(method == name for name, _ in values)]
     classes = [kind for kind in block.classes if any(kind == name for _, name in values)]
     if not methods:

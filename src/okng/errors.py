@@ -24,6 +24,11 @@ def diverged(what: str, why: str) -> OkngError:
     return OkngError(f"{what} ({why}); nothing was saved: try a smaller learning rate or another --seed")
 
 
+def no_device(device: str, why: Exception) -> OkngError:
+    """The error for a device that this machine or this PyTorch does not have."""
+    return OkngError(f"can't use the device {device!r} ({str(why).splitlines()[0].rstrip('.')}); take --device cpu")
+
+
 def missing_extra(package: str, extra: str) -> OkngError:
     """The error for a package that an optional part of okng needs and that is not installed."""
     return OkngError(f"{package} is not installed; run: pip install 'okng[{extra}]'")

@@ -107,6 +107,19 @@ def test_other_arguments_are_measured_anew_and_replace_the_row(data, tmp_path, f
     assert json.loads(row["arguments"])["code"] == 5
 
 
+def test_a_figure_stays_where_nothing_can_take_its_place(data, tmp_path, monkeypatch):
+    """Though it be of earlier arguments; without data, or with a fit that fails, there is nothing better."""
+    table, out = TABLES["oe-sdn/table1"], tmp_path / "results"
+    reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
+    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": {**TINY, "learning_rate": 1e9}})
+    (tmp_path / "nothing").mkdir()
+    for folder, reason in ((tmp_path / "nothing", "no data"), (data, "diverged")):
+        (outcome,) = reproduce.reproduce(table, folder, methods=["AE"], classes=["3"], out=out)
+        assert outcome.value is None and reason in outcome.reason
+        (row,) = rows(out / "oe-sdn/table1.csv")
+        assert row["value"] and json.loads(row["arguments"]) == {"holdout": 0.1, **TINY}
+
+
 def test_another_table_takes_over_the_same_measurement(data, tmp_path, fits):
     out = tmp_path / "results"
     first = reproduce.reproduce(TABLES["oe-sdn/table1"], data, methods=["AE"], classes=["3"], out=out)
@@ -302,12 +315,15 @@ def test_the_command(data, tmp_path, monkeypatch):
     done = command("reproduce", "oe-sdn/table1", data, "--methods", "AE,SDN", "--classes", "3", "-o", "results")
     assert done.returncode == 0, done.stderr
     assert "0.950 | " in done.stdout and "what it is trained and scored by is not said" in done.stdout
-    assert (tmp_path / "results/oe-sdn/table1.svg").exists()
+    assert "3: published 0.950, measured" in (tmp_path / "results/oe-sdn/table1.svg").read_text()
     told = json.loads(command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--classes", "3", "--json").stdout)
     (cell,) = told["cells"]
     assert cell["published"] == "0.950" and 0 < cell["value"] <= 1 and cell["reason"] == ""
     stopped = command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--time-limit", "0", "-o", "results")
     assert "19 cells are left, the same command goes on" in stopped.stderr
+    command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--classes", "8", "-o", "results")
+    drawing = (tmp_path / "results/oe-sdn/table1.svg").read_text()
+    assert "3: published 0.950, measured" in drawing and "8: published 0.912, measured" in drawing
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,9 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["inspect", tmp_path / "cut.okng", good], "not a whole"),
         (["inspect", tmp_path / "pickle.okng", good], "pickle"),
         (["inspect", model, good, "--false-alarm-rate", "2"], "between 0 and 1"),
+        (["inspect", model, good, "--device", "nope"], "can't use the device 'nope'"),
+        (["inspect", model, good, "--threads", "0"], "threads is 1 to"),
+        (["threshold", model, "-o", tmp_path / "new.okng"], "add --false-alarm-rate or --score"),
         (["list", "patchcor"], "did you mean patchcore"),
     ]:
         assert words in one_line(okng(*arguments)), arguments

@@ -104,7 +104,9 @@ def test_save_and_load_are_exact(fitted: Fitted, unseen: np.ndarray, tmp_path: P
 
 
 def test_only_what_a_phase_trains_moves(fitted: Fitted) -> None:
-    """Parameters outside every phase's optimisers are bit for bit what they were; frozen networks are in eval mode."""
+    """Parameters outside every phase's optimisers are bit for bit what they were, and so are the running statistics
+    beside them: a frozen network is in eval mode while others learn.
+    """
     probe = copy.deepcopy(fitted.detector)
     trained: set[int] = set()
     for phase in probe.phases():
@@ -116,6 +118,12 @@ def test_only_what_a_phase_trains_moves(fitted: Fitted) -> None:
         assert not moved or id(parameter) in trained, f"{name} moved, and no phase trains it"
         if id(parameter) in trained:
             assert parameter.requires_grad, f"{name} is in an optimiser but frozen"
+    for name, module in probe.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not trained & {
+            id(p) for p in module.parameters()
+        }:
+            for key, value in fitted.detector.get_submodule(name).state_dict().items():
+                assert torch.equal(value, fitted.before[f"{name}.{key}"]), f"{name}.{key} moved in a frozen network"
     assert not any(module.training for module in fitted.detector.modules())
 
 

@@ -227,6 +227,14 @@ def test_bf16_is_calibrated_at_bf16(shop: Path, tmp_path: Path) -> None:
             load_onnx(tmp_path / "p.onnx", engine, precision)
 
 
+def test_bf16_takes_no_threshold_by_hand(shop: Path, tmp_path: Path) -> None:
+    assert run(shop, "threshold", "parts.okng", "--score", "99", "-o", tmp_path / "m.okng").returncode == 0
+    asked = ["--precision", "bf16", "--calibrate", "images", "-o", tmp_path / "m.onnx"]
+    done = run(shop, "export", tmp_path / "m.okng", *asked)
+    assert done.returncode == 1 and "okng threshold MODEL --false-alarm-rate" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "m.onnx").exists()
+
+
 WITHOUT_TORCH = """
 import sys
 class Refuse:

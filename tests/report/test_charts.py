@@ -51,6 +51,8 @@ def test_ordinary_false_alarms_are_the_beta_binomial_quantiles(n: int, asked: fl
 def test_no_ordinary_range_where_nothing_is_promised() -> None:
     assert expected_false_alarms(calibrated(np.arange(10), 0.01), 100) is None
     assert expected_false_alarms(calibrated(np.arange(99)).with_threshold(50), 100) is None
+    for method in ("cross", "updated"):  # close, not promised
+        assert expected_false_alarms(Calibration.fit(np.arange(99.0), None, method, 0.05), 100) is None
 
 
 def test_histogram_counts_every_image_once_and_parts_at_the_threshold() -> None:

@@ -33,6 +33,13 @@ def test_compiled_features_are_the_same_at_any_size(stfpm: Detector) -> None:
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 
 
+def test_compiling_draws_no_numbers(stfpm: Detector) -> None:
+    """Or a fit would depend on whether OpenVINO is installed."""
+    before = torch.get_rng_state()
+    with compiled_backbones(stfpm):
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_trained_is_not_compiled(stfpm: Detector) -> None:
     with compiled_backbones(stfpm):
         assert stfpm.student.engine is None

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
+from okng.inspection.model_file import read_model
 from okng.training.data import FeatureStore, TrainingImages
 from okng.training.phases import run_phases
 
@@ -72,8 +74,8 @@ class TwoPhases(Detector):
         return Scores((self.net(images) - self.centre).square().sum(1) / self.spread)
 
 
-def images() -> TrainingImages:
-    pixels = np.random.default_rng(0).integers(0, 255, (10, 4, 4, 3), np.uint8)
+def images(seed: int = 0) -> TrainingImages:
+    pixels = np.random.default_rng(seed).integers(0, 255, (10, 4, 4, 3), np.uint8)
     return TrainingImages(list(pixels), Preprocess("RGB", (4, 4)))
 
 
@@ -98,8 +100,39 @@ def test_a_killed_fit_resumes_to_the_same_result(die_at: int, tmp_path: Path) ->
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     run_phases(built(), images(), seed=3, device="cpu", checkpoint=tmp_path / "c")
-    with pytest.raises(OkngError, match="other settings"):
-        run_phases(built(), images(), seed=4, device="cpu", checkpoint=tmp_path / "c", resume=True)
+    settings = {"seed": 3, "device": "cpu", "checkpoint": tmp_path / "c", "resume": True}
+    run_phases(built(), images(), **settings)  # type: ignore[arg-type]
+    for other in ({"seed": 4}, {"precision": "bf16-mixed"}):
+        with pytest.raises(OkngError, match="other settings"):
+            run_phases(built(), images(), **{**settings, **other})  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_of_other_pixels_under_the_same_names_is_refused(tmp_path: Path) -> None:
+    names = [tmp_path / f"{i}.png" for i in range(10)]
+
+    def fit(seed: int, resume: bool) -> None:
+        for name, pixels in zip(names, images(seed).sources, strict=True):
+            Image.fromarray(pixels).save(name)
+        files = TrainingImages(names, Preprocess("RGB", (4, 4)))
+        run_phases(built(), files, device="cpu", checkpoint=tmp_path / "c", resume=resume)
+
+    fit(0, resume=False)
+    fit(0, resume=True)
+    with pytest.raises(OkngError, match="other images"):
+        fit(1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"device": "nope"}, "can't use the device 'nope' .*; take --device cpu"),
+        ({"device": "tpu"}, "can't use the device 'tpu' .*; take --device cpu"),
+        ({"device": "cpu", "precision": "nope"}, "precision is 32-true, bf16-mixed or 16-mixed, not 'nope'"),
+    ],
+)
+def test_devices_and_precisions_are_named(given: dict[str, str], words: str) -> None:
+    with pytest.raises(OkngError, match=words):
+        run_phases(built(), images(), **given)  # type: ignore[arg-type]
 
 
 def test_prepare_runs_once_per_image() -> None:
@@ -111,6 +144,9 @@ def test_prepare_runs_once_per_image() -> None:
 def test_divergence_is_one_line_and_leaves_the_last_good_state(tmp_path: Path) -> None:
     with pytest.raises(OkngError, match="diverged in epoch 1"):
         run_phases(built(explode=True), images(), device="cpu", checkpoint=tmp_path / "c")
+    manifest, arrays = read_model(tmp_path / "c")
+    assert (manifest["phase"], manifest["epoch"]) == (1, 0)
+    assert all(np.isfinite(array).all() for array in arrays.values())
 
 
 @pytest.mark.parametrize("die_at", [-1, 5])

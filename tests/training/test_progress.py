@@ -19,3 +19,12 @@ def test_time_left_counts_what_was_done_now_not_before_a_resume(
         now = 11.0
         tell.advance(12, "epoch 5/5")
     assert capsys.readouterr().err == "training: 92%, 44 s left epoch 5/5\n"
+
+
+def test_a_terminal_shows_the_present_stretch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or after many stretches theirs would fill the screen."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress.Narrator() as tell:
+        for name in ("memory", "coreset", "calibration"):
+            tell.begin(name, total=10)
+        assert tell._bar is not None and [task.description for task in tell._bar.tasks] == ["calibration"]

@@ -149,6 +149,22 @@ def results_file(table: str, out: Path) -> Path:
     return out / f"{table}.csv"
 
 
+def standing(table: Table, out: Path, budget: str = "cpu", seed: int = 0) -> list[Outcome]:
+    """The cells that the table's file has a figure for, at this budget and seed, in the table's order."""
+    rows = {
+        (row["dataset"], row["metric"], row["method"]): row
+        for row in read_rows(results_file(table.name, out))
+        if row["value"] and (row["budget"], row["seed"]) == (budget, str(seed))
+    }
+    found = []
+    for cell in table.cells:
+        dataset, _, metric = row_name(cell)
+        row = rows.get((dataset, metric, cell.method))
+        if row is not None:
+            found.append(Outcome(cell, float(row["value"]), "", row))
+    return found
+
+
 def _called(table: Table, name: str) -> set[str]:
     """The methods that a person may call so: as printed, without the reference behind it, or by the detector."""
     return {
@@ -305,14 +321,19 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
-    """Put the rows into the file, each in place of the one of its cell, budget and seed; atomically."""
+    """Put the rows into the file, each in place of the one of its cell, budget and seed; atomically.
+
+    A row without a figure never takes the place of one that has it, though that be of earlier arguments.
+    """
 
     def place(row: dict[str, str]) -> tuple[str, ...]:
         return tuple(row[key] for key in ("dataset", "metric", "method", "budget", "seed"))
 
     rows = {place(row): row for row in read_rows(path)}
     for outcome in outcomes:
-        rows[place(outcome.row)] = outcome.row
+        key = place(outcome.row)
+        if outcome.value is not None or not rows.get(key, {}).get("value"):
+            rows[key] = outcome.row
     if not rows:
         return
     text = io.StringIO(newline="")

@@ -11,7 +11,7 @@ import typer
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for models and reports.")] = Path("okng-demo"),
     detector: Annotated[str, typer.Option("-d", "--detector", help="A name of `okng list`.")] = "patchcore",
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Train on OK solar cells, inspect unseen OK and defective ones, write a report; offline."""

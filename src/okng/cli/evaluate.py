@@ -19,7 +19,7 @@ def evaluate(
     contamination: Annotated[float, typer.Option(help=f"{CONTAMINATION} As in training.")] = 0.0,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
-    seed: Annotated[int, typer.Option(help="The seed that divided the data set in training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed that divided the data set in training.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps, for torch.")] = "cpu",
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,

@@ -17,7 +17,7 @@ def reproduce(
     ] = [],  # noqa: B006
     classes: Annotated[list[str], typer.Option(help="Such as 3,8 or airplane; repeatable. Default: all.")] = [],  # noqa: B006
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the figures.")] = Path("results"),
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     time_limit: Annotated[float | None, typer.Option(help="Begin no fit after so many minutes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -30,7 +30,7 @@ def reproduce(
         raise OkngError(f"there is no table {table!r}; {nearest_names(table, TABLES)}")
     try:
         from okng.benchmark import beside
-        from okng.benchmark.reproduce import NO_TIME, results_file
+        from okng.benchmark.reproduce import NO_TIME, results_file, standing
         from okng.benchmark.reproduce import reproduce as run
         from okng.training.progress import Narrator
     except ModuleNotFoundError as error:
@@ -42,7 +42,8 @@ def reproduce(
     with Narrator() as tell:
         outcomes = run(TABLES[table], data.expanduser(), budget, methods, classes, out, seed, time_limit, tell)
     drawing = path.with_suffix(".svg")
-    write_atomically(drawing, beside.as_svg(TABLES[table], outcomes).encode())
+    drawn = standing(TABLES[table], out, budget, seed)  # with what was measured before
+    write_atomically(drawing, beside.as_svg(TABLES[table], drawn).encode())
     if as_json:
         cells = [{**outcome.row, "value": outcome.value, "reason": outcome.reason} for outcome in outcomes]
         print_json({"table": table, "cells": cells, "notes": TABLES[table].notes(), "drawing": str(drawing)})

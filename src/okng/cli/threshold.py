@@ -17,11 +17,15 @@ def threshold(
 ) -> None:
     """Show the threshold, or change it: a number in the file, nothing is fitted again."""
     from okng.cli.common import open_model, print_json, say
+    from okng.errors import OkngError
 
+    changes = false_alarm_rate is not None or score is not None
+    if output is not None and not changes:
+        raise OkngError("-o is for a changed threshold; add --false-alarm-rate or --score")
     inspector = open_model(model, rate=false_alarm_rate, score=score)
     calibration = inspector.calibration
     say(f"threshold {calibration.threshold:.6g}: {calibration.promise()}")
-    if false_alarm_rate is not None or score is not None:
+    if changes:
         inspector.save(output or model)
         say(f"wrote {output or model}")
     if as_json:

@@ -52,7 +52,7 @@ def train(
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
     abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
     contamination: Annotated[float, typer.Option(help=CONTAMINATION)] = 0.0,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a fit that was stopped.")] = False,

@@ -10,7 +10,8 @@ import torch
 
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create, parameters
-from okng.errors import OkngError
+from okng.errors import OkngError, no_device
+from okng.inspection.engines import check_threads
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_model
 
@@ -19,9 +20,13 @@ class TorchEngine:
     """Scores uint8 pixels with `detector` on `device`."""
 
     def __init__(self, detector: Detector, device: str = "cpu", threads: int | None = None):
+        check_threads(threads)
         if threads is not None:
             torch.set_num_threads(threads)  # of the whole process
-        self.detector = detector.eval().to(device)
+        try:
+            self.detector = detector.eval().to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise no_device(device, error) from error
         self.device = torch.device(device)
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

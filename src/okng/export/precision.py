@@ -36,7 +36,7 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
     """The f32 model at `path` as an inspector for `precision`, its threshold drawn from scores of that precision.
 
     `dataset` brings OK images that the detector has not learnt from: its labelled test part, or all of it where it has
-    none. Raises `OkngError` if there are no OK images among them.
+    none. Raises `OkngError` if there are no OK images among them, and for a threshold that was set by hand.
     """
     samples = [sample for sample in dataset.test if sample.label is not None] or dataset.train
     labels = np.array([NG if sample.label == NG else OK for sample in samples])
@@ -44,15 +44,20 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
     if not good.any():
         raise OkngError(f"{dataset.name} has no OK images to calibrate on; give a folder of new OK images")
     manifest, arrays, graph = read_onnx(path)
+    if manifest["calibration"]["basis"] == "manual":
+        raise OkngError(
+            "the threshold was set by hand, and scores of another precision need one drawn anew; "
+            "give the model a rate first: okng threshold MODEL --false-alarm-rate 0.05"
+        )
     scores, verdicts = {}, {}
     for kind in ("f32", precision):
         engine = make_engine(graph, "openvino", kind)
         inspector = Inspector.from_file(engine, {**manifest, "precision": kind}, arrays)
-        seen = list(inspector.inspect([sample.image for sample in samples]))
-        scores[kind] = np.array([one.score for one in seen])
-        peaks = None if seen[0].map is None else np.array([one.map.max() for one in seen if one.map is not None])[good]
+        scores[kind], peaks = inspector.scores_and_peaks([sample.image for sample in samples])
         rate = inspector.calibration.false_alarm_rate
-        inspector.calibration = Calibration.fit(scores[kind][good], peaks, "split", rate)
+        inspector.calibration = Calibration.fit(
+            scores[kind][good], None if peaks is None else peaks[good], "split", rate
+        )
         verdicts[kind] = scores[kind] > inspector.calibration.threshold
     moved = np.abs(scores[precision] / scores["f32"] - 1)
     return inspector, Drift(

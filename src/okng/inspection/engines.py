@@ -123,8 +123,7 @@ def load_onnx(path: Path, engine: str = "auto", precision: str | None = None, th
 
 def make_engine(graph: bytes, engine: str = "auto", precision: str = "f32", threads: int | None = None) -> Engine:
     """The engine called `engine`, for `graph`, on `threads` threads (None: one for each core)."""
-    if threads is not None and not 1 <= threads <= (os.cpu_count() or 1):
-        raise OkngError(f"threads is 1 to {os.cpu_count()}, the cores of this machine, not {threads}")
+    check_threads(threads)
     if precision not in PRECISIONS:
         raise OkngError(f"precision is {' or '.join(PRECISIONS)}, not {precision!r}")
     if engine == "auto":
@@ -137,6 +136,12 @@ def make_engine(graph: bytes, engine: str = "auto", precision: str = "f32", thre
     if engine == "onnxruntime":
         raise OkngError(f"onnxruntime has no {precision} on the CPU; take --engine openvino")
     raise OkngError(f"an .onnx file is run by {' or '.join(ENGINES)}, not {engine!r}; torch runs .okng files")
+
+
+def check_threads(threads: int | None) -> None:
+    """OkngError unless `threads` is None or no more than this machine has cores."""
+    if threads is not None and not 1 <= threads <= (os.cpu_count() or 1):
+        raise OkngError(f"threads is 1 to {os.cpu_count()}, the cores of this machine, not {threads}")
 
 
 def _unusable(engine: str, error: Exception) -> OkngError:

@@ -107,7 +107,22 @@ class Inspector:
 
     def score_samples(self, images: Images) -> np.ndarray:
         """Raw scores (n,), higher = odder."""
-        return np.array([inspection.score for inspection in self.inspect(images)])
+        return self.scores_and_peaks(images)[0]
+
+    def scores_and_peaks(
+        self, images: Images, done: Callable[[], None] = lambda: None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Raw scores (n,) and the maxima of the maps (n,), if any: what a calibration is made of.
+
+        `done` is called after each image.
+        """
+        scores, peaks = [], []
+        for inspection in self.inspect(images):
+            scores.append(inspection.score)
+            if inspection.map is not None:
+                peaks.append(float(inspection.map.max()))
+            done()
+        return np.array(scores), np.array(peaks) if peaks else None
 
     def _usual_batch(self) -> int:
         """How many inputs have the pixels of eight of 256 × 256, from 8 to 64: small ones hardly fill a processor."""

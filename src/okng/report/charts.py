@@ -44,7 +44,7 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def expected_false_alarms(calibration: Calibration, ok_images: int) -> tuple[int, int] | None:
-    """The fewest and most false alarms in 95 of 100 tests with `ok_images` > 0; None without a promise.
+    """The fewest and most false alarms in 95 of 100 tests with `ok_images` > 0; None where nothing is promised.
 
     A threshold drawn from n held-out images is itself a matter of chance: with k of the n + 1 ranks above it,
     the rate it really has is Beta(k, n + 1 - k) distributed (Vovk, Conditional validity of inductive
@@ -53,7 +53,7 @@ def expected_false_alarms(calibration: Calibration, ok_images: int) -> tuple[int
     """
     n = len(calibration.scores)
     k = int(np.floor(calibration.false_alarm_rate * (n + 1) + 1e-9))
-    if calibration.basis != "conformal" or k < 1:
+    if (calibration.basis, calibration.method) != ("conformal", "split") or k < 1:
         return None
     below = n + 1 - k
     x = np.arange(ok_images)  # (m,): the step from x to x + 1 false alarms

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import okng
+from okng.checks import at_least
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create, detector_class, parameters
 from okng.detectors.engine import TorchEngine
@@ -67,6 +68,7 @@ def fit(
         raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; 0.05 means 5 in 100")
     if holdout is not None and not 0 <= holdout < 1:
         raise OkngError(f"holdout is a share of the OK images such as 0.2, or 0 to cross-fit, not {holdout}")
+    at_least(0, seed=seed)
     if ng is None and detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
@@ -234,11 +236,5 @@ def judge(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Scores (n,) and map maxima (n,), if any, by the very path that later inspects."""
     nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
-    scores, peaks = [], []
     tell.begin(name, len(sources))
-    for inspection in Inspector(TorchEngine(detector), preprocess, nothing, {}).inspect(sources):
-        scores.append(inspection.score)
-        if inspection.map is not None:
-            peaks.append(float(inspection.map.max()))
-        tell.advance()
-    return np.array(scores), np.array(peaks) if peaks else None
+    return Inspector(TorchEngine(detector), preprocess, nothing, {}).scores_and_peaks(sources, tell.advance)

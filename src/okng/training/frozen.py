@@ -41,7 +41,7 @@ def compiled(backbone: Backbone) -> Callable[[Tensor], list[Tensor]]:
     names = ["images", *(f"stride {stride}" for stride in backbone.strides)]
     dynamic = {name: {0: "batch", 2: f"{name} height", 3: f"{name} width"} for name in names}
     core = openvino.Core()
-    model = core.read_model(onnx_graph(backbone, torch.rand(1, 3, side, side), names, dynamic))
+    model = core.read_model(onnx_graph(backbone, torch.zeros(1, 3, side, side), names, dynamic))
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",

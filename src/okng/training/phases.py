@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from okng.detectors.base import Batch, Collect, Detector, Train
-from okng.errors import OkngError, diverged
+from okng.errors import OkngError, diverged, no_device
+from okng.inspection.images import fingerprint
 from okng.inspection.model_file import read_model, write_model
 from okng.training.data import FeatureStore, TrainingImages
 from okng.training.frozen import compiled_backbones
 from okng.training.progress import Narrator
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 COLLECT_BATCH = 16
 COMPILE_FROM = 50  # images
 RISE = 2.0  # an epoch's mean loss above so many times the first epoch's: the training has run away
@@ -41,12 +44,18 @@ def run_phases(
 ) -> None:
     """Fit `detector` in place on `images`, or with `update` let it take them in beside what it learnt before.
 
-    `device` and `precision` are Lightning Fabric's. With a `checkpoint` path the state is written there after every
-    phase and every epoch; with `resume` the work continues from it. Because every epoch draws from a generator seeded
-    by (seed, phase, epoch), a resumed fit ends with the same result as one that was never stopped.
+    `device` and `precision` ("32-true", "bf16-mixed", "16-mixed") are Lightning Fabric's. With a `checkpoint` path the
+    state is written there after every phase and every epoch; with `resume` the work continues from it. Because every
+    epoch draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the same result as one that was
+    never stopped.
     """
     tell = tell or Narrator(quiet=True)
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    if precision not in PRECISIONS:
+        raise OkngError(f"precision is {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
+    try:
+        fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise no_device(device, error) from error
     runner = _Runner(detector, images, fabric, precision, seed, checkpoint, tell)
     at_phase, at_epoch = runner.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     detector.to(fabric.device)
@@ -197,14 +206,17 @@ class _Runner:
                         tensors[f"optimizer.{i}.{key}.{name}"] = value
                     else:
                         plain[i]["state"].setdefault(str(key), {})[name] = value
-        manifest = {"identity": self.identity(), "phase": phase, "epoch": epoch, "loss": loss, "optimizers": plain}
+        manifest = {
+            "identity": self.identity, "phase": phase, "epoch": epoch, "loss": loss, "optimizers": plain,
+            "scaler": self.fabric.strategy.precision.state_dict(),  # of the losses, at 16-mixed
+        }  # fmt: skip
         write_model(self.checkpoint, manifest, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
 
     def restore(self) -> tuple[int, int]:
         """Read the checkpoint; the phase and the epoch to continue with."""
         assert self.checkpoint is not None
         self.stored, arrays = read_model(self.checkpoint)
-        if self.stored.get("identity") != self.identity():
+        if self.stored.get("identity") != self.identity:
             raise OkngError(
                 f"{self.checkpoint} was begun with other settings or other images; "
                 "give the same ones, or leave out --resume to begin anew"
@@ -218,6 +230,7 @@ class _Runner:
         self.take_detector()
         if not isinstance(phase, Train) or not self.stored["optimizers"]:
             return
+        self.fabric.strategy.precision.load_state_dict(self.stored["scaler"])
         for i, (update, plain) in enumerate(zip(phase.updates, self.stored["optimizers"], strict=True)):
             state: dict[int, dict[str, Any]] = {int(key): dict(values) for key, values in plain["state"].items()}
             for name, tensor in self.tensors.items():
@@ -231,16 +244,13 @@ class _Runner:
         prefix = "detector."
         self.detector.load_tensors({n[len(prefix) :]: t for n, t in self.tensors.items() if n.startswith(prefix)})
 
+    @cached_property
     def identity(self) -> str:
         """A digest of everything that must be the same for a fit to go on."""
-        names = [str(s) if not hasattr(s, "tobytes") else hashlib.sha256(s.tobytes()).hexdigest() for s in self.sources]
         detector = [self.detector.name, self.detector.arguments, self.images.preprocess.to_json()]
-        told = [detector, self.seed, names, self.images.labels]
+        images = [fingerprint(source) for source in self.images.sources]
+        told = [detector, self.seed, self.precision, images, self.images.labels]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def sources(self) -> list[Any]:
-        return self.images.sources
 
 
 def _seed(seed: int, phase: int, epoch: int) -> None:

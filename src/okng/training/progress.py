@@ -55,6 +55,8 @@ class Narrator:
         self._name, self._note, self._behind, self._done, self._total = name, "", done, done, total
         self._start = self._last = time.monotonic()
         if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)  # many bars would leave no room for this one
             self._task = self._bar.add_task(name, total=total, completed=int(done), note="")
 
     def advance(self, steps: float = 1, note: str | None = None) -> None:

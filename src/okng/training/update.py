@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import okng
+from okng.checks import at_least
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector, each_image
@@ -48,6 +49,7 @@ def update(
     tell = tell or Narrator(quiet=True)
     if holdout is not None and not 0 <= holdout < 1:
         raise OkngError(f"holdout is a share of the new images such as 0.2, or 0 to learn from all, not {holdout}")
+    at_least(0, seed=seed)
     old = model if isinstance(model, Inspector) else okng.load(model)
     if false_alarm_rate is not None:
         old = old.at(false_alarm_rate)
