@@ -16,9 +16,9 @@ HEAD = """# Published tables, run again
 Each cell is *measured*, or *measured (published)* where a figure is printed; a dash is a cell that was not run. The
 budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/benchmark/budgets.py), or
 with earlier ones where a † stands; what is published was got with larger networks and longer training. One seed, the
-last epoch, nothing chosen on test labels. A mean is over the cells that were run, both figures over the same ones. The
-rows, with arguments, command and date, are in [results/](../results); `python benchmarks/tables_page.py` writes this
-page.
+last epoch, nothing chosen on test labels. A mean is over the cells that were run, both figures over the same ones;
+where all were, the published one is as printed. The rows, with arguments, command and date, are in
+[results/](../results); `python benchmarks/tables_page.py` writes this page.
 """
 
 
@@ -86,7 +86,7 @@ def matrix(table: Table, block: Block, outcomes: list[Outcome]) -> str:
             measured = [line for line in run if line.measured is not None]
             line, some = mean_of(measured, "mean"), f" of {len(measured)}"
             if len(measured) == len(block.classes):
-                line, some = replace(line, printed=line.printed or table.printed(block, method, "mean")), ""
+                line, some = replace(line, printed=table.printed(block, method, "mean") or line.printed), ""
             cells.append(cell(line) + some)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

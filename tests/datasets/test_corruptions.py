@@ -79,8 +79,10 @@ def test_scratches_are_thin_and_drops_are_round_spots(side: int) -> None:
         thick = max(1, round(3 * side / 256))
         assert not ndimage.binary_erosion(line, np.ones((2 * thick + 2,) * 2)).any()
         spots = drops_mask(side, side, rng(seed))
-        radius = (1 + 0.01 * side, 1 + 0.02 * side)
+        radius = (0.01 * side + side / 256, 0.02 * side + side / 256)
         assert 2 * radius[0] ** 2 < spots.sum() < 10 * np.pi * (radius[1] + 1) ** 2
+    share = np.mean([drops_mask(side, side, rng(seed)).mean() for seed in range(100)])
+    assert 0.008 < share < 0.03  # whole pixels make them larger at 28
     assert np.mean([ndimage.label(drops_mask(256, 256, rng(seed)))[1] for seed in range(50)]) > 2
 
 

@@ -63,7 +63,7 @@ def test_features_lie_over_the_pixels_they_come_from() -> None:
         torch.testing.assert_close(spread[0, 0, pixels][:, pixels], values[0, 0])
 
 
-def test_the_second_gan_begins_anew_after_the_warm_up_and_nothing_else_does() -> None:
+def test_the_second_gan_begins_anew_after_the_warm_up_and_no_other_network_does() -> None:
     detector = built(epochs=3, warm_up=0.5, temperature=0.3)
     images, _ = discs(8)
     phases = detector.phases()

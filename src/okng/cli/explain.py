@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,7 +34,8 @@ def explain(
     if missing := [path for path in images if not path.exists()]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
     skipped: list[str] = []
-    explained = []
+    explained: list[dict[str, Any]] = []
+    blank = 0
 
     def unreadable(error: UnreadableImage) -> None:
         skipped.append(str(error))
@@ -42,6 +43,7 @@ def explain(
 
     for inspection in explaining.inspect(images, unreadable=None if strict else unreadable):
         assert inspection.map is not None
+        blank += not inspection.map.any()
         drawn = save_overlay(output, inspection, explaining, (0.0, float(inspection.map.max())))
         explained.append(inspection.to_dict() | {"overlay": str(drawn)})
         if not as_json:
@@ -50,5 +52,7 @@ def explain(
         raise OkngError(f"no readable images in {', '.join(str(path) for path in images)}")
     used = explaining.engine.layer  # type: ignore[attr-defined]
     say(f"{len(explained)} images explained at {used}, in {output}")
+    if blank:
+        say(f"on {blank} of them no place of {used} raises the score; try another --layer")
     if as_json:
         print_json({"model": str(model), "layer": used, "images": explained, "skipped": skipped})

@@ -136,7 +136,7 @@ def scratch_mask(height: int, width: int, rng: np.random.Generator) -> np.ndarra
 def drops_mask(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """Where drops lie, bool (height, width): discs of one radius, their centres Gaussian around one point."""
     side = min(height, width)
-    radius = rng.uniform(*DROP_RADII) * side + 1
+    radius = (rng.uniform(*DROP_RADII) + 1 / SIDE) * side
     margin = min((np.log(DROPS) + 5) * radius, side / 2)
     middle = rng.uniform(margin, (width - margin, height - margin))  # (2,): x, y
     mask = Image.new("1", (width, height))

@@ -20,8 +20,9 @@ from okng.nn.grad_cam import grad_cam
 def explainer(inspector: Inspector, layer: str | None = None) -> Inspector:
     """The same inspector with Grad-CAM maps (h, w) >= 0 instead of the detector's own, and without regions.
 
-    `layer`: the name of a convolution; by default the last one that was run, that the score depends on and whose output
-    has places. A map's range is its own: maps of different images don't compare.
+    `layer`: the name of a convolution, transposed or not; by default the last one that was run, that the score depends
+    on, and whose output has places but no more of them than the image. A map's range is its own: maps of different
+    images don't compare. It is zero where no place raises the score.
     """
     if not isinstance(inspector.engine, TorchEngine):
         raise OkngError("an exported model has no gradients; give the .okng file it was exported from")
@@ -35,7 +36,11 @@ class GradCAMEngine:
 
     def __init__(self, detector: Detector, layer: str | None, device: str = "cpu"):
         self.detector, self.layer, self.device = detector.eval(), layer, torch.device(device)
-        self.convolutions = {name: module for name, module in detector.named_modules() if isinstance(module, nn.Conv2d)}
+        self.convolutions = {
+            name: module
+            for name, module in detector.named_modules()
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        }
         if not self.convolutions:
             raise OkngError(f"{detector.name} has no convolution, so Grad-CAM can't explain it")
         if layer is not None and layer not in self.convolutions:
@@ -68,7 +73,7 @@ class GradCAMEngine:
             for hook in hooks:
                 hook.remove()
         for name, features in reversed(outputs if score.requires_grad else []):
-            usable = features.ndim == 4 and len(features) == 1 and features[0, 0].numel() > 1
+            usable = features.ndim == 4 and len(features) == 1 and 1 < features[0, 0].numel() <= image[0, 0].numel()
             if usable and self.layer in (None, name) and _reaches(score, features):
                 self.layer = name
                 return score.detach(), grad_cam(score, features).relu().detach()

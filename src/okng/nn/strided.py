@@ -15,7 +15,7 @@ def strided_coders(
 
     One strided 3×3 layer per halving, down to a shorter side of at most 4; channels start at `width` and double as the
     sides halve. `per_code` and `per_value`: how many numbers stand for each one of the code that the encoder gives and
-    of the image that the decoder gives, 2 for a mean and a log-variance. Weights start at He's scale, without which
+    of the image that the decoder gives, 2 for a mean and a log-variance. Weights start by `start_awake`, without which
     deep networks stay at the mean image for many epochs. No normalisation and no shortcut around the code.
     """
     down: list[nn.Module] = []
@@ -36,7 +36,11 @@ def strided_coders(
 
 
 def start_awake(*networks: nn.Module) -> None:
-    """Draw the weights of all convolutions at He's scale for leaky rectifiers; biases stay as they are."""
+    """Draw the weights of all convolutions at He's scale for leaky rectifiers; biases stay as they are.
+
+    Of transposed ones the kernel counts as if a place of the output met all of it. At stride 2 it meets a quarter, so
+    that copies start flat; squared errors don't mind.
+    """
     for network in networks:
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d):

@@ -26,7 +26,7 @@ class Autoencoder(Detector):
     thousands of 28 × 28 images `code=32, epochs=10, batch_size=32, learning_rate=1e-3` take a minute or so.
 
     Deliberately otherwise: one strided 3×3 layer per halving without the paper's layers in between, down to a
-    shorter side of at most 4; weights that start at He's scale, without which deep networks stay at the mean
+    shorter side of at most 4; weights drawn by `nn.strided.start_awake`, without which deep networks stay at the mean
     image for many epochs; no weight decay and no augmentation. As in the paper there are no normalisation
     layers and no shortcuts around the code, and a sigmoid ends in the range of the images.
     """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.nn.adversarial import frozen
 from okng.nn.grad_cam import grad_cam
 
 HALVINGS = 4  # at most, as in DCGAN
@@ -87,37 +88,45 @@ class CAVGAu(Detector):
         yield Train("cavga", updates, self.epochs, trains=[self], batch_size=self.batch_size)
 
     def discriminator_loss(self, batch: Batch) -> Tensor:
-        """Tell OK images from their copies; NG images don't count."""
+        """Tell OK images from their copies; it sees no NG images."""
+        ok = batch.labels == 0  # (B,), n of them
+        if not ok.any():
+            return 0 * next(self.discriminator.parameters()).sum()  # nothing to learn from
         with torch.no_grad():
-            copies = self.decoder(self.sample(self.encoder(batch.images))).sigmoid()  # (B, C, H, W)
-        real, false = self.discriminator(batch.images), self.discriminator(copies)  # (B,)
-        return _over_ok(F.softplus(-real) + F.softplus(false), batch)
+            z = _draw(*self.distribution(self.encoder(batch.images)))  # (B, latent, h, w)
+            copies = self.decoder(z[ok]).sigmoid()  # (n, C, H, W)
+        real, false = self.discriminator(batch.images[ok]), self.discriminator(copies)  # (n,)
+        return (F.softplus(-real) + F.softplus(false)).mean()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Copy OK images, deceive the discriminator, attend to everything."""
         features = self.encoder(batch.images)  # (B, top, h, w)
-        z = self.sample(features)  # (B, latent, h, w)
-        logits = self.decoder(z)  # (B, C, H, W)
-        error = F.binary_cross_entropy_with_logits(logits, batch.images, reduction="none").flatten(1)
-        mean, log_variance = self.mean(features), self.log_variance(features)  # (B, latent, h, w)
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1)
-        deceived = F.softplus(-self.discriminator(logits.sigmoid()))  # (B,)
+        mean, log_variance = self.distribution(features)  # (B, latent, h, w) each
+        z = _draw(mean, log_variance)  # (B, latent, h, w)
+        losses = self.guidance(features, z, batch)
+        ok = batch.labels == 0  # (B,), n of them
+        if not ok.any():
+            return losses
+        logits = self.decoder(z[ok])  # (n, C, H, W)
+        error = F.binary_cross_entropy_with_logits(logits, batch.images[ok])
+        mean, log_variance = mean[ok], log_variance[ok]  # (n, latent, h, w)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
+        with frozen(self.discriminator):
+            deceived = F.softplus(-self.discriminator(logits.sigmoid())).mean()
         return {
-            "copies": _over_ok(error.mean(1), batch),
-            "divergence": _over_ok(divergence.sum(1), batch) / error.shape[1],
-            "adversarial": self.adversarial_weight * _over_ok(deceived, batch),
-            **self.guidance(features, z, batch),
+            "copies": error,
+            "divergence": divergence / logits.numel(),
+            "adversarial": self.adversarial_weight * deceived,
+            **losses,
         }
 
     def guidance(self, features: Tensor, z: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Attention expansion: the share of the image that is not attended to."""
         return {"attention": self.attention_weight * (1 - self.attention(features, create_graph=True)).mean()}
 
-    def sample(self, features: Tensor) -> Tensor:
-        """A draw of the latent variable (B, latent, h, w)."""
-        mean: Tensor = self.mean(features)
-        deviation: Tensor = (0.5 * self.log_variance(features)).exp()
-        return mean + deviation * torch.randn_like(mean)
+    def distribution(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The latent variable's mean and log-variance, (B, latent, h, w) each."""
+        return self.mean(features), self.log_variance(features)
 
     def attention(self, features: Tensor, create_graph: bool = False) -> Tensor:
         """How far each place of `features` (B, top, h, w) is attended to, (B, h, w) in [0, 1]."""
@@ -144,8 +153,9 @@ class CAVGAw(CAVGAu):
     `learning_rate`: as in `CAVGAu`, on a CPU too. `classification_weight`: of the classifier's cross-entropy; where it
     is not below `attention_weight`, the two attentions hardly part.
 
-    Deliberately otherwise: as `CAVGAu`; and only OK images are copied and shown to the discriminator, of NG images
-    the classifier alone learns: a detector that learns to copy defects would no longer be surprised by them.
+    Deliberately otherwise: as `CAVGAu`; and only OK images are copied and shown to the discriminator: a detector that
+    learns to copy defects would no longer be surprised by them. Of NG images learns the classifier, and through it the
+    encoder, whose batch normalisation sees them too.
     """
 
     needs_ng = True
@@ -197,7 +207,6 @@ def _down(widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _over_ok(losses: Tensor, batch: Batch) -> Tensor:
-    """The mean of `losses` (B,) over the batch's OK images; 0 if there are none."""
-    ok = batch.labels == 0  # (B,)
-    return (losses * ok).sum() / ok.sum().clamp(min=1)
+def _draw(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """A draw of the latent variable (B, latent, h, w)."""
+    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)

@@ -199,7 +199,7 @@ class FAnoGAN(Detector):
 
     def encoder_loss(self, batch: Batch) -> Tensor:
         """How far images, or codes, are from what comes back of them."""
-        with frozen(self.generator), frozen(self.critic):
+        with frozen(self.generator, self.critic):
             if self.learns_by == "ziz":
                 codes = torch.randn(len(batch.images), self.latent, device=batch.images.device)
                 return F.mse_loss(self.encoder(self.generator(codes)), codes)

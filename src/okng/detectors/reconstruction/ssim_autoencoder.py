@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -79,7 +80,8 @@ class SSIMAutoencoder(Detector):
             inner = outer
         self.encoder = nn.Sequential(*down, nn.Conv2d(inner, code, (h, w)))
         self.decoder = nn.Sequential(nn.ConvTranspose2d(code, inner, (h, w)), *up, nn.Sigmoid())
-        start_awake(self.encoder, self.decoder)
+        start_awake(self.encoder)
+        start_decoder(self.decoder)
 
     def phases(self) -> Iterator[Phase]:
         """Learn to copy OK images through the code."""
@@ -98,6 +100,18 @@ class SSIMAutoencoder(Detector):
         copies = self.decoder(codes)  # (B, C, H, W)
         dissimilarity = dssim_map(images, copies, self.radius).mean(1)  # (B, H, W)
         return Scores(dissimilarity.mean((1, 2)), dissimilarity)
+
+
+def start_decoder(decoder: nn.Sequential) -> None:
+    """Draw the weights of transposed convolutions at He's scale, counted by what a place of their output receives.
+
+    That is a k²/s² of each channel at stride s, and one number of each where the input is the code. Copies that start
+    flat, as they do from smaller weights, have next to no structure for SSIM to compare, and may stay so.
+    """
+    for layer in decoder:
+        if isinstance(layer, nn.ConvTranspose2d):
+            met = 1 if layer is decoder[0] else math.prod(layer.kernel_size) / math.prod(layer.stride)
+            nn.init.normal_(layer.weight, 0, math.sqrt(2 / ((1 + SLOPE**2) * met * layer.in_channels)))
 
 
 def layers_for(image_size: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
