@@ -30,8 +30,8 @@ class SSIMAutoencoder(Detector):
     paper: 100 for textures, 500 for objects). `width`: channels of the first layer; all others are the paper's
     multiples of it. `window`: side of the Gaussian window in which structure is compared, an odd number. `epochs`,
     `batch_size`, `learning_rate`, `weight_decay`: of Adam. For thousands of 28 × 28 images `code=16, width=8,
-    window=7, epochs=30, batch_size=64, learning_rate=5e-4` take a minute; at two and four times the rate copies of
-    some digits stayed black for most of the epochs, or for all.
+    window=7, epochs=30, batch_size=64, learning_rate=1e-3` take a minute; at twice the rate copies of some digits
+    stay black.
 
     The paper has four strided layers for 128 px and a fifth in front for 256. Here there are as many as bring the
     shorter side to 8 or less: more of them in front for larger images, the first layers left out for smaller ones. The
@@ -39,8 +39,8 @@ class SSIMAutoencoder(Detector):
 
     Deliberately otherwise: images as they are, without the paper's 10 000 crops and rotations, which suit textures
     but not parts that lie one way; whole images at once, not overlapping patches; (1 - SSIM) / 2, the paper's
-    residual halved, so that it is in [0, 1]; weights that start at He's scale. The paper scores pixels only: the
-    score of an image is the mean of its map, which is what training minimises.
+    residual halved, so that it is in [0, 1]; weights that start at He's scale (`start_decoder`). The paper scores
+    pixels only: the score of an image is the mean of its map, which is what training minimises.
     """
 
     fixed_size = True
