@@ -7,12 +7,13 @@ Writes docs/peers.svg, and prints the same as a table in Markdown.
 
 from __future__ import annotations
 
-import csv
 import html
 import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
+
+from okng.benchmark.rows import read_rows
 
 ROOT = Path(__file__).parents[1]
 INK, PALE, RULE, BAR = "#1f2937", "#6b7280", "#e5e7eb", "#b45309"
@@ -24,9 +25,8 @@ Medians = dict[tuple[str, str, str, str], float]
 def medians() -> Medians:
     """The median of each (benchmark, case, library, figure) over its runs."""
     values = defaultdict(list)
-    with (ROOT / "results" / "peers.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values[row["benchmark"], row["case"], row["library"], row["figure"]].append(float(row["value"]))
+    for row in read_rows(ROOT / "results" / "peers.csv"):
+        values[row["benchmark"], row["case"], row["library"], row["figure"]].append(float(row["value"]))
     return {key: statistics.median(several) for key, several in values.items()}
 
 

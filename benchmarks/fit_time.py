@@ -8,7 +8,6 @@ results/fit_time.csv.
 
 from __future__ import annotations
 
-import csv
 import datetime
 import os
 import platform
@@ -21,6 +20,7 @@ import torch
 
 import okng
 from okng.benchmark.reproduce import versions
+from okng.benchmark.rows import write_rows
 from okng.detectors.catalogue import create
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess
@@ -67,15 +67,17 @@ def main(folder: str, runs: int = 3) -> None:
         taken["backbone pass"].append(backbone_pass(files))
         taken["okng.fit"].append(fit(files))
         taken["coreset 218,112 to 8,069"].append(coreset(points))
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["what", "images", "seconds (median)", "runs", "command", "versions", "machine", "date"])
-        for what, seconds in taken.items():
-            machine = f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} threads"
-            command = f"python benchmarks/fit_time.py FOLDER {runs}"
-            median = f"{statistics.median(seconds):.2f}"
-            writer.writerow([what, len(files), median, runs, command, versions(), machine, datetime.date.today()])
-            print(f"{what}: {median} s, median of {[round(s, 2) for s in seconds]}")
+    rows = []
+    for what, seconds in taken.items():
+        median = f"{statistics.median(seconds):.2f}"
+        rows.append({
+            "what": what, "images": len(files), "seconds (median)": median, "runs": runs,
+            "command": f"python benchmarks/fit_time.py FOLDER {runs}", "versions": versions(),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} threads",
+            "date": datetime.date.today(),
+        })  # fmt: skip
+        print(f"{what}: {median} s, median of {[round(s, 2) for s in seconds]}")
+    write_rows(RESULTS, rows[0], rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ that fit best (least squares in the logarithms) among its rows.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -25,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from okng.benchmark.rows import write_rows
 
 RESULTS = Path(__file__).parents[1] / "results" / "growth.csv"
 IMAGES, BANK_FOR_IMAGES = (100, 1000, 10_000), 2000
@@ -98,11 +99,8 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": datetime.date.today().isoformat(),
     }
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        fields = ("grows", "size", "images", "patches kept", "figure", "value", *common)
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "value": f"{row['value']:.4g}", **common} for row in rows)
+    columns = ("grows", "size", "images", "patches kept", "figure", "value", *common)
+    write_rows(RESULTS, columns, [{**row, "value": f"{row['value']:.4g}", **common} for row in rows])
 
 
 if __name__ == "__main__":

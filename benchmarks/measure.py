@@ -10,7 +10,6 @@ by a test label but PatchCore's sigma, as the README says.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import os
 import platform
@@ -25,6 +24,7 @@ import torch
 import okng
 from okng.benchmark.evaluation import evaluate_inspector
 from okng.benchmark.reproduce import versions
+from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import OK, open_dataset
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
@@ -157,14 +157,7 @@ def experiments(data: Path) -> dict[str, Callable[[str], Iterator[dict]]]:
 def record(experiment: str, rows: list[dict]) -> None:
     """Replace the experiment's rows in results/measured.csv."""
     path = RESULTS / "measured.csv"
-    kept = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = [r for r in csv.DictReader(file) if r["experiment"] != experiment]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
+    write_rows(path, FIELDS, [*(r for r in read_rows(path) if r["experiment"] != experiment), *rows])
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ of its own (peer_worker.py); the libraries take turns, and results/peers.csv kee
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from okng.benchmark.rows import read_rows, write_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "peers.csv"
@@ -79,20 +80,14 @@ class Bench:
 
     def record(self, benchmark: str, case: str, library: str, figures: dict[str, float], run: int = 0) -> None:
         """Append one run's figures to results/peers.csv."""
-        fresh = not RESULTS.exists()
-        with RESULTS.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            for figure, value in figures.items():
-                writer.writerow({
-                    "benchmark": benchmark, "case": case, "library": library, "figure": figure,
-                    "value": f"{value:.6g}", "run": run, "threads": self.threads,
-                    "command": f"python benchmarks/peers.py DATA PEER_PYTHON --only {benchmark}",
-                    "versions": self.versions[library],
-                    "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-                    "date": datetime.date.today().isoformat(),
-                })  # fmt: skip
+        common = {
+            "benchmark": benchmark, "case": case, "library": library, "run": run, "threads": self.threads,
+            "command": f"python benchmarks/peers.py DATA PEER_PYTHON --only {benchmark}",
+            "versions": self.versions[library], "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+            "date": datetime.date.today().isoformat(),
+        }  # fmt: skip
+        rows = [{**common, "figure": figure, "value": f"{value:.6g}"} for figure, value in figures.items()]
+        write_rows(RESULTS, FIELDS, [*read_rows(RESULTS), *rows])
 
     def fit(self) -> None:
         """Seconds to fit on all OK images, and the AUROC that comes of it."""
@@ -216,13 +211,7 @@ def made_up_maps(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 def forget(benchmarks: Iterator[str] | list[str]) -> None:
     """Remove the rows of benchmarks that are to be run anew."""
-    if RESULTS.exists():
-        with RESULTS.open(newline="", encoding="utf-8") as file:
-            kept = [row for row in csv.DictReader(file) if row["benchmark"] not in benchmarks]
-        with RESULTS.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept)
+    write_rows(RESULTS, FIELDS, [row for row in read_rows(RESULTS) if row["benchmark"] not in benchmarks])
 
 
 def main() -> None:

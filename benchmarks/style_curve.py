@@ -10,7 +10,6 @@ autoencoder as a share of the autoencoder's error.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +20,8 @@ import torch
 from torch import Tensor
 
 from okng.benchmark.budgets import SMALL
-from okng.benchmark.reproduce import read_rows, versions
+from okng.benchmark.reproduce import versions
+from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
 from okng.datasets.base import NG
 from okng.detectors.base import Train
@@ -78,10 +78,7 @@ def main() -> None:
             })  # fmt: skip
             print(rows[-1], flush=True)
     others = [row for row in read_rows(PATH) if row["digit"] != asked.digit]
-    with PATH.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted([*others, *rows], key=lambda row: str(row["digit"])))
+    write_rows(PATH, rows[0], sorted([*others, *rows], key=lambda row: str(row["digit"])))
 
 
 def watched(detector: SDN, images: TrainingImages, epochs: int) -> Iterator[int]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from okng.benchmark.beside import NAMES, Line, mean_of
-from okng.benchmark.reproduce import Job, Outcome, read_rows, standing
+from okng.benchmark.reproduce import Job, Outcome, standing
+from okng.benchmark.rows import read_rows
 from okng.benchmark.tables import FOLDERS, TABLES, Block, Table
 
 ROOT = Path(__file__).parents[1]

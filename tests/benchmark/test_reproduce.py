@@ -158,7 +158,7 @@ def test_the_time_limit_stops_between_fits(data, tmp_path, monkeypatch):
     done = [outcome.value is not None for outcome in outcomes]
     assert done[0] and not done[-1]
     assert {outcome.reason for outcome in outcomes if outcome.value is None} == {"no time left"}
-    kept = reproduce.read_rows(out / "oe-sdn" / "table1.csv")
+    kept = rows(out / "oe-sdn" / "table1.csv")
     assert len(kept) == sum(done) and all(row["value"] for row in kept)  # what is still to be done has none
     monkeypatch.undo()
     monkeypatch.setattr(budgets, "SMALL", {"autoencoder": TINY})

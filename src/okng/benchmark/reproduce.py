@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import hashlib
-import io
 import json
 import os
 import platform
@@ -19,12 +17,12 @@ from typing import Any
 
 import okng
 from okng.benchmark.budgets import BUDGETS, HOLDOUT, arguments_for
+from okng.benchmark.rows import read_rows, write_rows
 from okng.benchmark.tables import Cell, Run, Table
 from okng.datasets import Dataset, open_dataset
 from okng.datasets.protocols import take_ng
 from okng.detectors.catalogue import CATALOGUE
 from okng.errors import OkngError, nearest_names
-from okng.inspection.model_file import write_atomically
 from okng.training.progress import Narrator
 
 FIELDS = (
@@ -312,14 +310,6 @@ def _identity(row: dict[str, str]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a results file; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Put the rows into the file, each in place of the one of its cell, budget and seed; atomically.
 
@@ -334,13 +324,8 @@ def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
         key = place(outcome.row)
         if outcome.value is not None or not rows.get(key, {}).get("value"):
             rows[key] = outcome.row
-    if not rows:
-        return
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows.values())
-    write_atomically(path, text.getvalue().encode())
+    if rows:
+        write_rows(path, FIELDS, rows.values())
 
 
 def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Outcome]:
