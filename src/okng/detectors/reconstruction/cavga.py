@@ -34,7 +34,8 @@ class CAVGAu(Detector):
     adversarial weight of 1 leaves the copies of unseen OK images about twice as wrong.
 
     Deliberately otherwise: the networks are DCGAN's, as in the paper's CAVGA-D, but start from random weights, the
-    paper's from weights trained on faces. Where the paper is silent: the copies' error is the cross-entropy, it and the
+    paper's from weights trained on faces. From random ones the attention differs much by seed: whether a defect lies
+    outside it is not sure. Where the paper is silent: the copies' error is the cross-entropy, it and the
     Kullback-Leibler divergence are per value of the image, and the autoencoder's adversarial loss is the one that does
     not saturate. The attention is the sigmoid of the signed Grad-CAM, for that of its positive part is never below one
     half. `image` is the mean absolute error of the copy; the paper brings it to [0, 1] over the test set.
