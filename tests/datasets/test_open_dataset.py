@@ -117,6 +117,8 @@ def test_several_categories_are_named_not_mixed(mvtec):
         (["0.png", "1.png"], "cat", r"outside its class folders \(2\)"),
         (["test/good/0.png", "test/crack/0.png"], None, "test/ but not both train/ and test/"),
         (["images/0.png", "ground_truth/0.png"], None, "ground_truth/ but not both"),
+        (["parts/0.png", "NG/0.png"], None, "has NG/, which would be learnt as OK"),
+        (["0.png", "Label/0_label.png"], None, "has Label/, which would be learnt as OK"),
         (["good/0.png", "crack/0.png"], None, "other folders beside good/; give .*good to learn"),
     ],
 )

@@ -69,6 +69,15 @@ def test_checkpoints_stay_until_they_are_discarded_and_nothing_else_goes(parts: 
     assert [left.name for left in tmp_path.iterdir()] == ["parts[1].ckpt.notes"]
 
 
+def test_a_new_fit_leaves_no_fold_of_an_old_one(parts: np.ndarray, tmp_path: Path) -> None:
+    """Or what stopped it would later be gone on with."""
+    for leftover in ("c", "c.1", ".c.0123abcd", ".c.1.0123abcd"):
+        (tmp_path / leftover).write_text("of another fit")
+    (tmp_path / ".c.notes").write_text("a person's")
+    okng.fit(parts[:6], **{**QUICK, "holdout": 0.5}, checkpoint=tmp_path / "c")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".c.notes", "c"]
+
+
 def test_the_same_seed_gives_the_same_inspector(parts: np.ndarray) -> None:
     one, two = (okng.fit(parts, **QUICK, holdout=0.4, seed=5) for _ in range(2))
     assert np.array_equal(one.calibration.scores, two.calibration.scores)

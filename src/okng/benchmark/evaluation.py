@@ -9,7 +9,7 @@ import numpy as np
 
 from okng.datasets import NG, OK, Dataset, Sample
 from okng.errors import OkngError
-from okng.inspection.images import UnreadableImage, fingerprint, open_image
+from okng.inspection.images import UnreadableImage, fingerprint, image_size, open_image
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
 from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
@@ -28,17 +28,19 @@ def evaluate_inspector(
 
     Image figures come from raw scores. Pixel figures compare each map, brought bilinearly to the original size, with
     its mask at that size; NG samples without a mask are left out of them. A figure that is not defined is NaN and
-    "notes" says why. NG images that the detector has learnt from are not tested on; "left_out" says how many.
+    "notes" says why. Images that were given in training, to learn from or to calibrate, are not tested on; "left_out"
+    says how many.
     """
     tell = tell or Narrator(quiet=True)
     labelled = [sample for sample in dataset.test if sample.label is not None]
     if not labelled:
         raise OkngError(f"{dataset.name} has no labelled test images; `okng inspect` needs no labels")
-    learnt = set(inspector.manifest.get("learnt_ng", ()))
-    samples = [sample for sample in labelled if not (learnt and sample.label == NG and _is_one_of(sample, learnt))]
+    seen = set(inspector.manifest.get("seen", ()))
+    samples = [sample for sample in labelled if not _is_one_of(sample, seen)]
     left_out = len(labelled) - len(samples)
     if left_out:
-        tell.say(f"{left_out} NG test images are left out, because the model has learnt from them")
+        tell.say(f"{left_out} test images are left out, because the model was given them in training")
+    _check_masks(samples)
     labels, scores, verdicts, skipped = [], [], [], []
     pixels = _Pixels()
     tell.begin("evaluating", len(samples))
@@ -65,9 +67,26 @@ def evaluate_inspector(
 
 def _is_one_of(sample: Sample, fingerprints: set[str]) -> bool:
     try:
-        return fingerprint(sample.image) in fingerprints
+        return bool(fingerprints) and fingerprint(sample.image) in fingerprints
     except UnreadableImage:  # it is told of where it would be inspected
         return False
+
+
+def _check_masks(samples: list[Sample]) -> None:
+    """Before anything is scored, that every mask can be read and has its image's size."""
+    for sample in samples:
+        if sample.mask is None:
+            continue
+        try:
+            mask = image_size(sample.mask)
+        except UnreadableImage as error:
+            raise OkngError(f"{error}; put the mask right, or take it away to go without") from error
+        try:
+            size = image_size(sample.image)
+        except UnreadableImage:  # it is told of where it would be inspected
+            continue
+        if mask != size:
+            raise OkngError(f"{sample.mask} is {mask[0]}x{mask[1]} but its image {size[0]}x{size[1]}; fix the mask")
 
 
 def _figures(
@@ -117,7 +136,7 @@ class _Pixels:
         self.localizes = True
 
     def add(self, sample: Sample, inspection: Inspection) -> None:
-        """One image; its mask must have the image's size."""
+        """One image; its mask has the image's size."""
         self.localizes = inspection.map is not None
         if not self.localizes or (sample.label == NG and sample.mask is None):
             return
@@ -125,9 +144,6 @@ class _Pixels:
         if sample.mask is not None:
             mask = np.asarray(open_image(sample.mask).convert("L")) > 0
             self.with_mask += 1
-            if mask.shape != inspection.size:
-                size = "x".join(str(side) for side in inspection.size)
-                raise OkngError(f"{sample.mask} is {mask.shape[0]}x{mask.shape[1]} but its image {size}; fix the mask")
         self.count += mask.size
         heat = inspection.heatmap()
         if self.streaming is None and self.count <= EXACT_PIXELS:

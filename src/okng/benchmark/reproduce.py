@@ -151,7 +151,7 @@ def standing(table: Table, out: Path, budget: str = "cpu", seed: int = 0) -> lis
     """The cells that the table's file has a figure for, at this budget and seed, in the table's order."""
     rows = {
         (row["dataset"], row["metric"], row["method"]): row
-        for row in read_rows(results_file(table.name, out))
+        for row in _rows_of_a_table(results_file(table.name, out))
         if row["value"] and (row["budget"], row["seed"]) == (budget, str(seed))
     }
     found = []
@@ -295,7 +295,11 @@ class _Known:
     def __init__(self, out: Path):
         self.rows: dict[tuple[str, ...], dict[str, str]] = {}
         for path in sorted(out.rglob("*.csv")):
-            for row in read_rows(path):
+            try:
+                rows = read_rows(path)
+            except OkngError:
+                continue  # a person's file
+            for row in rows:
                 if row.get("value") and set(FIELDS) <= row.keys():
                     self.rows[_identity(row)] = row
 
@@ -310,6 +314,13 @@ def _identity(row: dict[str, str]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _rows_of_a_table(path: Path) -> list[dict[str, str]]:
+    rows = read_rows(path)
+    if rows and not set(FIELDS) <= rows[0].keys():
+        raise OkngError(f"{path} is not a file of `okng reproduce`; choose another --out")
+    return rows
+
+
 def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
     """Put the rows into the file, each in place of the one of its cell, budget and seed; atomically.
 
@@ -319,7 +330,7 @@ def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
     def place(row: dict[str, str]) -> tuple[str, ...]:
         return tuple(row[key] for key in ("dataset", "metric", "method", "budget", "seed"))
 
-    rows = {place(row): row for row in read_rows(path)}
+    rows = {place(row): row for row in _rows_of_a_table(path)}
     for outcome in outcomes:
         key = place(outcome.row)
         if outcome.value is not None or not rows.get(key, {}).get("value"):
@@ -355,6 +366,7 @@ def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Ou
 def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]:
     from okng.benchmark.evaluation import evaluate_inspector
     from okng.training.fit import discard
+    from okng.training.phases import StaleCheckpoint
 
     first = jobs[0]
     dataset = first.open(data)
@@ -366,9 +378,12 @@ def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]
     checkpoint = path.with_name(f".{path.stem}.{mark}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     images = [sample.image for sample in dataset.train]
-    inspector = okng.fit(
-        images, first.run.detector, seed=first.seed, checkpoint=checkpoint, resume=True, tell=tell, **given
-    )
+    how: dict[str, Any] = {"seed": first.seed, "checkpoint": checkpoint, "tell": tell, **given}
+    try:
+        inspector = okng.fit(images, first.run.detector, resume=True, **how)
+    except StaleCheckpoint:
+        tell.say("what a stopped fit left is of other images; this one begins anew")
+        inspector = okng.fit(images, first.run.detector, **how)
     scored: dict[str, dict[str, Any]] = {}
     values = []
     for job in jobs:

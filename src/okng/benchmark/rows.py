@@ -8,15 +8,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from okng.errors import OkngError
 from okng.inspection.model_file import write_atomically
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a file of figures; none where there is no file."""
+    """The rows of a file of figures, none where there is no file; `OkngError` for one that is no text."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except ValueError as error:
+        raise OkngError(f"{path} is not a table in UTF-8; move it away") from error
 
 
 def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import signal
 import sys
 from typing import Any
 
 import typer
 
 from okng.cli import demo, evaluate, explain, export, inspect, list_, reproduce, threshold, train
-from okng.errors import OkngError
+from okng.errors import OkngError, missing_package
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
 
@@ -46,6 +48,11 @@ def main() -> None:
     """Run `okng`; a person's mistake is one line on standard error and exit code 1, Ctrl-C is 130."""
     # OpenMP threads that spin while they wait make torch fifty times slower on a processor that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may have letters that it can't show
     code = 1
     try:
         result = app(standalone_mode=False)
@@ -55,6 +62,11 @@ def main() -> None:
         sys.stdout.flush()
     except OkngError as error:
         print(f"okng: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        missing = missing_package(error)
+        if missing is None:
+            raise
+        print(f"okng: {missing}", file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         print("okng: stopped; nothing is left half-written", file=sys.stderr)
         code = 130
@@ -64,4 +76,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"okng: {error}", file=sys.stderr)
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Being asked to end, as by a system that shuts down, is like Ctrl-C."""
+    raise KeyboardInterrupt

@@ -105,8 +105,8 @@ def open_model(path: Path, rate: float | None = None, score: float | None = None
 def check_writable(path: Path) -> None:
     """Find out before long work, not after it, that `path` can't be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        nearest = next(folder for folder in path.parents if folder.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise OkngError(f"{path} can't be written: {error.strerror or error}; choose another -o") from error

@@ -29,10 +29,12 @@ def evaluate(
     """Measure a model on a labelled data set: AUROC, AP, F1, AUPRO, false alarms."""
     from importlib.util import find_spec
 
-    from okng.cli.common import open_model, print_json, say, show_dataset
+    from okng.cli.common import check_writable, open_model, print_json, say, show_dataset
     from okng.datasets import open_dataset
     from okng.errors import missing_extra
 
+    if report is not None:
+        check_writable(report / "report.html")
     if find_spec("sklearn") is None:  # the line inspects without it
         raise missing_extra("scikit-learn", "train")
     dataset = open_dataset(source, normal, seed, protocol, abnormal, contamination)

@@ -20,16 +20,15 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Draw over each image which places raise its score, by Grad-CAM, each image on a scale of its own."""
-    from okng.cli.common import open_model, print_json, say
-    from okng.errors import OkngError, missing_extra
+    from okng.cli.common import check_writable, open_model, print_json, say
+    from okng.errors import OkngError
     from okng.inspection.images import UnreadableImage
     from okng.inspection.outputs import save_overlay
 
+    check_writable(output / "picture.png")
     inspector = open_model(model, device=device)
-    try:
-        from okng.detectors.explanation import explainer
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "train") from error
+    from okng.detectors.explanation import explainer
+
     explaining = explainer(inspector, layer)
     if missing := [path for path in images if not path.exists()]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")

@@ -26,7 +26,7 @@ def export(
 
     from okng.cli.common import check_writable, open_model, print_json, say
     from okng.datasets import open_dataset
-    from okng.errors import OkngError, missing_extra
+    from okng.errors import OkngError
 
     if precision not in ("f32", "bf16"):
         raise OkngError(f"--precision is f32 or bf16, not {precision!r}")
@@ -40,10 +40,7 @@ def export(
         raise OkngError(f"{output} is to be an ONNX file; give it a name that ends in .onnx")
     check_writable(output)
     inspector = open_model(model)
-    try:
-        from okng.export import export_onnx, recalibrate
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "onnx", "train,export") from error
+    from okng.export import export_onnx, recalibrate
 
     told: dict[str, Any] = {"model": str(output), "precision": precision}
     with tempfile.TemporaryDirectory() as folder:

@@ -27,18 +27,23 @@ def inspect(
     import json
     import sys
 
-    from okng.cli.common import open_model, plain, say
+    from okng.cli.common import check_writable, open_model, plain, say
     from okng.errors import OkngError
     from okng.inspection.images import UnreadableImage
     from okng.inspection.inspector import each_image
     from okng.inspection.outputs import CsvFile, save_overlay
+    from okng.training.progress import Narrator
 
+    for wanted in (csv, report and report / "report.html", overlays and overlays / "overlay.png"):
+        if wanted is not None:
+            check_writable(wanted)
     inspector = open_model(
         model, false_alarm_rate, threshold, device=device, engine=engine, precision=precision, threads=threads
     )
     if missing := [path for path in images if not path.exists()]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
-    if not any(True for _ in each_image(images)):
+    total = sum(1 for _ in each_image(images))
+    if not total:
         raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
     page = None
     if report is not None:
@@ -57,26 +62,34 @@ def inspect(
     counts = {"OK": 0, "NG": 0}
     if as_json:
         print(f'{{"model": {json.dumps(str(model))}, "images": [', end="")
-    for inspection in inspector.inspect(images, unreadable=None if strict else unreadable):
-        if as_json:
-            print(", " if sum(counts.values()) else "", json.dumps(plain(inspection.to_dict())), sep="", end="")
-        else:
-            where = f"  {len(inspection.regions)} regions" if inspection.regions else ""
-            score = f"score {inspection.score:.4g}  p {inspection.p_value:.4f}"
-            print(f"{inspection.verdict}  {score}  {inspection.path}{where}")
-        counts[inspection.verdict] += 1
+    complete = False
+    try:
+        with Narrator(quiet=not as_json) as tell:  # without --json the verdicts themselves show how far it is
+            tell.begin("inspecting", total)
+            for inspection in inspector.inspect(images, unreadable=None if strict else unreadable):
+                if as_json:
+                    print(", " if sum(counts.values()) else "", json.dumps(plain(inspection.to_dict())), sep="", end="")
+                else:
+                    where = f"  {len(inspection.regions)} regions" if inspection.regions else ""
+                    score = f"score {inspection.score:.4g}  p {inspection.p_value:.4f}"
+                    print(f"{inspection.verdict}  {score}  {inspection.path}{where}")
+                counts[inspection.verdict] += 1
+                if table is not None:
+                    table.add(inspection)
+                if overlays is not None:
+                    save_overlay(overlays, inspection, inspector)
+                if page is not None:
+                    page.add(inspection)
+                tell.advance()
+        complete = True
+    finally:  # what was judged until something stopped it is not lost
         if table is not None:
-            table.add(inspection)
-        if overlays is not None:
-            save_overlay(overlays, inspection, inspector)
-        if page is not None:
-            page.add(inspection)
-    if as_json:
-        print(f'], "counts": {json.dumps(counts)}, "skipped": {json.dumps(skipped)}, ', end="")
-        print(f'"calibration": {json.dumps(plain(inspector.calibration.to_json()))}}}')
+            say(f"wrote {table.close()}")
+        if as_json:
+            print(f'], "counts": {json.dumps(counts)}, "skipped": {json.dumps(skipped)}, ', end="")
+            print(f'"complete": {json.dumps(complete)}, ', end="")
+            print(f'"calibration": {json.dumps(plain(inspector.calibration.to_json()))}}}')
     sys.stdout.flush()
-    if table is not None:
-        say(f"wrote {table.close()}")
     if page is not None and report is not None:
         say(f"wrote {page.write(report / 'report.html')}")
     unread = f", {len(skipped)} unreadable" if skipped else ""

@@ -22,21 +22,17 @@ def reproduce(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure the cells of a published table and print both figures side by side; goes on where it stopped."""
+    from okng.benchmark import beside
+    from okng.benchmark.reproduce import NO_TIME, results_file, standing
+    from okng.benchmark.reproduce import reproduce as run
     from okng.benchmark.tables import TABLES
     from okng.cli.common import check_writable, print_json, say
-    from okng.errors import OkngError, missing_extra, nearest_names
+    from okng.errors import OkngError, nearest_names
+    from okng.inspection.model_file import write_atomically
+    from okng.training.progress import Narrator
 
     if table not in TABLES:
         raise OkngError(f"there is no table {table!r}; {nearest_names(table, TABLES)}")
-    try:
-        from okng.benchmark import beside
-        from okng.benchmark.reproduce import NO_TIME, results_file, standing
-        from okng.benchmark.reproduce import reproduce as run
-        from okng.training.progress import Narrator
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "train") from error
-    from okng.inspection.model_file import write_atomically
-
     path = results_file(table, out)
     check_writable(path)
     with Narrator() as tell:
@@ -50,4 +46,5 @@ def reproduce(
     else:
         print("\n".join(beside.as_text(TABLES[table], outcomes)))
     left = sum(outcome.reason == NO_TIME for outcome in outcomes)
-    say(f"wrote {path} and {drawing}" + (f"; {left} cells are left, the same command goes on" if left else ""))
+    written = f"{path} and {drawing}" if path.exists() else drawing
+    say(f"wrote {written}" + (f"; {left} cells are left, the same command goes on" if left else ""))

@@ -74,35 +74,47 @@ def train(
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
     if ng is not None and not ng.exists():
         raise OkngError(f"{ng} does not exist; --ng is a folder of NG images")
+    if output.suffix == ".onnx":
+        raise OkngError(f"{output} would be a PyTorch model; train a .okng file, then run: okng export")
     check_writable(output)
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
     images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
 
     import okng
-    from okng.training.fit import discard
+    from okng.training.fit import discard, is_stopped
     from okng.training.progress import Narrator
 
     checkpoint = output.with_name(output.name + ".partial")
-    with Narrator() as tell:
-        common: dict[str, Any] = {
-            "holdout": holdout, "seed": seed, "device": device, "precision": precision, "strict": strict, "tell": tell,
-        }  # fmt: skip
-        if update is not None:
-            inspector = okng.update(update, images, false_alarm_rate=false_alarm_rate, **common)
-            done = inspector.manifest["provenance"]["updates"][-1]
-        else:
-            inspector = okng.fit(
-                images,
-                detector_name,
-                ng=ng,
-                size=sides,
-                false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
-                checkpoint=checkpoint,
-                resume=resume,
-                **common,
-                **arguments,
-            )
-            done = inspector.manifest["provenance"]
+    if resume and not is_stopped(checkpoint):
+        say(f"there is no {checkpoint} to go on with; this fit begins anew")
+    if update is None and not resume and is_stopped(checkpoint):
+        say(f"{checkpoint} is of a fit that was stopped; this one begins anew (--resume would have gone on)")
+    try:
+        with Narrator() as tell:
+            common: dict[str, Any] = {
+                "holdout": holdout, "seed": seed, "device": device, "precision": precision, "strict": strict,
+                "tell": tell,
+            }  # fmt: skip
+            if update is not None:
+                inspector = okng.update(update, images, false_alarm_rate=false_alarm_rate, **common)
+                done = inspector.manifest["provenance"]["updates"][-1]
+            else:
+                inspector = okng.fit(
+                    images,
+                    detector_name,
+                    ng=ng,
+                    size=sides,
+                    false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
+                    checkpoint=checkpoint,
+                    resume=resume,
+                    **common,
+                    **arguments,
+                )
+                done = inspector.manifest["provenance"]
+    except KeyboardInterrupt:
+        if update is None and is_stopped(checkpoint):
+            say(f"{checkpoint} is kept: the same command with --resume goes on")
+        raise
     done["source"] = name
     try:
         inspector.save(output)
@@ -118,10 +130,8 @@ def train(
     say(f"threshold {calibration.threshold:.4g}: {calibration.promise()}")
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
     if as_json:
-        described = inspector.manifest | {
-            "calibration": calibration.to_json(),
-            "promise": calibration.promise(),
-        }
+        described = inspector.manifest | {"calibration": calibration.to_json(), "promise": calibration.promise()}
+        del described["seen"]  # as long as the list of images
         print_json({"model": str(output), "preprocess": inspector.preprocess.to_json(), **described})
 
 

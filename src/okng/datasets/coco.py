@@ -37,7 +37,8 @@ def read_coco(folder: Path, version: str, seed: int) -> Classes:
     """The crops as uint8 (32, 32, 3), drawn by `seed`; `version` is "original" or "masked".
 
     Both versions hold the same objects in the same order. Groups of objects (`iscrowd`, run-length masks) are left
-    out. A class with fewer than 550 such objects gives one in eleven of them to the test part.
+    out, and so are those whose image or outline is missing. A class with fewer than 550 such objects gives one in
+    eleven of them to the test part.
     """
     instances, images = _instances(folder)
     chosen = _choose(instances, seed)
@@ -80,9 +81,10 @@ def _choose(instances: dict[str, Any], seed: int) -> dict[str, list[dict[str, An
     """Up to 550 fitting objects of each class, drawn by `seed`, in the order drawn."""
     try:
         names = {category["id"]: category["name"] for category in instances["categories"]}
+        known = {image["id"] for image in instances["images"]}
         fitting: dict[str, list[dict[str, Any]]] = {name: [] for name in CLASSES}
         for one in sorted(instances["annotations"], key=lambda one: one["id"]):
-            if names[one["category_id"]] in fitting and _fits(one):
+            if names[one["category_id"]] in fitting and one["image_id"] in known and _fits(one):
                 fitting[names[one["category_id"]]].append(one)
     except (KeyError, TypeError, ValueError) as error:
         raise OkngError(f"the instances file is not COCO's ({error!r}); get the file again") from error
@@ -96,7 +98,8 @@ def _choose(instances: dict[str, Any], seed: int) -> dict[str, list[dict[str, An
 def _fits(one: dict[str, Any]) -> bool:
     """Whether an object is single, outlined by polygons, large enough and not too long."""
     _, _, width, height = one["bbox"]
-    if one["iscrowd"] or not isinstance(one["segmentation"], list):
+    polygons = one["segmentation"]
+    if one["iscrowd"] or not isinstance(polygons, list) or any(len(p) < 6 or len(p) % 2 for p in polygons):
         return False
     return bool(min(width, height) >= SMALLEST and max(width, height) <= ASPECT * min(width, height))
 

@@ -20,6 +20,11 @@ from okng.datasets.shanghaitech import has_shanghaitech_layout, open_shanghaitec
 from okng.errors import OkngError, nearest_names
 from okng.inspection.files import subfolders
 
+NOT_OK = {
+    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "defect", "defective", "defects", "label", "labels", "mask",
+    "masks", "ng", "testing", "val", "validation",
+}  # fmt: skip
+
 
 def open_dataset(
     source: str | Path,
@@ -111,6 +116,9 @@ def _refuse_mixed(folder: Path) -> None:
     split = [name for name in names if name.lower() in ("test", "ground_truth")]
     if split:
         raise OkngError(f"{folder} has {split[0]}/ but not both train/ and test/; give the OK images' folder")
+    odd = [name for name in names if name.lower() in NOT_OK]
+    if odd:
+        raise OkngError(f"{folder} has {odd[0]}/, which would be learnt as OK; give the OK images' folder alone")
     good = [name for name in names if is_good(name)]
     if good and len(names) > len(good):
         raise OkngError(

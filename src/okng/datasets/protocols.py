@@ -52,7 +52,9 @@ def divide(
     if protocol not in BY_CLASS:
         raise OkngError(f"{classes.folder} holds classes; its protocols are {', '.join(BY_CLASS)}, not {protocol!r}")
     if (protocol == "leave-one-class-out") != (abnormal is not None):
-        raise OkngError("leave-one-class-out takes the one NG class, abnormal=CLASS; the others take normal=CLASS")
+        raise OkngError(
+            "leave-one-class-out takes the one NG class, abnormal or --abnormal; the others take normal or --normal"
+        )
     if protocol == "leave-one-class-out":
         return _leave_one_out(classes, normal, str(abnormal), seed)
     names = _check_classes(normal, classes.names, classes.folder)

@@ -7,6 +7,7 @@ single value is used. Nothing in the file is code; a pickle is refused by name.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -96,7 +97,7 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
         if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
             raise OkngError(f"{path} is a folder or a device; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # `remove` knows such names
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
@@ -108,3 +109,10 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove `path`, if it is there, and what killed processes left of writing it."""
+    path.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+        leftover.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ class CsvFile:
 
     def close(self) -> Path:
         """Write the file."""
-        write_atomically(self.path, self._text.getvalue().encode())
+        write_atomically(self.path, self._text.getvalue().encode(errors="backslashreplace"))
         return self.path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import at_least
+from okng.checks import check_seed
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create, detector_class, parameters
 from okng.detectors.engine import TorchEngine
@@ -20,6 +20,7 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, is_grey, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
+from okng.inspection.model_file import remove
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator
@@ -68,7 +69,7 @@ def fit(
         raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; 0.05 means 5 in 100")
     if holdout is not None and not 0 <= holdout < 1:
         raise OkngError(f"holdout is a share of the OK images such as 0.2, or 0 to cross-fit, not {holdout}")
-    at_least(0, seed=seed)
+    check_seed(seed)
     if ng is None and detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
@@ -101,6 +102,8 @@ def fit(
         "tell": tell,
     }
     path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and not resume:
+        discard(path)  # a fold of another fit would be gone on with later
     order = np.random.default_rng(seed).permutation(n)
     if share > 0:
         held = order[: min(max(1, round(share * n)), n - 1)]
@@ -132,9 +135,8 @@ def fit(
             "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
+        "seen": [fingerprint(source) for source in everything.sources],  # never to be tested on
     }  # fmt: skip
-    if ng is not None:
-        manifest["learnt_ng"] = [fingerprint(source) for source in everything.sources[n:]]  # never to be tested on
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
 
 
@@ -145,6 +147,8 @@ def build(
     kind = detector_class(name)
     known = parameters(name)
     _check_size(size)
+    if given := {"image_size", "channels"} & arguments.keys():
+        raise OkngError(f"{given.pop()} follows from the images; leave it out, and give size, or --size, if need be")
     shapes = np.array([image_size(source) for source in sources])  # (n, 2): height, width
     height, width = (int(side) for side in np.median(shapes, axis=0))
     mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
@@ -176,9 +180,17 @@ def build(
 
 def discard(checkpoint: str | Path) -> None:
     """Remove what a fit has left at `checkpoint`, once its result is saved."""
-    path = Path(checkpoint)
-    for leftover in (path, *(_of_fold(path, k) for k in range(FOLDS))):
-        leftover.unlink(missing_ok=True)
+    for path in _checkpoints(Path(checkpoint)):
+        remove(path)
+
+
+def is_stopped(checkpoint: str | Path) -> bool:
+    """Whether a fit that did not end has left something at `checkpoint`."""
+    return any(path.exists() for path in _checkpoints(Path(checkpoint)))
+
+
+def _checkpoints(checkpoint: Path) -> list[Path]:
+    return [checkpoint, *(_of_fold(checkpoint, k) for k in range(FOLDS))]
 
 
 def _of_fold(checkpoint: Path, k: int) -> Path:

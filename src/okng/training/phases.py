@@ -30,6 +30,10 @@ RISE = 2.0  # an epoch's mean loss above so many times the first epoch's: the tr
 BETWEEN = 10_006  # in the place of an epoch: the seed of what is drawn between two phases
 
 
+class StaleCheckpoint(OkngError):
+    """A checkpoint that another fit left."""
+
+
 def run_phases(
     detector: Detector,
     images: TrainingImages,
@@ -217,13 +221,15 @@ class _Runner:
         assert self.checkpoint is not None
         self.stored, arrays = read_model(self.checkpoint)
         if self.stored.get("identity") != self.identity:
-            raise OkngError(
+            raise StaleCheckpoint(
                 f"{self.checkpoint} was begun with other settings or other images; "
                 "give the same ones, or leave out --resume to begin anew"
             )
         self.tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         self.take_detector()
-        return int(self.stored["phase"]), int(self.stored["epoch"])
+        phase, epoch = int(self.stored["phase"]), int(self.stored["epoch"])
+        self.tell.say(f"going on from {self.checkpoint}: phase {phase + 1}, epoch {epoch + 1}")
+        return phase, epoch
 
     def take_state(self, phase: Collect | Train) -> None:
         """Set the detector and, in the middle of a training phase, its optimisers to the stored state."""

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import at_least
+from okng.checks import check_seed
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
+from okng.inspection.images import fingerprint
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.training.data import TrainingImages
 from okng.training.fit import HELD_OUT, SPLIT_FROM, judge, whole, with_header
@@ -49,7 +50,7 @@ def update(
     tell = tell or Narrator(quiet=True)
     if holdout is not None and not 0 <= holdout < 1:
         raise OkngError(f"holdout is a share of the new images such as 0.2, or 0 to learn from all, not {holdout}")
-    at_least(0, seed=seed)
+    check_seed(seed)
     old = model if isinstance(model, Inspector) else okng.load(model)
     if false_alarm_rate is not None:
         old = old.at(false_alarm_rate)
@@ -78,9 +79,9 @@ def update(
         "okng": okng.__version__, "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    return Inspector(
-        TorchEngine(detector), old.preprocess, old.calibration.updated(scores, peaks), _recorded(old.manifest, done)
-    )
+    manifest = _recorded(old.manifest, done)
+    manifest["seen"] = [*manifest.get("seen", ()), *(fingerprint(source) for source in sources)]
+    return Inspector(TorchEngine(detector), old.preprocess, old.calibration.updated(scores, peaks), manifest)
 
 
 def _recorded(manifest: dict[str, Any], done: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""`python -m okng` is `okng`."""
+
+from okng.cli import main
+
+main()
