@@ -1,8 +1,8 @@
-"""SDN and OE-SDN by the epochs of their student, on one digit of MNIST: does learning longer part them?
+"""SDN and OE-SDN by the epochs of their student, on one class of MNIST or CIFAR-10: does learning longer part them?
 
-    python benchmarks/style_curve.py DATA --digit 2 --epochs 8
+    python benchmarks/style_curve.py DATA mnist 2 --epochs 8
 
-Writes the digit's rows of results/oe-sdn/curve.csv: after each epoch the AUROC against the other digits, and what can
+Writes the class's rows of results/oe-sdn/curve.csv: after each epoch the AUROC against the other classes, and what can
 be seen without them, on held-out OK images: the AUROC of rotated against upright ones, and the distance of student and
 autoencoder as a share of the autoencoder's error.
 """
@@ -37,7 +37,8 @@ PATH = Path(__file__).parents[1] / "results" / "oe-sdn" / "curve.csv"
 
 
 def stack(images: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(images))[:, None].float() / 255  # (n, 1, 28, 28)
+    pixels = torch.from_numpy(np.stack(images))  # (n, H, W) or (n, H, W, 3)
+    return (pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)).float() / 255  # (n, C, H, W)
 
 
 def scored(detector: SDN, images: Tensor) -> np.ndarray:
@@ -48,12 +49,15 @@ def scored(detector: SDN, images: Tensor) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("--digit", default="2")
+    parser.add_argument("set", choices=("mnist", "cifar10"))
+    parser.add_argument("normal", help="the OK class, such as 2 or bird")
     parser.add_argument("--epochs", type=int, default=8)
     asked = parser.parse_args()
-    dataset = open_dataset(str(asked.data / "mnist"), normal=asked.digit)
+    dataset = open_dataset(str(asked.data / asked.set), normal=asked.normal)
     ok = [np.asarray(sample.image) for sample in dataset.train]
-    held, learnt = stack(ok[:HELD]), TrainingImages(ok[HELD:], Preprocess("L", (28, 28)))
+    shape = ok[0].shape[:2]
+    held = stack(ok[:HELD])  # (500, C, H, W)
+    learnt = TrainingImages(ok[HELD:], Preprocess("L" if held.shape[1] == 1 else "RGB", shape))
     turned = torch.cat([part.rot90(1 + i % 3, (2, 3)) for i, part in enumerate(held.split(1))])
     test = stack([np.asarray(sample.image) for sample in dataset.test])
     labels = np.array([sample.label == NG for sample in dataset.test])
@@ -61,24 +65,24 @@ def main() -> None:
     rows = []
     for name in ("sdn", "oe_sdn"):
         torch.manual_seed(0)
-        detector = create(name, image_size=(28, 28), channels=1, **SMALL[name])
+        detector = create(name, image_size=shape, channels=held.shape[1], **SMALL[name])
         assert isinstance(detector, SDN)
         for epoch in watched(detector, learnt, asked.epochs):
             with torch.no_grad():
                 blurred = detector.teach(held)
                 share = float(distance(detector.student(held), blurred).mean() / distance(held, blurred).mean())
             rows.append({
-                "detector": name, "digit": asked.digit, "student_epochs": epoch,
+                "detector": name, "set": asked.set, "class": asked.normal, "student_epochs": epoch,
                 "learning_rate": SMALL[name]["learning_rate"],
                 "image_auroc": f"{auroc(labels, scored(detector, test)):.4f}",
                 "turned_auroc": f"{auroc(np.repeat([0, 1], HELD), scored(detector, torch.cat([held, turned]))):.4f}",
                 "distance_share": f"{share:.4f}", "budget": "cpu", "seed": 0,
-                "command": f"python benchmarks/style_curve.py DATA --digit {asked.digit} --epochs {asked.epochs}",
+                "command": f"python benchmarks/style_curve.py DATA {asked.set} {asked.normal} --epochs {asked.epochs}",
                 "versions": versions(), "date": datetime.date.today().isoformat(),
             })  # fmt: skip
             print(rows[-1], flush=True)
-    others = [row for row in read_rows(PATH) if row["digit"] != asked.digit]
-    write_rows(PATH, rows[0], sorted([*others, *rows], key=lambda row: str(row["digit"])))
+    others = [row for row in read_rows(PATH) if (row["set"], row["class"]) != (asked.set, asked.normal)]
+    write_rows(PATH, rows[0], sorted([*others, *rows], key=lambda row: (str(row["set"]), str(row["class"]))))
 
 
 def watched(detector: SDN, images: TrainingImages, epochs: int) -> Iterator[int]:

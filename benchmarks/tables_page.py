@@ -40,21 +40,23 @@ def page() -> str:
 
 
 def curves() -> list[str]:
-    """SDN and OE-SDN by the epochs of their student, digit by digit."""
+    """SDN and OE-SDN by the epochs of their student, class by class."""
     rows = read_rows(ROOT / "results" / "oe-sdn" / "curve.csv")
-    return [curve([row for row in rows if row["digit"] == digit]) for digit in sorted({row["digit"] for row in rows})]
+    each = dict.fromkeys((row["set"], row["class"]) for row in rows)
+    return [curve([row for row in rows if (row["set"], row["class"]) == one]) for one in each]
 
 
 def curve(rows: list[dict[str, str]]) -> str:
-    """The rows of one digit."""
+    """The rows of one class."""
     epochs = sorted({int(row["student_epochs"]) for row in rows})
     names = {
-        "image_auroc": "AUROC, other digits against it",
+        "image_auroc": "AUROC, other classes against it",
         "turned_auroc": "AUROC, held-out images of it turned against upright",
         "distance_share": "student to autoencoder, as a share of the autoencoder's error, held out",
     }
     rate = f"at a learning rate of {rows[0]['learning_rate']}"
-    lines = [f"Digit {rows[0]['digit']} by the epochs of the student, {rate} (`{rows[0]['command']}`):", ""]
+    what = f"{rows[0]['set']}, {rows[0]['class']}"
+    lines = [f"{what}, by the epochs of the student, {rate} (`{rows[0]['command']}`):", ""]
     lines += ["| | | " + " | ".join(map(str, epochs)) + " |", "|" + "---|" * (len(epochs) + 2)]
     for key, name in names.items():
         for detector in ("sdn", "oe_sdn"):
