@@ -27,7 +27,7 @@ from okng.datasets.base import NG
 from okng.detectors.base import Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.style_distillation import SDN, distance
-from okng.inspection.images import Preprocess
+from okng.inspection.images import Preprocess, Source, image_size, is_grey
 from okng.metrics import auroc
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -36,9 +36,9 @@ HELD = 500
 PATH = Path(__file__).parents[1] / "results" / "oe-sdn" / "curve.csv"
 
 
-def stack(images: list[np.ndarray]) -> Tensor:
-    pixels = torch.from_numpy(np.stack(images))  # (n, H, W) or (n, H, W, 3)
-    return (pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)).float() / 255  # (n, C, H, W)
+def stack(images: list[Source], preprocess: Preprocess) -> Tensor:
+    pixels = np.stack([preprocess.load(image)[0] for image in images])  # (n, H, W, C)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # (n, C, H, W)
 
 
 def scored(detector: SDN, images: Tensor) -> np.ndarray:
@@ -54,12 +54,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     asked = parser.parse_args()
     dataset = open_dataset(str(asked.data / asked.set), normal=asked.normal)
-    ok = [np.asarray(sample.image) for sample in dataset.train]
-    shape = ok[0].shape[:2]
-    held = stack(ok[:HELD])  # (500, C, H, W)
-    learnt = TrainingImages(ok[HELD:], Preprocess("L" if held.shape[1] == 1 else "RGB", shape))
+    ok = [sample.image for sample in dataset.train]
+    shape = image_size(ok[0])
+    preprocess = Preprocess("L" if is_grey(ok[0]) else "RGB", shape)
+    held, learnt = stack(ok[:HELD], preprocess), TrainingImages(ok[HELD:], preprocess)
     turned = torch.cat([part.rot90(1 + i % 3, (2, 3)) for i, part in enumerate(held.split(1))])
-    test = stack([np.asarray(sample.image) for sample in dataset.test])
+    test = stack([sample.image for sample in dataset.test], preprocess)
     labels = np.array([sample.label == NG for sample in dataset.test])
 
     rows = []
