@@ -91,7 +91,7 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
     lines = [f"{name}: {card.title} ({card.family}; {places}; needs {card.labels})", card.idea]
     lines += [f"{card.paper}, {card.year}", "", "parameters"]
     try:
-        known = {key: parameter.default for key, parameter in parameters(name).items()}
+        known = {key: p.default for key, p in parameters(name).items() if key not in ("image_size", "channels")}
     except OkngError:  # the line has no torch, and so no constructors to ask
         known = {}
     lines += [f"  {key:<24}{value!r}" for key, value in known.items()] or ["  shown where okng[train] is installed"]
