@@ -60,7 +60,7 @@ SMALL: dict[str, dict[str, object]] = {
     "padim": {"dimensions": 20},
     "patchcore": {"coreset": 0.2},
     "sdn": STYLE,
-    "ssim_autoencoder": {"width": 4, "code": 8},
+    "ssim_autoencoder": {"width": 4, "code": 8, "epochs": 20, "learning_rate": 2e-3},
     "stfpm": {"epochs": 12},
     "vae": {"width": 8, "code": 8, "samples": 4},
     "vgg11": {"width": 8, "epochs": 12},
