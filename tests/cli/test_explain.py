@@ -83,6 +83,28 @@ class Ungraded(Detector):
         return Scores((self.layer(images) > 0).flatten(1).float().mean(1))
 
 
+class Copier(Detector):
+    """The error of a copy made by an encoder and a decoder, which makes a row and a column too many."""
+
+    name = "copier"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.Conv2d(3, 4, 4, 4)
+        self.decoder = torch.nn.ConvTranspose2d(4, 4, 2, 2)
+        self.last = torch.nn.ConvTranspose2d(4, 3, 3, 2)
+
+    def forward(self, images: torch.Tensor) -> Scores:
+        copies = self.last(self.decoder(self.encoder(images)))[:, :, :64, :64]
+        return Scores((copies - images).square().flatten(1).mean(1))
+
+
+def test_transposed_convolutions_count_and_larger_frames_than_the_image_do_not() -> None:
+    engine = explanation.GradCAMEngine(Copier(), None)
+    engine(pictures(1, seed=1))
+    assert engine.layer == "decoder"
+
+
 def test_a_score_without_a_gradient_is_refused_in_one_line() -> None:
     with pytest.raises(OkngError, match="ungraded's score has no gradient from a convolution"):
         explanation.GradCAMEngine(Ungraded(), None)(pictures(1, seed=1))
