@@ -13,9 +13,10 @@ from torch.distributions import Normal, kl_divergence
 from okng.datasets.idx import open_idx
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.vae import VAE, divergence
+from okng.detectors.reconstruction.vae import VAE
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
+from okng.nn.gaussian import divergence
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

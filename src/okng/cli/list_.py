@@ -67,12 +67,8 @@ def _tables() -> tuple[dict[str, Any], list[str]]:
 
 
 def _backbones() -> tuple[dict[str, Any], list[str]]:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        from okng.errors import missing_extra
+    import timm
 
-        raise missing_extra("timm", "train") from error
     names = timm.list_models(pretrained=True)
     first = "efficientnet_lite0   weights installed by pip: works offline"
     rest = f"and {len(names)} models of timm by name; weights come from its hub, or give -p weights=FILE"

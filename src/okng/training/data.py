@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from okng.inspection.images import Preprocess, Source, image_size
+from okng.inspection.images import Preprocess, Source, fingerprint, image_size
 
 PIXEL_BUDGET = 2 << 30
 FEATURE_BUDGET = 4 << 30
@@ -39,6 +39,7 @@ class TrainingImages:
         self.shapes = [preprocess.shape(*image_size(source)) for source in self.sources]
         self._keep = sum(h * w * preprocess.channels for h, w in self.shapes) <= budget
         self._kept: dict[int, Tensor] = {}
+        self._fingerprints: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -53,12 +54,21 @@ class TrainingImages:
             self._kept[index] = image
         return image
 
+    def fingerprints(self) -> list[str]:
+        """What tells each image from all others, see `images.fingerprint`; read once."""
+        for index, source in enumerate(self.sources):
+            if index not in self._fingerprints:
+                self._fingerprints[index] = fingerprint(source)
+        return [self._fingerprints[index] for index in range(len(self))]
+
     def subset(self, indices: Iterable[int]) -> TrainingImages:
-        """Some of the images, with what is decoded of them already."""
+        """Some of the images, with what is known of them already."""
         chosen = [int(i) for i in indices]
         sources, labels = [self.sources[i] for i in chosen], [self.labels[i] for i in chosen]
         part = TrainingImages(sources, self.preprocess, labels=labels)
         part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
+        known = self._fingerprints
+        part._fingerprints = {new: known[old] for new, old in enumerate(chosen) if old in known}
         return part
 
     def batches(self, batch_size: int, shuffle: bool) -> list[list[int]]:

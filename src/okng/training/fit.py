@@ -18,7 +18,7 @@ from okng.detectors.catalogue import create, detector_class, parameters
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, is_grey, white_level
+from okng.inspection.images import Preprocess, Source, UnreadableImage, image_size, is_grey, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.model_file import remove
 from okng.training.data import TrainingImages
@@ -87,6 +87,7 @@ def fit(
     skipped += broken
     n = everything.labels.count(0)  # the OK images come first
     sources, everyone = everything.sources[:n], np.arange(len(everything))
+    seen = everything.fingerprints()
     if ng is not None and len(everything) == n:
         raise OkngError("none of the NG images is readable; bring at least one")
     if n < 2:
@@ -135,7 +136,7 @@ def fit(
             "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
-        "seen": [fingerprint(source) for source in everything.sources],  # never to be tested on
+        "seen": seen,  # never to be tested on
     }  # fmt: skip
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
 

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 
 from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.errors import OkngError, diverged, no_device
-from okng.inspection.images import fingerprint
 from okng.inspection.model_file import read_model, write_model
 from okng.training.data import FeatureStore, TrainingImages
 from okng.training.frozen import compiled_backbones
@@ -254,8 +253,7 @@ class _Runner:
     def identity(self) -> str:
         """A digest of everything that must be the same for a fit to go on."""
         detector = [self.detector.name, self.detector.arguments, self.images.preprocess.to_json()]
-        images = [fingerprint(source) for source in self.images.sources]
-        told = [detector, self.seed, self.precision, images, self.images.labels]
+        told = [detector, self.seed, self.precision, self.images.fingerprints(), self.images.labels]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,7 +15,6 @@ import okng
 from okng.checks import check_seed
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
-from okng.inspection.images import fingerprint
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.training.data import TrainingImages
 from okng.training.fit import HELD_OUT, SPLIT_FROM, judge, whole, with_header
@@ -80,7 +79,7 @@ def update(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     manifest = _recorded(old.manifest, done)
-    manifest["seen"] = [*manifest.get("seen", ()), *(fingerprint(source) for source in sources)]
+    manifest["seen"] = [*manifest.get("seen", ()), *everything.fingerprints()]
     return Inspector(TorchEngine(detector), old.preprocess, old.calibration.updated(scores, peaks), manifest)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.nn.adversarial import frozen
+from okng.nn.gaussian import divergence, sample
 from okng.nn.grad_cam import grad_cam
 
 HALVINGS = 4  # at most, as in DCGAN
@@ -94,7 +95,7 @@ class CAVGAu(Detector):
         if not ok.any():
             return 0 * next(self.discriminator.parameters()).sum()  # nothing to learn from
         with torch.no_grad():
-            z = _draw(*self.distribution(self.encoder(batch.images)))  # (B, latent, h, w)
+            z = sample(*self.distribution(self.encoder(batch.images)))  # (B, latent, h, w)
             copies = self.decoder(z[ok]).sigmoid()  # (n, C, H, W)
         real, false = self.discriminator(batch.images[ok]), self.discriminator(copies)  # (n,)
         return (F.softplus(-real) + F.softplus(false)).mean()
@@ -103,20 +104,18 @@ class CAVGAu(Detector):
         """Copy OK images, deceive the discriminator, attend to everything."""
         features = self.encoder(batch.images)  # (B, top, h, w)
         mean, log_variance = self.distribution(features)  # (B, latent, h, w) each
-        z = _draw(mean, log_variance)  # (B, latent, h, w)
+        z = sample(mean, log_variance)  # (B, latent, h, w)
         losses = self.guidance(features, z, batch)
         ok = batch.labels == 0  # (B,), n of them
         if not ok.any():
             return losses
         logits = self.decoder(z[ok])  # (n, C, H, W)
         error = F.binary_cross_entropy_with_logits(logits, batch.images[ok])
-        mean, log_variance = mean[ok], log_variance[ok]  # (n, latent, h, w)
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum()
         with frozen(self.discriminator):
             deceived = F.softplus(-self.discriminator(logits.sigmoid())).mean()
         return {
             "copies": error,
-            "divergence": divergence / logits.numel(),
+            "divergence": divergence(mean[ok], log_variance[ok]).sum() / logits.numel(),
             "adversarial": self.adversarial_weight * deceived,
             **losses,
         }
@@ -206,8 +205,3 @@ def _down(widths: list[int]) -> nn.Sequential:
         layers += [nn.BatchNorm2d(outer)] if i else []
         layers += [nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers)
-
-
-def _draw(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """A draw of the latent variable (B, latent, h, w)."""
-    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)

@@ -12,6 +12,7 @@ from torch import Tensor
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
+from okng.nn.gaussian import divergence, sample
 from okng.nn.strided import strided_coders
 
 
@@ -83,7 +84,7 @@ class VAE(Detector):
             errors: list[Tensor] = []
 
             def visit(batch: Batch) -> None:
-                copies, _ = self.decode(self.draw(*self.encode(batch.images)))
+                copies, _ = self.decode(sample(*self.encode(batch.images)))
                 errors.append((batch.images - copies).square().mean((1, 2, 3)))
 
             def finish() -> None:
@@ -96,10 +97,6 @@ class VAE(Detector):
         mean, log_variance = self.encoder(images).chunk(2, 1)
         return mean, log_variance
 
-    def draw(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """One code of each q(z|x): (B, code)."""
-        return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-
     def decode(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Mean in [0, 1] of p(x|z) (B, C, H, W) and its log-variance, of the same shape or one number."""
         if self.variance == "global":
@@ -110,7 +107,7 @@ class VAE(Detector):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The negative evidence lower bound with one draw, in nats per value of an image."""
         mean, log_variance = self.encode(batch.images)
-        copies, log_spread = self.decode(self.draw(mean, log_variance))
+        copies, log_spread = self.decode(sample(mean, log_variance))
         if self.variance == "global":
             log_spread = (batch.images - copies).square().mean().clamp_min(self.floor).log()  # its best value
         return {
@@ -137,8 +134,3 @@ class VAE(Detector):
 def surprise(images: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """-log of the normal density of `images`, in nats: (B, C, H, W)."""
     return 0.5 * ((images - mean).square() / log_variance.exp() + log_variance + math.log(2 * math.pi))
-
-
-def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of N(mean, variance) from N(0, I), in nats: (B, code) → (B,)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
