@@ -115,10 +115,9 @@ def test_several_categories_are_named_not_mixed(mvtec):
         (["cat/0.png", "dog/0.png"], "cow", "no class 'cow'"),
         (["cat/0.png", "dog/0.png"], "cat", "one image; an 80/20 split takes two"),
         (["0.png", "1.png"], "cat", r"outside its class folders \(2\)"),
-        (["test/good/0.png", "test/crack/0.png"], None, "test/ but not both train/ and test/"),
-        (["images/0.png", "ground_truth/0.png"], None, "ground_truth/ but not both"),
-        (["parts/0.png", "NG/0.png"], None, "has NG/, which would be learnt as OK"),
-        (["0.png", "Label/0_label.png"], None, "has Label/, which would be learnt as OK"),
+        (["test/good/0.png", "test/crack/0.png"], None, "no image that is surely OK: it has 2 images in test/; give a"),
+        (["images/0.png", "ground_truth/0.png"], None, "has masks such as ground_truth/0.png, so not all"),
+        (["0.png", "Label/0_label.png"], None, "has masks such as Label/0_label.png.* lay all out as MVTec AD"),
         (["good/0.png", "crack/0.png"], None, "other folders beside good/; give .*good to learn"),
     ],
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from okng.datasets import NG, OK, Dataset, Sample
+from okng.datasets.masks import read_mask
 from okng.errors import OkngError
-from okng.inspection.images import UnreadableImage, fingerprint, image_size, open_image
+from okng.inspection.images import UnreadableImage, fingerprint, image_size
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
 from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
@@ -77,16 +79,17 @@ def _check_masks(samples: list[Sample]) -> None:
     for sample in samples:
         if sample.mask is None:
             continue
-        try:
-            mask = image_size(sample.mask)
-        except UnreadableImage as error:
-            raise OkngError(f"{error}; put the mask right, or take it away to go without") from error
-        try:
-            size = image_size(sample.image)
-        except UnreadableImage:  # it is told of where it would be inspected
-            continue
-        if mask != size:
-            raise OkngError(f"{sample.mask} is {mask[0]}x{mask[1]} but its image {size[0]}x{size[1]}; fix the mask")
+        for path in [sample.mask] if isinstance(sample.mask, Path) else sample.mask:
+            try:
+                mask = image_size(path)
+            except UnreadableImage as error:
+                raise OkngError(f"{error}; put the mask right, or take it away to go without") from error
+            try:
+                size = image_size(sample.image)
+            except UnreadableImage:  # it is told of where it would be inspected
+                continue
+            if mask != size:
+                raise OkngError(f"{path} is {mask[0]}x{mask[1]} but its image {size[0]}x{size[1]}; fix the mask")
 
 
 def _figures(
@@ -142,7 +145,7 @@ class _Pixels:
             return
         mask = np.zeros(inspection.size, bool)
         if sample.mask is not None:
-            mask = np.asarray(open_image(sample.mask).convert("L")) > 0
+            mask = read_mask(sample.mask)
             self.with_mask += 1
         self.count += mask.size
         heat = inspection.heatmap()

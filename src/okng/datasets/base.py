@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+Mask = Path | tuple[Path, ...]
+"""One mask's file, or several that are united; `masks.read_mask` reads them."""
+
 OK, NG = 0, 1
 
 
@@ -15,14 +18,14 @@ class Sample:
     """One image with what is known about it.
 
     `image` is a file, or pixels as uint8 of shape (H, W) or (H, W, 3). `label` is 0 for OK, 1 for NG, None
-    where nobody said. `kind` is the name of the folder or class ("good", "crack", "7"). `mask` is a file whose
-    non-zero pixels are the defect; an NG sample without one has unknown extent, an OK sample needs none.
+    where nobody said. `kind` is the name of the folder or class ("good", "crack", "7"). `mask` is a file that marks
+    the defect, or several; an NG sample without one has unknown extent, an OK sample needs none.
     """
 
     image: Path | np.ndarray
     label: int | None = None
     kind: str = ""
-    mask: Path | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)

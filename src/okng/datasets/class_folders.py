@@ -6,6 +6,8 @@ from pathlib import Path
 
 from okng.datasets.base import Sample
 from okng.datasets.folder import no_images
+from okng.datasets.masks import is_mask_folder
+from okng.datasets.ok_images import part_images
 from okng.datasets.protocols import Classes
 from okng.errors import OkngError
 from okng.inspection.files import find_images, is_image, subfolders
@@ -28,14 +30,19 @@ def read_classes(folder: Path) -> Classes:
 
 
 def images_by_class(folder: Path) -> dict[str, list[Path]]:
-    """The images of each folder in `folder`, by its name; folders without images are left out.
+    """The images of each folder in `folder`, by its name; folders without images are left out, and so are masks.
 
     Raises `OkngError` for images beside the class folders: nobody said what class they are.
     """
     loose = sum(is_image(path.name) for path in folder.iterdir())
     if loose:
         raise OkngError(f"{folder} has images outside its class folders ({loose}); move them into one, say good/")
-    return {path.name: images for path in subfolders(folder) if (images := find_images(path))}
+    inside = {path.name: find_images(path) for path in subfolders(folder)}
+    return {
+        name: images
+        for name, found in inside.items()
+        if not is_mask_folder(name, found) and (images := part_images(folder / name)[0])
+    }
 
 
 def _samples(folder: Path) -> tuple[Sample, ...]:

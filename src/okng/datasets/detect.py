@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from okng.datasets.base import Dataset
@@ -9,21 +10,38 @@ from okng.datasets.cifar import has_cifar_files, read_cifar
 from okng.datasets.class_folders import read_classes, read_split_classes
 from okng.datasets.coco import VERSIONS, has_coco_files, read_coco
 from okng.datasets.coil import has_coil_files, read_coil
-from okng.datasets.dagm import dagm_classes, has_dagm_layout, open_dagm
+from okng.datasets.dagm import has_dagm_layout, open_dagm
 from okng.datasets.elpv import CELLS, open_elpv
 from okng.datasets.folder import open_folder
 from okng.datasets.idx import has_idx_files, read_idx
-from okng.datasets.mvtec import has_mvtec_layout, is_good, open_mvtec
+from okng.datasets.labelled_by_mask import (
+    has_ksdd2_layout,
+    has_ksdd_layout,
+    has_magnetic_tile_layout,
+    open_ksdd,
+    open_ksdd2,
+    open_magnetic_tile,
+)
+from okng.datasets.mvtec import has_mvtec_layout, open_mvtec
 from okng.datasets.nanotwice import has_nanotwice_layout, open_nanotwice
 from okng.datasets.protocols import BY_CLASS, PROTOCOLS, Classes, check_protocol, contaminate, divide
+from okng.datasets.real_iad import has_real_iad_layout, open_real_iad
 from okng.datasets.shanghaitech import has_shanghaitech_layout, open_shanghaitech
+from okng.datasets.visa import has_visa_layout, open_visa
 from okng.errors import OkngError, nearest_names
 from okng.inspection.files import subfolders
 
-NOT_OK = {
-    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "defect", "defective", "defects", "label", "labels", "mask",
-    "masks", "ng", "testing", "val", "validation",
-}  # fmt: skip
+# Layouts that say themselves which images are OK, and whether they draw their split by the seed.
+LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[..., Dataset], bool], ...] = (
+    (has_dagm_layout, open_dagm, False),
+    (has_nanotwice_layout, open_nanotwice, False),
+    (has_shanghaitech_layout, open_shanghaitech, False),
+    (has_visa_layout, open_visa, True),
+    (has_ksdd_layout, open_ksdd, True),
+    (has_ksdd2_layout, open_ksdd2, False),
+    (has_magnetic_tile_layout, open_magnetic_tile, True),
+    (has_real_iad_layout, open_real_iad, False),
+)
 
 
 def open_dataset(
@@ -38,8 +56,9 @@ def open_dataset(
 
     What lies in the folder decides, in this order: IDX files (MNIST); Python batches (CIFAR); COCO's annotations and
     images, of which `source`/masked gives the crops without background; DAGM 2007; NanoTWICE; ShanghaiTech Campus;
-    `train/` and `test/` as in MVTec AD; `train/` and `test/` with a folder per class; COIL's flat folder; with
-    `normal` or a protocol given, a folder per class; else a plain folder of OK images.
+    VisA; KolektorSDD and KolektorSDD2; magnetic tiles; Real-IAD; `train/` and `test/` as in MVTec AD and its kin;
+    `train/` and `test/` with a folder per class; COIL's flat folder; with `normal` or a protocol given, a folder per
+    class; else a plain folder of OK images, of which `ok_images` says what is learnt.
 
     `normal` names the OK class where a set has several, or several of them ("3,5"). `protocol` is "one-vs-rest",
     which is the default for classes, "80/20", "leave-one-class-out", whose one NG class `abnormal` names, or "mvtec";
@@ -71,24 +90,19 @@ def _read(source: str | Path, normal: str | None, seed: int, by_class: bool) -> 
             return read(folder)
     if has_coco_files(folder):
         return read_coco(folder, "original", seed)
-    for has_layout, open_it in (
-        (has_dagm_layout, open_dagm),
-        (has_nanotwice_layout, open_nanotwice),
-        (has_shanghaitech_layout, open_shanghaitech),
-    ):
+    for has_layout, open_it, drawn in LAYOUTS:
         if has_layout(folder):
             if normal is not None:
                 raise OkngError(f"{folder} itself says which images are OK; leave normal={normal!r} out")
-            return open_it(folder)
+            return open_it(folder, seed) if drawn else open_it(folder)
+    if has_mvtec_layout(folder):
+        return open_mvtec(folder, normal)
     if _has_split(folder):
-        return open_mvtec(folder, normal) if has_mvtec_layout(folder) else read_split_classes(folder)
+        return read_split_classes(folder)
     _refuse_nested(folder)
     if by_class and has_coil_files(folder):
         return read_coil(folder)
-    if by_class:
-        return read_classes(folder)
-    _refuse_mixed(folder)
-    return open_folder(folder)
+    return read_classes(folder) if by_class else open_folder(folder)
 
 
 def _open_builtin(name: str, normal: str | None, seed: int) -> Dataset:
@@ -105,23 +119,15 @@ def _has_split(folder: Path) -> bool:
 
 def _refuse_nested(folder: Path) -> None:
     """A folder of whole data sets would else be one big plain folder, test images and masks included."""
-    inner = [path.name for path in subfolders(folder) if _has_split(path)] or dagm_classes(folder)
+    inner: list[Path] = []
+    places = [folder]
+    for _ in range(2):  # Real-IAD's parts lie in the folder of a size
+        places = [path for place in places for path in subfolders(place)]
+        inner = inner or [path for path in places if _is_whole(path)]
     if inner:
-        raise OkngError(f"{folder} holds whole data sets; give one of them: {', '.join(inner)}")
+        names = ", ".join(path.relative_to(folder).as_posix() for path in inner)
+        raise OkngError(f"{folder} holds whole data sets; give one of them: {names}")
 
 
-def _refuse_mixed(folder: Path) -> None:
-    """Folder names that say "not only OK images": taking all of them would teach defects as OK."""
-    names = [path.name for path in subfolders(folder)]
-    split = [name for name in names if name.lower() in ("test", "ground_truth")]
-    if split:
-        raise OkngError(f"{folder} has {split[0]}/ but not both train/ and test/; give the OK images' folder")
-    odd = [name for name in names if name.lower() in NOT_OK]
-    if odd:
-        raise OkngError(f"{folder} has {odd[0]}/, which would be learnt as OK; give the OK images' folder alone")
-    good = [name for name in names if is_good(name)]
-    if good and len(names) > len(good):
-        raise OkngError(
-            f"{folder} has other folders beside {good[0]}/; give {folder / good[0]} to learn from it alone, "
-            f"or normal={good[0]!r} to test on the others"
-        )
+def _is_whole(folder: Path) -> bool:
+    return _has_split(folder) or has_mvtec_layout(folder) or any(has_layout(folder) for has_layout, _, _ in LAYOUTS)

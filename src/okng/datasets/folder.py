@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from okng.datasets.base import OK, Dataset, Sample
+from okng.datasets.ok_images import ok_images
 from okng.errors import OkngError
-from okng.inspection.files import IMAGE_SUFFIXES, find_images
+from okng.inspection.files import IMAGE_SUFFIXES
 
 
 def open_folder(folder: Path) -> Dataset:
-    """Every image in `folder` and below as a training sample; the person says they are OK.
+    """Every image in `folder` and below as a training sample, but for what `ok_images` leaves out.
 
     The kind is the name of the first folder on the way to the image, so that a table shows what was swept in.
-    Raises `OkngError` for a folder that is empty or holds no images.
+    Raises `OkngError` for a folder that is empty or holds no images, or of which it isn't sure that all is OK.
     """
-    images = find_images(folder)
+    images, said = ok_images(folder)
     if not images:
         raise no_images(folder)
     name = folder.resolve().name
@@ -23,7 +24,7 @@ def open_folder(folder: Path) -> Dataset:
     for image in images:
         way = image.relative_to(folder).parts
         train.append(Sample(image, OK, kind=way[0] if len(way) > 1 else name))
-    protocol = "All images are for training and taken as OK; there is no test set."
+    protocol = f"All images are for training and taken as OK; there is no test set. {said}".strip()
     return Dataset(name, "folder", protocol, tuple(train), ())
 
 

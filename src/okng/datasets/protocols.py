@@ -22,6 +22,7 @@ from okng.errors import OkngError, nearest_names
 
 BY_CLASS = ("one-vs-rest", "80/20", "leave-one-class-out")
 PROTOCOLS = (*BY_CLASS, "mvtec")
+MVTEC_LAYOUTS = ("mvtec", "mvtec-loco", "mvtec-ad-2", "mvtec-3d", "bmad")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def divide(
 
 def check_protocol(dataset: Dataset, protocol: str | None, abnormal: str | None) -> Dataset:
     """`dataset` if its own folders are the protocol that was asked for; an `OkngError` otherwise."""
-    own = "mvtec" if dataset.layout == "mvtec" else "native"
-    if protocol not in (None, own) or abnormal is not None:
+    own = "mvtec" if dataset.layout in MVTEC_LAYOUTS else "native"
+    if protocol not in (None, own, "native") or abnormal is not None:
         asked = repr(protocol) if abnormal is None else f"abnormal={abnormal!r}"
         raise OkngError(f"{dataset.name} is divided already, its protocol is {own}; leave {asked} out")
     return dataset

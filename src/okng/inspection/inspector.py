@@ -191,12 +191,12 @@ class Inspector:
             yield batch
 
 
-def each_image(images: Images) -> Iterator[Source]:
-    """The single images of whatever a person handed over; a folder gives the image files below it."""
+def each_image(images: Images, listed: Callable[[Path], list[Path]] = find_images) -> Iterator[Source]:
+    """The single images of whatever a person handed over; a folder gives what `listed` finds, all images below it."""
     if isinstance(images, np.ndarray):
         stack = images.ndim == 4 or (images.ndim == 3 and images.shape[-1] not in (1, 3))
         yield from images if stack else [images]
     elif isinstance(images, str | Path):
-        yield from find_images(Path(images)) if Path(images).is_dir() else [Path(images)]
+        yield from listed(Path(images)) if Path(images).is_dir() else [Path(images)]
     else:
-        yield from chain.from_iterable(each_image(image) for image in images)
+        yield from chain.from_iterable(each_image(image, listed) for image in images)

@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
 
 import okng
 from okng.checks import check_seed
+from okng.datasets.ok_images import lister, part_images
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create, detector_class, parameters
 from okng.detectors.engine import TorchEngine
@@ -60,6 +62,8 @@ def fit(
     and whether to continue from it. It stays there, so that no fit is lost before it is saved;
     `okng.training.fit.discard` removes it. `strict`: stop at an unreadable image instead of naming and skipping it.
 
+    Of a folder, what looks like NG, a mask or a test is left out and said, see `okng.datasets.ok_images`.
+
     Raises `OkngError` for fewer than two readable images, unknown names, values out of range, a detector that needs
     NG images and gets none, and one that gets some and can't use them.
     """
@@ -74,13 +78,13 @@ def fit(
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
-    sources, skipped = with_header(list(each_image(images)), strict, tell)
+    sources, skipped = with_header(list(each_image(images, lister(warn if tell.quiet else tell.say))), strict, tell)
     torch.manual_seed(seed)
     built, preprocess, why = build(detector, sources, size, arguments)
     tell.say(why)
     odd: list[Source] = []
     if ng is not None:
-        odd, unread = with_header(list(each_image(ng)), strict, tell, "NG")
+        odd, unread = with_header(list(each_image(ng, lambda folder: part_images(folder)[0])), strict, tell, "NG")
         skipped += unread
     labels = [0] * len(sources) + [1] * len(odd)
     everything, broken = whole(TrainingImages([*sources, *odd], preprocess, labels=labels), strict, tell)

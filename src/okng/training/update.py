@@ -7,12 +7,14 @@ import datetime
 import time
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
 
 import okng
 from okng.checks import check_seed
+from okng.datasets.ok_images import lister
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector, each_image
@@ -56,7 +58,7 @@ def update(
     if not isinstance(old.engine, TorchEngine):
         raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
     old.engine.detector.update_phases()  # raises here, before any work, if there are none
-    sources, skipped = with_header(list(each_image(images)), strict, tell)
+    sources, skipped = with_header(list(each_image(images, lister(warn if tell.quiet else tell.say))), strict, tell)
     everything, broken = whole(TrainingImages(sources, old.preprocess), strict, tell)
     sources, n = everything.sources, len(everything)
     if n == 0:

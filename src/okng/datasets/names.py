@@ -1,0 +1,84 @@
+"""What the names of files and folders say: OK, NG, a mask, a test. Names are compared as words, in any Unicode form.
+
+`badge_01` is not bad and `label_printer` no label: a short word counts only where nothing but filler stands beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import PurePath
+
+from okng.inspection.files import is_image
+
+GOOD = {"good", "ok", "normal", "良品", "正常", "正常品", "정상", "양품"}
+NOT = {"no", "non", "not", "free", "without"}
+NG_ANYWHERE = {
+    "ng", "nok", "nio", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "ungood",
+    "불량", "불량품", "결함", "비정상", "不良", "不良品", "異常", "异常", "欠陥", "缺陷",
+}  # fmt: skip
+NG_ALONE = {
+    "bad", "ko", "fail", "failed", "fault", "faults", "faulty", "invalid", "reject", "rejects", "rejected", "scrap",
+}  # fmt: skip
+MASK = {
+    "mask", "masks", "label", "labels", "gt", "ground", "truth", "groundtruth", "seg", "segmentation", "segmentations",
+    "segmentationclass", "segmentationobject", "annotation", "annotations", "viz", "visualization",
+}  # fmt: skip
+TEST = {"test", "tests", "testing", "val", "valid", "validation", "eval", "evaluation"}
+TRAIN = {"train", "training"}
+FILLER = {
+    "all", "class", "data", "dataset", "dir", "file", "files", "folder", "image", "images", "img", "imgs", "jpg",
+    "json", "mixed", "object", "part", "parts", "photo", "photos", "pic", "pics", "picture", "pictures", "png",
+    "private", "public", "sample", "samples", "set",
+}  # fmt: skip
+DEPTH = {"xyz", "depth"}  # what a 3D sensor saw, beside the colour image
+
+_ENDING = r"(?:mask|label|gt|ground[_ ]?truth|seg|segmentation)s?"
+MASK_AT_END = re.compile(rf"^(.+?)(?:[\s_.\-]+|(?<=\d)){_ENDING}[_\-]?\d*$", re.I)
+MASK_AT_START = re.compile(rf"^{_ENDING}[\s_.\-]+(.+)$", re.I)
+
+
+def words(name: str) -> set[str]:
+    """The words of a name in lower case; digits, punctuation and `camelCase` part them."""
+    spaced = re.sub(r"(?<=[a-z][a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    return {word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word}
+
+
+def says_good(name: str) -> bool:
+    """Whether a folder's name says that its images are OK: good, OK_parts, normal_dir."""
+    found = words(name)
+    return bool(found & GOOD) and found <= GOOD | FILLER | TRAIN
+
+
+def says_ng(name: str) -> bool:
+    """Whether a name says that it is of NG images: NG, scratch_defects, bad, not_ok; not defect_free."""
+    found = words(name)
+    if found & NOT:
+        return bool(found & GOOD) and found <= NOT - {"free"} | GOOD | FILLER
+    return bool(found & NG_ANYWHERE) or (bool(found & NG_ALONE) and found <= NG_ALONE | FILLER | TRAIN | TEST)
+
+
+def says_masks(name: str) -> bool:
+    """Whether a folder's name says that it holds masks: ground_truth, Label, anomaly_masks; not label_printer."""
+    found = words(name)
+    return bool(found & MASK) and found <= MASK | FILLER | TRAIN | TEST | GOOD | NG_ANYWHERE | NG_ALONE
+
+
+def says_test(name: str) -> bool:
+    """Whether a folder's name says that it is for testing: test_public, validation, normal_test_dir."""
+    found = words(name)
+    return bool(found & TEST) and found <= TEST | FILLER | GOOD
+
+
+def key(name: str) -> str:
+    """A file's name as images and masks are matched by: composed (NFC), without its suffixes (`x.png.png`)."""
+    name = unicodedata.normalize("NFC", name)
+    while is_image(name):
+        name = PurePath(name).stem
+    return name
+
+
+def mask_keys(name: str) -> list[str]:
+    """The keys that the image of a mask called `name` can have, if its name says that it is a mask."""
+    found = [pattern.match(key(name)) for pattern in (MASK_AT_END, MASK_AT_START)]
+    return [match[1] for match in found if match]

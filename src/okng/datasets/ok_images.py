@@ -1,0 +1,140 @@
+"""What of a folder is learnt as OK: never silently what looks like NG, like a mask or like a test.
+
+One rule for the command line and for Python. What is surely something else is left out and counted; where that is not
+sure, the folder is refused with what to give instead. A list of files is a decision and is taken as given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from okng.datasets.masks import is_marked, is_mask_folder, masks_beside
+from okng.datasets.names import DEPTH, GOOD, says_good, says_ng, says_test, words
+from okng.errors import OkngError
+from okng.inspection.files import find_images
+
+WAYS_OUT = "give a plain folder of OK images, or lay all out as MVTec AD: train/good, test/KIND, ground_truth/KIND"
+
+
+def ok_images(folder: Path) -> tuple[list[Path], str]:
+    """The images in `folder` and below to learn as OK, and a sentence or two of what else is there, counted.
+
+    Left out are folders that are called after defects, masks or tests, at every depth, masks beside their images,
+    images whose mask marks something, and files called NG among others that are not. Raises `OkngError` where masks
+    elsewhere in the folder mark defects in nobody knows which images, where other folders lie beside one called good,
+    and where nothing is left.
+    """
+    images, masks, left_out = _sort(folder, lambda name: says_ng(name) or says_test(name))
+    beside = masks_beside(images)
+    marked = sorted({image for mask, image in beside.items() if image is not None and is_marked(mask)})
+    others = {*beside, *marked}
+    images = [image for image in images if image not in others]
+    named = [image for image in images if says_ng(image.stem)]
+    if len(named) < len(images):  # a word that all have tells nothing apart
+        images = [image for image in images if image not in set(named)]
+        left_out += _counted(named, "image", "called NG")
+        named = []
+    left_out += _counted(list(beside), "mask", "beside images")
+    left_out += _counted(marked, "image", "whose mask marks something")
+    if not images and left_out:
+        raise OkngError(f"{folder} has no image that is surely OK: it has {', '.join(left_out)}; {WAYS_OUT}")
+    _refuse_doubt(folder, images, masks)
+    said = [f"Left out: {', '.join(left_out)}."] if left_out else []
+    doubtful = _counted(named, "image", "called NG") + _counted(
+        [image for image in images if _has_outlines(image)], "image", "with labelme's outlines"
+    )
+    said += [f"Learnt as OK all the same: {', '.join(doubtful)}."] if doubtful else []
+    return images, " ".join(said)
+
+
+def part_images(folder: Path) -> tuple[list[Path], dict[Path, Path | None], list[Path]]:
+    """The images of parts in `folder` and below, OK or not; the masks beside them, each with its image; other masks.
+
+    The other masks lie in folders that are called so: `gt/`, `label/`.
+    """
+    images, masks, _ = _sort(folder, lambda name: False)
+    beside = masks_beside(images)
+    return [image for image in images if image not in beside], beside, masks
+
+
+def lister(tell: Callable[[str], None]) -> Callable[[Path], list[Path]]:
+    """`ok_images` of any folder, telling what is left out: how `okng.fit` and `okng.update` list folders."""
+
+    def listed(folder: Path) -> list[Path]:
+        images, said = ok_images(folder)
+        if said:
+            tell(f"{folder}: {said}")
+        return images
+
+    return listed
+
+
+def _sort(folder: Path, is_other: Callable[[str], bool]) -> tuple[list[Path], list[Path], list[str]]:
+    """Images, masks by their folders, and all that is left out, counted; `is_other` is asked of folders' names."""
+    below: dict[Path, list[Path]] = defaultdict(list)  # all images of every folder
+    images = find_images(folder)
+    for image in images:
+        for path in _folders_between(folder, image):
+            below[path].append(image)
+    colour = {path.parent for path in below if words(path.name) == {"rgb"}}
+    verdicts = {}
+    for path, inside in below.items():
+        if is_mask_folder(path.name, inside):
+            verdicts[path] = "mask"
+        elif (path.parent in colour and words(path.name) & DEPTH) or is_other(path.name):
+            verdicts[path] = "image"
+    kept, masks, counts = [], [], Counter[Path]()
+    for image in images:
+        first = next((path for path in _folders_between(folder, image) if path in verdicts), None)
+        if first is None:
+            kept.append(image)
+            continue
+        counts[first] += 1
+        if verdicts[first] == "mask":
+            masks.append(image)
+    said = [
+        f"{n} {verdicts[path]}{'s' * (n > 1)} in {path.relative_to(folder).as_posix()}/" for path, n in counts.items()
+    ]
+    return kept, masks, said
+
+
+def _folders_between(folder: Path, image: Path) -> list[Path]:
+    """The folders from below `folder` down to the one `image` lies in."""
+    depth = len(image.parts) - len(folder.parts) - 1
+    return list(image.parents[:depth][::-1])
+
+
+def _refuse_doubt(folder: Path, images: list[Path], masks: list[Path]) -> None:
+    """Where it isn't sure which images are OK."""
+    unsure = [image for image in images if not any(says_good(path.name) for path in _folders_between(folder, image))]
+    if unsure and (mask := next((mask for mask in masks if is_marked(mask)), None)) is not None:
+        example = mask.relative_to(folder).as_posix()
+        raise OkngError(f"{folder} has masks such as {example}, so not all its images are OK; {WAYS_OUT}")
+    children: dict[Path, set[str]] = defaultdict(set)
+    for image in images:
+        for path in _folders_between(folder, image):
+            children[path.parent].add(path.name)
+    for parent, names in children.items():
+        good = sorted(name for name in names if says_good(name))
+        if good and any(not words(name) & GOOD for name in names):
+            raise OkngError(
+                f"{parent} has other folders beside {good[0]}/; give {parent / good[0]} to learn from it alone, "
+                f"or normal={good[0]!r} to test on the others"
+            )
+
+
+def _has_outlines(image: Path) -> bool:
+    """Whether labelme's file beside an image outlines something; nobody knows whether that is a defect."""
+    try:
+        return bool(json.loads(image.with_suffix(".json").read_text(encoding="utf-8"))["shapes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _counted(paths: list[Path], what: str, which: str) -> list[str]:
+    """One entry that says how many, with an example; none where there are none."""
+    n = len(paths)
+    return [f"{n} {what}{'s' * (n > 1)} {which} ({paths[0].name})"] if n else []
