@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -44,3 +45,23 @@ def classes(tmp_path, save_images):
     for kind in ("obj1", "obj2", "obj10"):
         save_images(tmp_path / "coil" / kind, [f"{i}.png" for i in range(10)])
     return tmp_path / "coil"
+
+
+@pytest.fixture
+def put(tmp_path):
+    """A function that writes photographs, or masks where a name starts with "+" (marks) or "-" (marks nothing)."""
+    rng = np.random.default_rng(0)
+
+    def write(*names):
+        for name in names:
+            path = tmp_path / name.lstrip("+-")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name[0] in "+-":
+                pixels = np.zeros((32, 32), np.uint8)
+                pixels[8:20, 8:20] = 255 * (name[0] == "+")
+            else:
+                pixels = rng.integers(0, 256, (32, 32), np.uint8)
+            Image.fromarray(pixels).save(path)
+        return tmp_path
+
+    return write

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from okng.inspection.inspector import Inspector
 
 NORMAL = "The class that is OK, in a data set of classes, or several: 3,5."
-PROTOCOL = "one-vs-rest, 80/20, leave-one-class-out or mvtec. Default: by what the data set is."
+PROTOCOL = "one-vs-rest, 80/20, leave-one-class-out, mvtec or native. Default: by what the data set is."
 ABNORMAL = "The class that is NG, for leave-one-class-out."
 CONTAMINATION = "Share of NG images to hide among the training images."
 

@@ -7,8 +7,14 @@ from typing import Annotated, Any
 import typer
 
 DATASETS = {
-    "a folder of images": "all of them OK; subfolders are read too",
-    "MVTec AD layout": "train/good, test/KIND, ground_truth/KIND; found by itself",
+    "a folder of images": "all OK; subfolders too; what looks like NG, a mask or a test is left out and counted",
+    "MVTec AD layout": "train/good, test/KIND, ground_truth/KIND; found by itself; also MPDD, BTAD, VisA in this form",
+    "MVTec LOCO, AD 2, 3D-AD": "one of their categories; of 3D-AD the colour images",
+    "BMAD": "one of its six sets: train/good, test/good/img, test/Ungood/img and label",
+    "VisA": "one of its objects, such as VisA/candle; divided by split_csv/1cls.csv beside it",
+    "KolektorSDD, KolektorSDD2": "images with their masks beside them; NG where the mask marks something",
+    "magnetic tiles": "MT_Free is OK, MT_Blowhole and the others NG",
+    "Real-IAD": "one of its parts, such as realiad_256/audiojack; divided by realiad_jsons/audiojack.json",
     "class folders": "train/CLASS and test/CLASS, or CLASS alone; --normal CLASS is OK, the others NG",
     "IDX files": "MNIST's own files; --normal DIGIT is OK, the others NG; --normal 3,5 takes several",
     "CIFAR-10, CIFAR-100": "their Python batches; --normal airplane",

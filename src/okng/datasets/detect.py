@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from okng.datasets.base import Dataset
 from okng.datasets.cifar import has_cifar_files, read_cifar
@@ -31,16 +32,24 @@ from okng.datasets.visa import has_visa_layout, open_visa
 from okng.errors import OkngError, nearest_names
 from okng.inspection.files import subfolders
 
-# Layouts that say themselves which images are OK, and whether they draw their split by the seed.
-LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[..., Dataset], bool], ...] = (
-    (has_dagm_layout, open_dagm, False),
-    (has_nanotwice_layout, open_nanotwice, False),
-    (has_shanghaitech_layout, open_shanghaitech, False),
-    (has_visa_layout, open_visa, True),
-    (has_ksdd_layout, open_ksdd, True),
-    (has_ksdd2_layout, open_ksdd2, False),
-    (has_magnetic_tile_layout, open_magnetic_tile, True),
-    (has_real_iad_layout, open_real_iad, False),
+
+class Layout(NamedTuple):
+    """A layout that says itself which images are OK: its name in `okng list datasets`, its mark, its reader."""
+
+    name: str
+    is_in: Callable[[Path], bool]
+    read: Callable[[Path, int], Dataset]  # the folder and the seed, for sets without a split of their own
+
+
+LAYOUTS = (
+    Layout("DAGM 2007", has_dagm_layout, lambda folder, _: open_dagm(folder)),
+    Layout("NanoTWICE", has_nanotwice_layout, lambda folder, _: open_nanotwice(folder)),
+    Layout("ShanghaiTech Campus", has_shanghaitech_layout, lambda folder, _: open_shanghaitech(folder)),
+    Layout("VisA", has_visa_layout, open_visa),
+    Layout("KolektorSDD", has_ksdd_layout, open_ksdd),
+    Layout("KolektorSDD2", has_ksdd2_layout, lambda folder, _: open_ksdd2(folder)),
+    Layout("magnetic tiles", has_magnetic_tile_layout, open_magnetic_tile),
+    Layout("Real-IAD", has_real_iad_layout, lambda folder, _: open_real_iad(folder)),
 )
 
 
@@ -90,11 +99,11 @@ def _read(source: str | Path, normal: str | None, seed: int, by_class: bool) -> 
             return read(folder)
     if has_coco_files(folder):
         return read_coco(folder, "original", seed)
-    for has_layout, open_it, drawn in LAYOUTS:
-        if has_layout(folder):
+    for layout in LAYOUTS:
+        if layout.is_in(folder):
             if normal is not None:
                 raise OkngError(f"{folder} itself says which images are OK; leave normal={normal!r} out")
-            return open_it(folder, seed) if drawn else open_it(folder)
+            return layout.read(folder, seed)
     if has_mvtec_layout(folder):
         return open_mvtec(folder, normal)
     if _has_split(folder):
@@ -130,4 +139,4 @@ def _refuse_nested(folder: Path) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    return _has_split(folder) or has_mvtec_layout(folder) or any(has_layout(folder) for has_layout, _, _ in LAYOUTS)
+    return _has_split(folder) or has_mvtec_layout(folder) or any(layout.is_in(folder) for layout in LAYOUTS)

@@ -62,8 +62,9 @@ def open_mvtec(folder: Path, normal: str | None = None) -> Dataset:
     said = [f"The native split: train/{good} for training, {test_folder.name}/ for testing, where all but good is NG."]
     said += [ABOUT[layout]] if layout in ABOUT else []
     said += [f"{orphans} mask{'s match' if orphans > 1 else ' matches'} no image."] if orphans else []
-    other = {path.name: len(find_images(path)) for path in subfolders(folder) if path != test_folder}
-    unused = [f"{n} images in {name}/" for name, n in other.items() if n and says_test(name)]
+    others = [path for path in subfolders(folder) if says_test(path.name) and path != test_folder]
+    counts = {path.name: len(part_images(path)[0]) for path in others}
+    unused = [f"{n} image{'s' * (n > 1)} in {name}/" for name, n in counts.items() if n]
     said += [f"Left out: {', '.join(unused)}."] if unused else []
     samples = tuple(Sample(image, OK, good) for image in images)
     return Dataset(folder.resolve().name, layout, " ".join(said), samples, tuple(test))
