@@ -130,7 +130,8 @@ def test_mvtec_3d(put):
     root = put(
         "calibration/camera.png", "train/good/rgb/000.png", "train/good/xyz/000.tiff", "validation/good/rgb/000.png",
         "validation/good/xyz/000.tiff", "-validation/good/gt/000.png", "test/good/rgb/000.png",
-        "test/good/xyz/000.tiff", "-test/good/gt/000.png", "test/hole/rgb/000.png", "test/hole/xyz/000.tiff", "+test/hole/gt/000.png",
+        "test/good/xyz/000.tiff", "-test/good/gt/000.png", "test/hole/rgb/000.png", "test/hole/xyz/000.tiff",
+        "+test/hole/gt/000.png",
     )  # fmt: skip
     dataset = open_dataset(root)
     assert dataset.layout == "mvtec-3d" and "rgb/ alone" in dataset.protocol
@@ -243,6 +244,13 @@ def test_real_iad(real_iad):
     assert dataset.test[1].mask.name == "audiojack_0002_NG_BX_C1_20231021130716_mask.png"
     with pytest.raises(OkngError, match="give one of them: realiad_256/audiojack"):
         open_dataset(real_iad)
+
+
+def test_another_json_file_beside_ok_and_ng_is_not_real_iads(put):
+    root = put("lot/OK/1.png", "lot/NG/2.png")
+    (root / "lot.json").write_text("{}")
+    dataset = open_dataset(root / "lot")
+    assert dataset.layout == "folder" and len(dataset.train) == 1
 
 
 def test_real_iad_damaged(real_iad):

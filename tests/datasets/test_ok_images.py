@@ -93,6 +93,22 @@ def test_other_folders_beside_a_good_one_are_refused_at_every_depth(put):
         ok_images(root)
 
 
+def test_a_folder_that_is_itself_called_ng_is_a_decision_that_is_said(put):
+    folder = put("Anomaly/1.png") / "Anomaly"
+    images, said = ok_images(folder)
+    assert len(images) == 1 and said == "Learnt as OK all the same: a folder called Anomaly."
+
+
+def test_a_folder_of_masks_is_refused(put):
+    folder = put("+ground_truth/crack/000.png", "+ground_truth/crack/001.png") / "ground_truth"
+    with pytest.raises(OkngError, match="holds masks, not images of parts; give a plain folder"):
+        ok_images(folder)
+
+
+def test_labelmes_drawings_over_photographs_are_left_out(put):
+    assert learnt(put("JPEGImages/1.jpg", "SegmentationClassVisualization/1.jpg")) == {"JPEGImages/1.jpg"}
+
+
 def test_depth_beside_colour_is_left_out(put):
     assert learnt(put("good/rgb/1.png", "good/xyz/1.png", "-good/gt/1.png")) == {"good/rgb/1.png"}
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from okng.datasets.base import Mask
-from okng.datasets.names import key, mask_keys, says_masks
+from okng.datasets.names import DRAWN, key, mask_keys, says_masks, words
 from okng.errors import OkngError
 from okng.inspection.files import natural_order
 from okng.inspection.images import UnreadableImage, image_size, open_image
@@ -114,8 +114,8 @@ def one_or_several(masks: tuple[Path, ...]) -> Mask | None:
 
 def is_mask_folder(name: str, images: Sequence[Path]) -> bool:
     """Whether a folder called `name` holds masks: photographs in `labels/` are of labels, whatever it is called."""
-    if not says_masks(name):
-        return False
+    if not says_masks(name) or words(name) & DRAWN:
+        return says_masks(name)
     drawn = images[:: max(1, len(images) // 8)][:8]
     return sum(looks_like_mask(path) is False for path in drawn) * 2 <= len(drawn)
 

@@ -22,7 +22,7 @@ NG_ALONE = {
 }  # fmt: skip
 MASK = {
     "mask", "masks", "label", "labels", "gt", "ground", "truth", "groundtruth", "seg", "segmentation", "segmentations",
-    "segmentationclass", "segmentationobject", "annotation", "annotations", "viz", "visualization",
+    "segmentationclass", "segmentationobject", "annotation", "annotations",
 }  # fmt: skip
 TEST = {"test", "tests", "testing", "val", "valid", "validation", "eval", "evaluation"}
 TRAIN = {"train", "training"}
@@ -31,6 +31,7 @@ FILLER = {
     "json", "mixed", "object", "part", "parts", "photo", "photos", "pic", "pics", "picture", "pictures", "png",
     "private", "public", "sample", "samples", "set",
 }  # fmt: skip
+DRAWN = {"viz", "visualization", "visualisation"}  # masks drawn over photographs
 DEPTH = {"xyz", "depth"}  # what a 3D sensor saw, beside the colour image
 
 _ENDING = r"(?:mask|label|gt|ground[_ ]?truth|seg|segmentation)s?"
@@ -42,6 +43,11 @@ def words(name: str) -> set[str]:
     """The words of a name in lower case; digits, punctuation and `camelCase` part them."""
     spaced = re.sub(r"(?<=[a-z][a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
     return {word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word}
+
+
+def says_only_ng(name: str) -> bool:
+    """Whether a name says nothing else than NG: Anomaly, bad_parts; not defect_detection."""
+    return says_ng(name) and words(name) <= NG_ANYWHERE | NG_ALONE | FILLER
 
 
 def says_good(name: str) -> bool:
@@ -61,7 +67,9 @@ def says_ng(name: str) -> bool:
 def says_masks(name: str) -> bool:
     """Whether a folder's name says that it holds masks: ground_truth, Label, anomaly_masks; not label_printer."""
     found = words(name)
-    return bool(found & MASK) and found <= MASK | FILLER | TRAIN | TEST | GOOD | NG_ANYWHERE | NG_ALONE
+    return (
+        bool(found & (MASK | DRAWN)) and found <= MASK | DRAWN | FILLER | TRAIN | TEST | GOOD | NG_ANYWHERE | NG_ALONE
+    )
 
 
 def says_test(name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from okng.datasets.masks import is_marked, is_mask_folder, masks_beside
-from okng.datasets.names import DEPTH, GOOD, says_good, says_ng, says_test, words
+from okng.datasets.names import DEPTH, GOOD, says_good, says_ng, says_only_ng, says_test, words
 from okng.errors import OkngError
 from okng.inspection.files import find_images
 
@@ -25,8 +25,11 @@ def ok_images(folder: Path) -> tuple[list[Path], str]:
     Left out are folders that are called after defects, masks or tests, at every depth, masks beside their images,
     images whose mask marks something, and files called NG among others that are not. Raises `OkngError` where masks
     elsewhere in the folder mark defects in nobody knows which images, where other folders lie beside one called good,
-    and where nothing is left.
+    where nothing is left, and for a folder of masks.
     """
+    own = folder.resolve().name
+    if is_mask_folder(own, find_images(folder)):
+        raise OkngError(f"{folder} holds masks, not images of parts; {WAYS_OUT}")
     images, masks, left_out = _sort(folder, lambda name: says_ng(name) or says_test(name))
     beside = masks_beside(images)
     marked = sorted({image for mask, image in beside.items() if image is not None and is_marked(mask)})
@@ -43,9 +46,9 @@ def ok_images(folder: Path) -> tuple[list[Path], str]:
         raise OkngError(f"{folder} has no image that is surely OK: it has {', '.join(left_out)}; {WAYS_OUT}")
     _refuse_doubt(folder, images, masks)
     said = [f"Left out: {', '.join(left_out)}."] if left_out else []
-    doubtful = _counted(named, "image", "called NG") + _counted(
-        [image for image in images if _has_outlines(image)], "image", "with labelme's outlines"
-    )
+    outlined = [image for image in images if _has_outlines(image)]
+    doubtful = [f"a folder called {own}"] if says_only_ng(own) else []
+    doubtful += _counted(named, "image", "called NG") + _counted(outlined, "image", "with labelme's outlines")
     said += [f"Learnt as OK all the same: {', '.join(doubtful)}."] if doubtful else []
     return images, " ".join(said)
 

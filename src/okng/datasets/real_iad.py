@@ -13,7 +13,6 @@ from typing import Any
 
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.errors import OkngError
-from okng.inspection.files import subfolders
 
 
 def has_real_iad_layout(folder: Path) -> bool:
@@ -68,8 +67,9 @@ def _file(folder: Path, prefix: str, name: str | None) -> Path | None:
 
 def _json_of(folder: Path) -> Path | None:
     name, parent = f"{folder.resolve().name}.json", folder.resolve().parent
-    places = [folder, parent]
-    for root in (parent, parent.parent):
-        outer = [path for path in subfolders(root) if path.name.startswith("realiad_jsons")]
-        places += [*(path / path.name for path in outer), *outer]
-    return next((place / name for place in places if (place / name).is_file()), None)
+    for beside in (folder / name, parent / name):
+        if beside.is_file() and '"normal_class"' in beside.read_text(encoding="utf-8", errors="replace"):
+            return beside
+    outer = [path for root in (parent, parent.parent) for path in sorted(root.glob("realiad_jsons*"))]
+    places = [place for path in outer for place in (path / path.name / name, path / name)]
+    return next((place for place in places if place.is_file()), None)
