@@ -105,8 +105,10 @@ def test_a_folder_of_masks_is_refused(put):
         ok_images(folder)
 
 
-def test_labelmes_drawings_over_photographs_are_left_out(put):
-    assert learnt(put("JPEGImages/1.jpg", "SegmentationClassVisualization/1.jpg")) == {"JPEGImages/1.jpg"}
+def test_labelmes_drawings_over_photographs_count_as_masks(put):
+    root = put("JPEGImages/1.jpg", "SegmentationClassVisualization/1.jpg")
+    with pytest.raises(OkngError, match=r"has masks such as SegmentationClassVisualization/1\.jpg"):
+        ok_images(root)
 
 
 def test_depth_beside_colour_is_left_out(put):
