@@ -298,6 +298,21 @@ def test_masks_of_which_none_matches_are_refused_with_what_to_do(put):
         open_dataset(root)
 
 
+def test_masks_of_a_kind_that_is_called_otherwise_are_refused_too(put):
+    root = put("train/good/1.png", "test/cracks/1.png", "test/holes/1.png", "+ground_truth/crack/1_mask.png")
+    with pytest.raises(OkngError, match=r"1 file in .*ground_truth/crack match no image"):
+        open_dataset(root)
+
+
+def test_what_looks_like_ng_or_a_mask_in_train_good_is_not_learnt(put):
+    root = put(
+        "train/good/1.png", "train/good/2.png", "+train/good/2_mask.png", "train/good/NG/3.png", "test/good/1.png"
+    )
+    dataset = open_dataset(root)
+    assert [sample.image.name for sample in dataset.train] == ["1.png"]
+    assert "In train/good: Left out: 1 image in NG/, 1 mask beside images (2_mask.png), 1 image" in dataset.protocol
+
+
 def test_a_mask_in_a_test_folder_is_no_part(put):
     root = put(
         "train/good/1.png", "test/good/img/1.png", "-test/good/label/1.png", "test/crack/1.png", "+test/crack/gt/1.png"

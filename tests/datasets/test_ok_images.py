@@ -131,6 +131,14 @@ def test_an_ng_folder_is_left_out_on_the_line_and_in_python(put):
         )  # a list is a decision
 
 
+def test_an_update_lists_folders_by_the_same_rule(put):
+    root = put(*(f"parts/{i}.png" for i in range(4)), "NG/1.png")
+    fitted = okng.fit(root / "parts", "padim", dimensions=5, size=64)
+    with pytest.warns(UserWarning, match="Left out: 1 image in NG/"):
+        updated = okng.update(fitted, root)
+    assert updated.manifest["provenance"]["updates"][-1]["images"] == 4
+
+
 def test_parts_of_a_test_folder_whatever_their_label(put):
     root = put("good/img/1.png", "-good/label/1.png", "crack/NG_1.png", "+crack/NG_1_mask.png", "+crack/gt/2.png")
     images, beside, masks = part_images(root)

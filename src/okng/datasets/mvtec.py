@@ -18,7 +18,7 @@ from okng.datasets.class_folders import images_by_class
 from okng.datasets.folder import no_images
 from okng.datasets.masks import match_masks, one_or_several
 from okng.datasets.names import FILLER, says_good, says_masks, says_test, words
-from okng.datasets.ok_images import part_images
+from okng.datasets.ok_images import ok_images, part_images
 from okng.errors import OkngError
 from okng.inspection.files import find_images, subfolders
 
@@ -48,9 +48,10 @@ def open_mvtec(folder: Path, normal: str | None = None) -> Dataset:
     train, test_folder = images_by_class(folder / "train"), _test_folder(folder)
     if not train:
         raise no_images(folder / "train")
-    ((good, images),) = train.items()
+    (good,) = train
     if normal not in (None, good):
         raise OkngError(f"{folder} has train/{good} as its OK images (MVTec AD); leave normal={normal!r} out")
+    images, left_out = ok_images(folder / "train" / good)
     kinds = images_by_class(test_folder)
     masks, orphans = _masks(folder, test_folder, kinds)
     test = [
@@ -61,6 +62,7 @@ def open_mvtec(folder: Path, normal: str | None = None) -> Dataset:
     layout = _layout(folder, good, kinds)
     said = [f"The native split: train/{good} for training, {test_folder.name}/ for testing, where all but good is NG."]
     said += [ABOUT[layout]] if layout in ABOUT else []
+    said += [f"In train/{good}: {left_out}"] if left_out and layout != "mvtec-3d" else []
     said += [f"{orphans} mask{'s match' if orphans > 1 else ' matches'} no image."] if orphans else []
     others = [path for path in subfolders(folder) if says_test(path.name) and path != test_folder]
     counts = {path.name: len(part_images(path)[0]) for path in others}
@@ -90,23 +92,24 @@ def _masks(folder: Path, test_folder: Path, kinds: dict[str, list[Path]]) -> tup
     truths = [path for place in (folder, test_folder) for path in subfolders(place) if says_masks(path.name)]
     bad = [kind for kind in kinds if not says_good(kind)]
     found: dict[Path, tuple[Path, ...]] = {}
-    orphans: list[Path] = []
+    everything: list[Path] = []
+    for truth in truths:
+        everything += [mask for mask in find_images(truth) if not says_good(mask.relative_to(truth).parts[0])]
     for kind in bad:
         inside = test_folder / kind
         _, beside, masks = part_images(inside)
         named = [(_inner(mask, inside), mask) for mask in (*beside, *masks)]
+        everything += [mask for _, mask in named]
         for truth in truths:
             own = [path for path in subfolders(truth) if _same(path.name, kind)]
             for place in own or ([truth] if len(bad) == 1 else []):
                 named += [(_inner(mask, place), mask) for mask in find_images(place)]
-        matched = match_masks([(_inner(image, inside), image) for image in kinds[kind]], named)
-        found |= matched
-        used = {mask for masks in matched.values() for mask in masks}
-        orphans += [mask for _, mask in named if mask not in used]
+        found |= match_masks([(_inner(image, inside), image) for image in kinds[kind]], named)
+    used = {mask for masks in found.values() for mask in masks}
+    orphans = [mask for mask in everything if mask not in used]
     if orphans and not found:
-        raise OkngError(
-            f"{len(orphans)} files in {orphans[0].parent} match no image; call them NAME_mask.png after their images"
-        )
+        n = f"{len(orphans)} files" if len(orphans) > 1 else "1 file"
+        raise OkngError(f"{n} in {orphans[0].parent} match no image; call them NAME_mask.png after their images")
     return found, len(orphans)
 
 

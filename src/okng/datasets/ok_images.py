@@ -27,10 +27,10 @@ def ok_images(folder: Path) -> tuple[list[Path], str]:
     elsewhere in the folder mark defects in nobody knows which images, where other folders lie beside one called good,
     where nothing is left, and for a folder of masks.
     """
-    own = folder.resolve().name
-    if is_mask_folder(own, find_images(folder)):
+    own, images = folder.resolve().name, find_images(folder)
+    if is_mask_folder(own, images):
         raise OkngError(f"{folder} holds masks, not images of parts; {WAYS_OUT}")
-    images, masks, left_out = _sort(folder, lambda name: says_ng(name) or says_test(name))
+    images, masks, left_out = _sort(folder, images, lambda name: says_ng(name) or says_test(name))
     beside = masks_beside(images)
     marked = sorted({image for mask, image in beside.items() if image is not None and is_marked(mask)})
     others = {*beside, *marked}
@@ -58,7 +58,7 @@ def part_images(folder: Path) -> tuple[list[Path], dict[Path, Path | None], list
 
     The other masks lie in folders that are called so: `gt/`, `label/`.
     """
-    images, masks, _ = _sort(folder, lambda name: False)
+    images, masks, _ = _sort(folder, find_images(folder), lambda name: False)
     beside = masks_beside(images)
     return [image for image in images if image not in beside], beside, masks
 
@@ -75,10 +75,11 @@ def lister(tell: Callable[[str], None]) -> Callable[[Path], list[Path]]:
     return listed
 
 
-def _sort(folder: Path, is_other: Callable[[str], bool]) -> tuple[list[Path], list[Path], list[str]]:
+def _sort(
+    folder: Path, images: list[Path], is_other: Callable[[str], bool]
+) -> tuple[list[Path], list[Path], list[str]]:
     """Images, masks by their folders, and all that is left out, counted; `is_other` is asked of folders' names."""
     below: dict[Path, list[Path]] = defaultdict(list)  # all images of every folder
-    images = find_images(folder)
     for image in images:
         for path in _folders_between(folder, image):
             below[path].append(image)
