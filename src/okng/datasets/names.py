@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import PurePath
+from functools import lru_cache
 
 from okng.inspection.files import is_image
 
@@ -35,14 +35,16 @@ DRAWN = {"viz", "visualization", "visualisation"}  # masks drawn over photograph
 DEPTH = {"xyz", "depth"}  # what a 3D sensor saw, beside the colour image
 
 _ENDING = r"(?:mask|label|gt|ground[_ ]?truth|seg|segmentation)s?"
+MASK_SOMEWHERE = re.compile(_ENDING, re.I)
 MASK_AT_END = re.compile(rf"^(.+?)(?:[\s_.\-]+|(?<=\d)){_ENDING}[_\-]?\d*$", re.I)
 MASK_AT_START = re.compile(rf"^{_ENDING}[\s_.\-]+(.+)$", re.I)
 
 
-def words(name: str) -> set[str]:
+@lru_cache(1 << 16)
+def words(name: str) -> frozenset[str]:
     """The words of a name in lower case; digits, punctuation and `camelCase` part them."""
     spaced = re.sub(r"(?<=[a-z][a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
-    return {word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word}
+    return frozenset(word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word)
 
 
 def says_only_ng(name: str) -> bool:
@@ -82,11 +84,13 @@ def key(name: str) -> str:
     """A file's name as images and masks are matched by: composed (NFC), without its suffixes (`x.png.png`)."""
     name = unicodedata.normalize("NFC", name)
     while is_image(name):
-        name = PurePath(name).stem
+        name = name.rpartition(".")[0]
     return name
 
 
 def mask_keys(name: str) -> list[str]:
     """The keys that the image of a mask called `name` can have, if its name says that it is a mask."""
+    if not MASK_SOMEWHERE.search(name):  # so it is with most files
+        return []
     found = [pattern.match(key(name)) for pattern in (MASK_AT_END, MASK_AT_START)]
     return [match[1] for match in found if match]

@@ -27,10 +27,10 @@ def ok_images(folder: Path) -> tuple[list[Path], str]:
     elsewhere in the folder mark defects in nobody knows which images, where other folders lie beside one called good,
     where nothing is left, and for a folder of masks.
     """
-    own, images = folder.resolve().name, find_images(folder)
-    if is_mask_folder(own, images):
+    own = folder.resolve().name
+    images, masks, left_out = _sort(folder, lambda name: says_ng(name) or says_test(name))
+    if is_mask_folder(own, [*masks, *images]):
         raise OkngError(f"{folder} holds masks, not images of parts; {WAYS_OUT}")
-    images, masks, left_out = _sort(folder, images, lambda name: says_ng(name) or says_test(name))
     beside = masks_beside(images)
     marked = sorted({image for mask, image in beside.items() if image is not None and is_marked(mask)})
     others = {*beside, *marked}
@@ -46,9 +46,8 @@ def ok_images(folder: Path) -> tuple[list[Path], str]:
         raise OkngError(f"{folder} has no image that is surely OK: it has {', '.join(left_out)}; {WAYS_OUT}")
     _refuse_doubt(folder, images, masks)
     said = [f"Left out: {', '.join(left_out)}."] if left_out else []
-    outlined = [image for image in images if _has_outlines(image)]
     doubtful = [f"a folder called {own}"] if says_only_ng(own) else []
-    doubtful += _counted(named, "image", "called NG") + _counted(outlined, "image", "with labelme's outlines")
+    doubtful += _counted(named, "image", "called NG") + _counted(_outlined(images), "image", "with labelme's outlines")
     said += [f"Learnt as OK all the same: {', '.join(doubtful)}."] if doubtful else []
     return images, " ".join(said)
 
@@ -58,7 +57,7 @@ def part_images(folder: Path) -> tuple[list[Path], dict[Path, Path | None], list
 
     The other masks lie in folders that are called so: `gt/`, `label/`.
     """
-    images, masks, _ = _sort(folder, find_images(folder), lambda name: False)
+    images, masks, _ = _sort(folder, lambda name: False)
     beside = masks_beside(images)
     return [image for image in images if image not in beside], beside, masks
 
@@ -75,14 +74,13 @@ def lister(tell: Callable[[str], None]) -> Callable[[Path], list[Path]]:
     return listed
 
 
-def _sort(
-    folder: Path, images: list[Path], is_other: Callable[[str], bool]
-) -> tuple[list[Path], list[Path], list[str]]:
+def _sort(folder: Path, is_other: Callable[[str], bool]) -> tuple[list[Path], list[Path], list[str]]:
     """Images, masks by their folders, and all that is left out, counted; `is_other` is asked of folders' names."""
+    places = _by_folder(find_images(folder))
     below: dict[Path, list[Path]] = defaultdict(list)  # all images of every folder
-    for image in images:
-        for path in _folders_between(folder, image):
-            below[path].append(image)
+    for place, inside in places.items():
+        for path in _way(folder, place):
+            below[path] += inside
     colour = {path.parent for path in below if words(path.name) == {"rgb"}}
     verdicts = {}
     for path, inside in below.items():
@@ -91,35 +89,43 @@ def _sort(
         elif (path.parent in colour and words(path.name) & DEPTH) or is_other(path.name):
             verdicts[path] = "image"
     kept, masks, counts = [], [], Counter[Path]()
-    for image in images:
-        first = next((path for path in _folders_between(folder, image) if path in verdicts), None)
+    for place, inside in places.items():
+        first = next((path for path in _way(folder, place) if path in verdicts), None)
         if first is None:
-            kept.append(image)
+            kept += inside
             continue
-        counts[first] += 1
+        counts[first] += len(inside)
         if verdicts[first] == "mask":
-            masks.append(image)
+            masks += inside
     said = [
         f"{n} {verdicts[path]}{'s' * (n > 1)} in {path.relative_to(folder).as_posix()}/" for path, n in counts.items()
     ]
     return kept, masks, said
 
 
-def _folders_between(folder: Path, image: Path) -> list[Path]:
-    """The folders from below `folder` down to the one `image` lies in."""
-    depth = len(image.parts) - len(folder.parts) - 1
-    return list(image.parents[:depth][::-1])
+def _by_folder(images: list[Path]) -> dict[Path, list[Path]]:
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for image in images:
+        found[image.parent].append(image)
+    return found
+
+
+def _way(folder: Path, place: Path) -> list[Path]:
+    """The folders from below `folder` down to `place`."""
+    depth = len(place.parts) - len(folder.parts)
+    return [place, *place.parents][:depth][::-1]
 
 
 def _refuse_doubt(folder: Path, images: list[Path], masks: list[Path]) -> None:
     """Where it isn't sure which images are OK."""
-    unsure = [image for image in images if not any(says_good(path.name) for path in _folders_between(folder, image))]
+    ways = [_way(folder, place) for place in _by_folder(images)]
+    unsure = any(not any(says_good(path.name) for path in way) for way in ways)
     if unsure and (mask := next((mask for mask in masks if is_marked(mask)), None)) is not None:
         example = mask.relative_to(folder).as_posix()
         raise OkngError(f"{folder} has masks such as {example}, so not all its images are OK; {WAYS_OUT}")
     children: dict[Path, set[str]] = defaultdict(set)
-    for image in images:
-        for path in _folders_between(folder, image):
+    for way in ways:
+        for path in way:
             children[path.parent].add(path.name)
     for parent, names in children.items():
         good = sorted(name for name in names if says_good(name))
@@ -130,10 +136,18 @@ def _refuse_doubt(folder: Path, images: list[Path], masks: list[Path]) -> None:
             )
 
 
-def _has_outlines(image: Path) -> bool:
-    """Whether labelme's file beside an image outlines something; nobody knows whether that is a defect."""
+def _outlined(images: list[Path]) -> list[Path]:
+    """The images beside which labelme's file outlines something; nobody knows whether that is a defect."""
+    found = []
+    for place, inside in _by_folder(images).items():
+        known = {path.stem for path in place.glob("*.json")}
+        found += [image for image in inside if image.stem in known and _has_shapes(image.with_suffix(".json"))]
+    return found
+
+
+def _has_shapes(path: Path) -> bool:
     try:
-        return bool(json.loads(image.with_suffix(".json").read_text(encoding="utf-8"))["shapes"])
+        return bool(json.loads(path.read_text(encoding="utf-8"))["shapes"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
