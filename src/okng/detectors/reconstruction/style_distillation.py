@@ -47,7 +47,9 @@ class SDN(Detector):
     network, which could copy anything, is taught to lose the same detail: on OK images the two agree, while
     on NG ones the autoencoder also changes the content.
 
-    `image_size` (h, w) and `channels` (1 or 3) of the input. `code`, `width`: the autoencoder's, as in
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `score`: what an image is judged by, "difference" of the
+    two networks or "teacher", the autoencoder's own error in the same distance; then the second network is not trained.
+    The autoencoder is the same to the bit either way. `code`, `width`: the autoencoder's, as in
     `autoencoder`; `teacher_epochs`, `teacher_batch_size`, `teacher_learning_rate`: of Adam for it. `filters`:
     of every layer of the second network; `groups`: its attention groups, 2 or more, of which the first and
     the last see the whole image, on a grid of at most `attention_grid` positions a side; `epochs`,
@@ -69,6 +71,7 @@ class SDN(Detector):
         self,
         image_size: tuple[int, int] = (32, 32),
         channels: int = 3,
+        score: Literal["difference", "teacher"] = "difference",
         code: int = 100,
         width: int = 16,
         teacher_epochs: int = 200,
@@ -86,6 +89,7 @@ class SDN(Detector):
         at_least(1, filters=filters, attention_grid=attention_grid, epochs=epochs, batch_size=batch_size)
         at_least(2, groups=groups)  # the first and the last of the network
         positive(teacher_learning_rate=teacher_learning_rate, learning_rate=learning_rate)
+        self.score = score
         self.teacher = Autoencoder(image_size, channels, code, width)
         self.student = RNAN(channels, filters, groups, attention_grid)
         for parameter in self.student.tail.parameters():
@@ -95,10 +99,12 @@ class SDN(Detector):
         self.teacher_learning_rate, self.learning_rate = teacher_learning_rate, learning_rate
 
     def phases(self) -> Iterator[Phase]:
-        """Train the autoencoder, then the student on its copies, which are made once per image."""
+        """Train the autoencoder, then the student, if it is asked, on its copies, which are made once per image."""
         adam = torch.optim.Adam(self.teacher.parameters(), self.teacher_learning_rate)
         teaching = Update(lambda batch: distance(batch.images, self.teach(batch.images)).mean(), adam)
         yield Train("autoencoder", [teaching], self.teacher_epochs, [self.teacher], self.teacher_batch_size)
+        if self.score == "teacher":
+            return
         learning = Update(self.loss, torch.optim.Adam(self.student.parameters(), self.learning_rate))
         yield Train("student", [learning], self.epochs, [self.student], self.batch_size, prepare=self.teach)
 
@@ -113,8 +119,10 @@ class SDN(Detector):
         return {"distillation": distance(self.student(batch.images), copies).mean()}
 
     def forward(self, images: Tensor) -> Scores:
-        """The distances of the student's output to the autoencoder's: `map` (B, H, W), `image` (B,) its mean."""
-        differences = distance(self.student(images), self.teach(images))  # (B, H, W)
+        """How far the student's output, or the image itself, is from the autoencoder's: `map` (B, H, W), `image` (B,)
+        its mean."""
+        asked = images if self.score == "teacher" else self.student(images)  # (B, C, H, W)
+        differences = distance(asked, self.teach(images))  # (B, H, W)
         return Scores(differences.mean((1, 2)), differences)
 
 
@@ -161,6 +169,7 @@ class OESDN(SDN):
         super().__init__(
             image_size,
             channels,
+            "difference",
             code,
             width,
             teacher_epochs,
