@@ -41,15 +41,31 @@ def source(images: list[np.ndarray]) -> TrainingImages:
 
 @pytest.mark.parametrize(("size", "channels"), [((28, 28), 1), ((32, 32), 3), ((61, 61), 3), ((64, 40), 3)])
 def test_the_score_is_the_sum_of_both_reconstructions(size: tuple[int, int], channels: int) -> None:
+    """The second per pixel of the mask."""
     detector = built(image_size=size, channels=channels)
     images = torch.rand(2, channels, *size)
     with torch.no_grad():
         scores, weights = detector(images), detector.attend(images)
-        first, second = detector.first.errors(images), detector.second.errors(images * weights)
+        first = detector.first.errors(images)  # (2, h, w)
+        second = detector.second.errors(images * weights) / weights.mean((2, 3), keepdim=True)[:, 0]  # (2, h, w)
     assert weights.shape == (2, 1, *size) and (weights > 0).all() and (weights < 1).all()
     assert scores.map is not None and scores.map.shape == (2, *size)
     torch.testing.assert_close(scores.map, first + second)
     torch.testing.assert_close(scores.image, (first + second).mean((1, 2)))
+
+
+def test_a_small_mask_does_not_make_an_odd_image_look_less_odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that are as wrong in every pixel of a mask cost the same under any mask; an empty one costs nothing."""
+    detector, images = built(), torch.full((4, 1, 28, 28), 0.8)
+    monkeypatch.setattr(detector.first, "errors", lambda seen: torch.zeros_like(seen[:, 0]))
+    monkeypatch.setattr(detector.second, "errors", lambda seen: seen[:, 0].square())  # nothing was rebuilt
+    masks = torch.zeros(4, 1, 28, 28)
+    for mask, rows in zip(masks, (28, 14, 2, 0), strict=True):
+        mask[:, :rows] = 1
+    monkeypatch.setattr(detector, "attend", lambda _: masks)
+    scores = detector(images)
+    torch.testing.assert_close(scores.image, torch.tensor([0.64, 0.64, 0.64, 0.0]))
+    torch.testing.assert_close(scores.map.mean((1, 2)), scores.image)
 
 
 def test_features_lie_over_the_pixels_they_come_from() -> None:

@@ -31,7 +31,7 @@ class AttentionOCGAN(Detector):
     decoder, each weighed by CBAM, and gives every pixel a weight. A second OCGAN learns images × attention. A
     classifier guides the mask: it tells OK images from abnormal ones, with and without the mask; abnormal are the
     images that the first OCGAN decodes from its mined codes, masked by their own attention, so OK images are all
-    that is needed. The score is the sum of both reconstruction errors.
+    that is needed. The score is the sum of both reconstruction errors, that of the masked image per pixel of the mask.
 
     The author's plans are part of it. Early masks are bad and the second OCGAN learns from them, so after a
     warm-up it is begun anew, weights and statistics. From then on the sigmoid of the attention is divided by a
@@ -55,7 +55,10 @@ class AttentionOCGAN(Detector):
     make perfect, and its loss does not reach the decoder, so the first OCGAN learns what it would learn alone.
     Nothing in the slides keeps a mask from being empty or full: `area` does, with a pull that does not vanish
     where the sigmoid is flat, and a small upper share, because a mask that may keep most of an image can as well
-    keep the background, in which the object is left as a hole. As no loss of the second OCGAN reaches the
+    keep the background, in which the object is left as a hole. The slides add the two errors as they are; but the
+    smaller a mask, the less there is to rebuild, and an odd image that is hardly attended to would look less odd: so the
+    second error is divided by the share of the image that its mask weighs, or by the least that `area` means one to
+    weigh, below which next to nothing is divided by next to nothing. As no loss of the second OCGAN reaches the
     attention, beginning it anew is the same as training the mask first, the author's other plan. After the warm-up
     Adam's moments begin anew for all networks. On digits, which have no background to take away, two OCGANs of half
     the width have found no more than one (docs/tables.md).
@@ -177,8 +180,11 @@ class AttentionOCGAN(Detector):
         }
 
     def forward(self, images: Tensor) -> Scores:
-        """Squared errors of both copies, summed: `map` (B, H, W) the mean over channels, `image` (B,) over all."""
-        errors = self.first.errors(images) + self.second.errors(images * self.attend(images))  # (B, H, W)
+        """Squared errors of both copies, the second's per share of the mask, summed: `map` (B, H, W) the mean over
+        channels, `image` (B,) over all."""
+        weights = self.attend(images)  # (B, 1, H, W)
+        share = weights.mean((2, 3)).clamp_min(self.area[0])  # (B, 1)
+        errors = self.first.errors(images) + self.second.errors(images * weights) / share[:, :, None]  # (B, H, W)
         return Scores(errors.mean((1, 2)), errors)
 
 

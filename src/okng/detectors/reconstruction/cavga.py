@@ -69,7 +69,8 @@ class CAVGAu(Detector):
             sides.append((sides[-1][0] // 2, sides[-1][1] // 2))
         widths = [channels, *(width * 2**i for i in range(len(sides) - 1))]
         self.grid, top = sides[-1], widths[-1]
-        self.encoder = _down(widths)
+        *before, activation = _down(widths)
+        self.encoder, self.activation = nn.Sequential(*before), activation
         self.mean, self.log_variance = nn.Conv2d(top, latent, 1), nn.Conv2d(top, latent, 1)
         up: list[nn.Module] = [nn.Conv2d(latent, top, 1), nn.BatchNorm2d(top), nn.ReLU()]
         for i in reversed(range(1, len(sides))):
@@ -110,12 +111,12 @@ class CAVGAu(Detector):
         if not ok.any():
             return losses
         logits = self.decoder(z[ok])  # (n, C, H, W)
-        error = F.binary_cross_entropy_with_logits(logits, batch.images[ok])
+        errors = F.binary_cross_entropy_with_logits(logits, batch.images[ok], reduction="none")  # (n, C, H, W)
         with frozen(self.discriminator):
             deceived = F.softplus(-self.discriminator(logits.sigmoid())).mean()
         return {
-            "copies": error,
-            "divergence": divergence(mean[ok], log_variance[ok]).sum() / logits.numel(),
+            "copies": errors.flatten(1).sum(1).mean(),
+            "divergence": divergence(mean[ok], log_variance[ok]).mean(),
             "adversarial": self.adversarial_weight * deceived,
             **losses,
         }
@@ -126,17 +127,20 @@ class CAVGAu(Detector):
 
     def distribution(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The latent variable's mean and log-variance, (B, latent, h, w) each."""
-        return self.mean(features), self.log_variance(features)
+        active = self.activation(features)  # (B, top, h, w)
+        return self.mean(active), self.log_variance(active)
 
     def attention(self, features: Tensor, create_graph: bool = False) -> Tensor:
         """How far each place of `features` (B, top, h, w) is attended to, (B, h, w) in [0, 1]."""
-        score = self.mean(features).flatten(1).sum(1)  # (B,)
+        mean, _ = self.distribution(features)  # (B, latent, h, w)
+        score = mean.flatten(1).sum(1)  # (B,)
         return grad_cam(score, features, create_graph).sigmoid()
 
     def forward(self, images: Tensor) -> Scores:
         """`image` (B,) the mean absolute error of the copy; `map` (B, h, w) one minus the attention, on the grid."""
         features = self.encoder(images)  # (B, top, h, w)
-        copies = self.decoder(self.mean(features)).sigmoid()  # (B, C, H, W)
+        mean, _ = self.distribution(features)  # (B, latent, h, w)
+        copies = self.decoder(mean).sigmoid()  # (B, C, H, W)
         with torch.enable_grad():  # scoring runs without gradients; Grad-CAM needs that of the last layers
             attention = self.attention(features.detach().requires_grad_())  # (B, h, w)
         return Scores((copies - images).abs().flatten(1).mean(1), 1 - attention.detach())
@@ -194,7 +198,8 @@ class CAVGAw(CAVGAu):
 
     def attention(self, features: Tensor, create_graph: bool = False) -> Tensor:
         """How far each place of `features` (B, top, h, w) speaks for OK, (B, h, w) in [0, 1]."""
-        return grad_cam(self.classifier(self.mean(features))[:, 0], features, create_graph).sigmoid()
+        mean, _ = self.distribution(features)  # (B, latent, h, w)
+        return grad_cam(self.classifier(mean)[:, 0], features, create_graph).sigmoid()
 
 
 def _down(widths: list[int]) -> nn.Sequential:
