@@ -1,0 +1,56 @@
+"""Made-up images for properties that only training shows: small, varied, and no two alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from okng.inspection.images import Preprocess
+from okng.training.data import TrainingImages
+
+SIDE = 16
+
+
+def rings(count: int, seed: int = 0) -> np.ndarray:
+    """OK: a bright ring on black, its place, radii, slant and thickness drawn anew, as those of a written zero.
+
+    uint8 (count, SIDE, SIDE).
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    made = []
+    for _ in range(count):
+        down, right = y - rng.uniform(6.5, 8.5), x - rng.uniform(6.5, 8.5)
+        angle = rng.uniform(-0.6, 0.6)
+        along, across = down * np.cos(angle) - right * np.sin(angle), down * np.sin(angle) + right * np.cos(angle)
+        distance = np.hypot(along / rng.uniform(4, 6), across / rng.uniform(2.5, 4.5)) - 1
+        made.append(np.exp(-((distance / rng.uniform(0.2, 0.35)) ** 2)))
+    return (255 * np.stack(made)).astype(np.uint8)
+
+
+def crosses(count: int, seed: int = 0) -> np.ndarray:
+    """NG: two bright bars that cross, as varied. uint8 (count, SIDE, SIDE)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    made = []
+    for _ in range(count):
+        down, right = y - rng.uniform(6.5, 8.5), x - rng.uniform(6.5, 8.5)
+        inside = np.hypot(down, right) < rng.uniform(5, 7)
+        first = rng.uniform(0, np.pi)
+        width = rng.uniform(0.8, 1.3)
+        bars = [np.exp(-(((down * np.cos(a) + right * np.sin(a)) / width) ** 2)) for a in (first, first + np.pi / 2)]
+        made.append(inside * np.maximum(*bars))
+    return (255 * np.stack(made)).astype(np.uint8)
+
+
+def source(ok: np.ndarray, ng: np.ndarray | None = None) -> TrainingImages:
+    """What a detector learns from."""
+    odd = [] if ng is None else list(ng)
+    labels = [0] * len(ok) + [1] * len(odd)
+    return TrainingImages([*ok, *odd], Preprocess("L", (SIDE, SIDE)), labels=labels)
+
+
+def tensor(images: np.ndarray) -> Tensor:
+    """(count, 1, SIDE, SIDE) in [0, 1]."""
+    return torch.from_numpy(images)[:, None] / 255
