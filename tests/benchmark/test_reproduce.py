@@ -52,6 +52,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(budgets, "SMALL", {"autoencoder": TINY, "vgg11_classifier": {"width": 2, "epochs": 3}})
+    monkeypatch.setitem(TABLES["oe-sdn/table1"].runs, "AE", Run("autoencoder"))  # what runs fastest
 
 
 @pytest.fixture

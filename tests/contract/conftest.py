@@ -34,8 +34,8 @@ SMALL: dict[str, dict[str, object]] = {
         "learning_rate": 2e-3,
     },
     "autoencoder": {"width": 8, "code": 8},
-    "cavga_u": {"width": 8, "latent": 8, "adversarial_weight": 0.1, "epochs": 40, "learning_rate": 2e-3},
-    "cavga_w": {"width": 8, "latent": 8, "adversarial_weight": 0.1, "epochs": 40, "learning_rate": 2e-3},
+    "cavga_u": {"width": 8, "latent": 8, "epochs": 40, "learning_rate": 2e-3},
+    "cavga_w": {"width": 8, "latent": 8, "epochs": 40, "learning_rate": 2e-3},
     "denoising_autoencoder": {"width": 8, "code": 8},
     "f_anogan": {
         "width": 4,

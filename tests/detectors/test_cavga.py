@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from tests.detectors.scenes import SIDE, crosses, rings, source, tensor
 from torch import Tensor
 
-from okng.datasets.idx import open_idx
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.cavga import CAVGAu, CAVGAw
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
 NAMES = ("cavga_u", "cavga_w")
@@ -136,42 +131,74 @@ def test_the_discriminator_does_not_learn_to_be_deceived() -> None:
     assert all(p.grad is not None and p.grad.any() for p in detector.decoder.parameters())
 
 
-@pytest.fixture(scope="session")
-def digits(okng_data: Path) -> tuple[list[np.ndarray], list[np.ndarray], Tensor]:
-    """600 zeros to learn, 30 sevens as NG, 300 zeros that are held out (300, 1, 28, 28)."""
-    zeros = [np.asarray(s.image) for s in open_idx(okng_data / "mnist", "0").train[:900]]
-    sevens = [np.asarray(s.image) for s in open_idx(okng_data / "mnist", "7").train[:30]]
-    return zeros[:600], sevens, torch.from_numpy(np.stack(zeros[600:]))[:, None] / 255
+@pytest.mark.parametrize("name", NAMES)
+def test_every_image_has_grad_cam_weights_of_its_own(name: str) -> None:
+    """They pass through a rectifier: of a linear layer alone they would be the same for all images."""
+    detector = built(name, image_size=(32, 32), width=4, latent=4)
+    with torch.no_grad():
+        features = detector.encoder(torch.rand(6, 3, 32, 32))  # (6, 16, 4, 4)
+    features.requires_grad_()
+    mean, _ = detector.distribution(features)
+    score = detector.classifier(mean)[:, 0] if isinstance(detector, CAVGAw) else mean.flatten(1).sum(1)
+    (gradient,) = torch.autograd.grad(score.sum(), features)
+    weights = gradient.mean((2, 3))  # (6, 16)
+    assert float(weights.std(0).mean()) > 0.02 * float(weights.abs().mean())
+    expected = (weights[:, :, None, None] * features).sum(1).sigmoid()  # (6, 4, 4)
+    torch.testing.assert_close(detector.attention(features), expected)
 
 
-SMALL = {"width": 8, "latent": 8, "epochs": 6, "batch_size": 32, "learning_rate": 2e-3}
+def test_losses_are_the_papers_sums_over_an_image() -> None:
+    """An image of four times the pixels that are as wrong costs four times as much, and deceives at the same price."""
+    losses = []
+    for side in (32, 64):
+        detector = built("cavga_u", image_size=(side, side), width=4, latent=4)
+        torch.nn.init.zeros_(detector.decoder[-1].weight)  # type: ignore[arg-type]
+        torch.nn.init.zeros_(detector.decoder[-1].bias)  # type: ignore[arg-type]
+        for head in (detector.mean, detector.log_variance):
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.ones_(head.bias)
+        torch.nn.init.zeros_(detector.discriminator[1].weight)  # type: ignore[arg-type]
+        torch.nn.init.zeros_(detector.discriminator[1].bias)  # type: ignore[arg-type]
+        losses.append(
+            {k: float(v.detach()) for k, v in detector.loss(batch_of(torch.rand(2, 3, side, side), [0] * 2)).items()}
+        )
+    surprise = float(torch.tensor(2.0).log())  # of any pixel at the probability 1/2
+    for side, loss in zip((32, 64), losses, strict=True):
+        assert loss["copies"] == pytest.approx(3 * side * side * surprise, rel=1e-4)
+        assert loss["divergence"] == pytest.approx(4 * 4 * 4 * 0.5 * (1 + float(torch.tensor(1.0).exp()) - 2), rel=1e-4)
+        assert loss["adversarial"] == pytest.approx(surprise, rel=1e-4)
+        assert loss["attention"] <= 0.01
 
 
-def learnt(name: str, digits: tuple[list[np.ndarray], list[np.ndarray], Tensor], **arguments: object) -> CAVGAu:
-    detector = built(name, image_size=(28, 28), channels=1, **{**SMALL, **arguments})
-    ok, ng = digits[0], digits[1] if detector.needs_ng else []
-    source = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
-    run_phases(detector, source, device="cpu")
+SMALL = {"width": 8, "latent": 8, "epochs": 8, "batch_size": 16, "learning_rate": 2e-3}
+
+
+def learnt(name: str, **arguments: object) -> CAVGAu:
+    detector = built(name, image_size=(SIDE, SIDE), channels=1, **{**SMALL, **arguments})
+    run_phases(detector, source(rings(256), crosses(26) if detector.needs_ng else None), device="cpu")
     return detector
 
 
-@pytest.mark.real_data
-def test_attention_expands_over_unseen_ok_images(digits: tuple[list[np.ndarray], list[np.ndarray], Tensor]) -> None:
-    guided, unguided = learnt("cavga_u", digits), learnt("cavga_u", digits, attention_weight=0.0)
+def test_attention_expands_over_unseen_ok_images() -> None:
+    """And neither saturates, nor are the copies worse for it."""
+    guided, unguided = learnt("cavga_u", attention_weight=3.0), learnt("cavga_u", attention_weight=0.0)
+    unseen = tensor(rings(100, seed=1))
     with torch.no_grad():
-        with_loss, without = guided(digits[2]), unguided(digits[2])
+        with_loss, without = guided(unseen), unguided(unseen)
     assert with_loss.map is not None and without.map is not None
-    assert float((1 - with_loss.map).mean()) > float((1 - without.map).mean()) + 0.03
-    assert float(with_loss.image.mean()) < 1.3 * float(without.image.mean())  # and the copies are as good
+    attention = 1 - with_loss.map  # (100, h, w)
+    assert float(attention.mean()) > float((1 - without.map).mean()) + 0.03
+    assert float((attention > 0.95).float().mean()) < 0.5 and float(attention.flatten(1).std(1).mean()) > 0.05
+    assert float(with_loss.image.mean()) < 1.3 * float(without.image.mean())
 
 
-@pytest.mark.real_data
-def test_the_two_attentions_part(digits: tuple[list[np.ndarray], list[np.ndarray], Tensor]) -> None:
+def test_the_two_attentions_part() -> None:
     """On unseen OK images that are called OK, Grad-CAM of OK covers more than that of NG."""
-    detector = learnt("cavga_w", digits, epochs=8, batch_size=16, learning_rate=5e-3)
+    detector = learnt("cavga_w", learning_rate=5e-3, attention_weight=100.0, classification_weight=10.0)
     assert isinstance(detector, CAVGAw)
-    features = detector.encoder(digits[2]).detach().requires_grad_()
-    logits = detector.classifier(detector.mean(features))
+    features = detector.encoder(tensor(rings(100, seed=1))).detach().requires_grad_()
+    mean, _ = detector.distribution(features)
+    logits = detector.classifier(mean)
     ok = logits[:, 0] > logits[:, 1]
     assert ok.float().mean() > 0.9
     attended = detector.attention(features)[ok].mean()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from okng.benchmark.tables import TABLES, Run
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.style_distillation import OESDN, SDN, Auxiliary, distance
@@ -59,6 +60,24 @@ def test_a_student_starts_as_a_copier_with_the_autoencoders_own_score(name: str)
     torch.testing.assert_close(scores.image, scores.map.mean((1, 2)))
 
 
+def test_the_teacher_can_be_scored_alone_and_is_the_same_to_the_bit() -> None:
+    """Its errors in the distance it learns by; training the student, with exposure or not, changes nothing of it."""
+    alone = fitted("sdn", score="teacher")
+    unseen = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        scores = alone(unseen)
+        assert torch.equal(scores.map, distance(unseen, alone.teach(unseen)))
+    torch.testing.assert_close(scores.image, scores.map.mean((1, 2)))
+    for name in ("sdn", "oe_sdn"):
+        taught = fitted(name)
+        assert taught.student.tail.weight.any() and not alone.student.tail.weight.any()  # the second was not trained
+        for key, tensor in alone.teacher.state_dict().items():
+            assert torch.equal(tensor, taught.teacher.state_dict()[key]), key
+        taught.score = "teacher"
+        with torch.no_grad():
+            assert torch.equal(taught(unseen).map, scores.map)
+
+
 def test_without_weight_outlier_exposure_is_sdn_to_the_bit() -> None:
     one, other = fitted("sdn"), fitted("oe_sdn", outlier_weight=0.0)
     for name, tensor in one.state_dict().items():
@@ -102,6 +121,12 @@ def test_every_auxiliary_set_teaches(kind: str) -> None:
     losses["exposure"].backward()
     assert all(p.grad is None for p in detector.teacher.parameters())
     assert detector.student.tail.weight.grad is not None and detector.student.tail.weight.grad.any()
+
+
+def test_the_slides_ae_is_the_teacher() -> None:
+    """One distance is given for all; a row of AE and one of SDN are then of the same autoencoder."""
+    for table, ae in (("oe-sdn/table1", "AE"), ("oe-sdn/table2", "AE (ours)")):
+        assert TABLES[table].runs[ae] == Run("sdn", {"score": "teacher"}) and TABLES[table].runs["SDN"] == Run("sdn")
 
 
 def test_auxiliary_sets_are_the_nine_of_table_3() -> None:
