@@ -56,9 +56,9 @@ class AttentionOCGAN(Detector):
     Nothing in the slides keeps a mask from being empty or full: `area` does, with a pull that does not vanish
     where the sigmoid is flat, and a small upper share, because a mask that may keep most of an image can as well
     keep the background, in which the object is left as a hole. The slides add the two errors as they are; but the
-    smaller a mask, the less there is to rebuild, and an odd image that is hardly attended to would look less odd: so the
-    second error is divided by the share of the image that its mask weighs, or by the least that `area` means one to
-    weigh, below which next to nothing is divided by next to nothing. As no loss of the second OCGAN reaches the
+    smaller a mask, the less there is to rebuild, and an odd image that is hardly attended to would look less odd.
+    So the second error is divided by the share of the image that its mask weighs, or by the least that `area` means
+    one to weigh, below which next to nothing is divided by next to nothing. As no loss of the second OCGAN reaches the
     attention, beginning it anew is the same as training the mask first, the author's other plan. After the warm-up
     Adam's moments begin anew for all networks. On digits, which have no background to take away, two OCGANs of half
     the width have found no more than one (docs/tables.md).
@@ -180,8 +180,9 @@ class AttentionOCGAN(Detector):
         }
 
     def forward(self, images: Tensor) -> Scores:
-        """Squared errors of both copies, the second's per share of the mask, summed: `map` (B, H, W) the mean over
-        channels, `image` (B,) over all."""
+        """The sum of both copies' squared errors, the second's per share of its mask: `map` (B, H, W) the mean over
+        channels, `image` (B,) over all.
+        """
         weights = self.attend(images)  # (B, 1, H, W)
         share = weights.mean((2, 3)).clamp_min(self.area[0])  # (B, 1)
         errors = self.first.errors(images) + self.second.errors(images * weights) / share[:, :, None]  # (B, H, W)

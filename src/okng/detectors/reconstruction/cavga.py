@@ -30,16 +30,17 @@ class CAVGAu(Detector):
     `image_size` (h, w) and `channels` (1 or 3) of the input. `width`: channels after the first layer; they double as
     the sides halve. `latent`: channels of the latent variable. `adversarial_weight` and `attention_weight`: of those
     losses beside that of the variational autoencoder, which is a sum over an image as in the paper. `epochs`,
-    `batch_size`, `learning_rate`: of Adam, with momentum 0.5 as in DCGAN. On a CPU, `width=16, latent=16,
-    attention_weight=1.0, learning_rate=1e-3`, with `batch_size=64, epochs=10` for thousands of images of 28 to 32 px
-    and `epochs=60` for hundreds of 64 px: in a few hundred steps the paper's attention weight moves nothing, and a
-    weight of 10 drives the attention to 1 everywhere.
+    `batch_size`, `learning_rate`: of Adam, with momentum 0.5 as in DCGAN. On a CPU, `width=16, learning_rate=1e-3`,
+    with `latent=16, attention_weight=1.0, batch_size=64, epochs=10` for thousands of images of 28 to 32 px and
+    `latent=64, attention_weight=0.1, epochs=60` for hundreds of 64 px. In some hundred steps the paper's attention
+    weight moves nothing; ten times those given here saturate it.
 
     Deliberately otherwise: the networks are DCGAN's, as in the paper's CAVGA-D, but start from random weights, the
     paper's from weights trained on faces. From random ones the attention differs much by seed: whether a defect lies
-    outside it is not sure. Where the paper is silent: the autoencoder's adversarial loss is the one that does not
-    saturate, and Grad-CAM explains the sum of the latent means by the encoder's last layer before its rectifier; after
-    it all is linear, and every image would have the same weights. The attention is the sigmoid of the signed Grad-CAM,
+    outside it is not sure. Where the paper is silent: the copies' error is the cross-entropy, the autoencoder's
+    adversarial loss is the one that does not saturate, and Grad-CAM explains the sum of the latent means by the
+    encoder's last layer before its rectifier; after it all is linear, and every image would have the same weights. The
+    attention is the sigmoid of the signed Grad-CAM,
     for that of its positive part is never below one half. `image` is the mean absolute error of the copy, the paper's
     pixel-wise difference; the paper brings it to [0, 1] over the test set.
     """
@@ -157,7 +158,8 @@ class CAVGAw(CAVGAu):
 
     `image_size`, `channels`, `width`, `latent`, `adversarial_weight`, `attention_weight`, `epochs`, `batch_size`,
     `learning_rate`: as in `CAVGAu`. `classification_weight`: of the classifier's cross-entropy; where it is not below
-    `attention_weight`, the two attentions hardly part. On a CPU ATTENTIONS.
+    `attention_weight`, the two attentions hardly part. On a CPU as there, with `attention_weight=10.0,
+    classification_weight=1.0`, which keeps the paper's ratio.
 
     Deliberately otherwise: as `CAVGAu`; and only OK images are copied and shown to the discriminator: a detector that
     learns to copy defects would no longer be surprised by them. Of NG images learns the classifier, and through it the

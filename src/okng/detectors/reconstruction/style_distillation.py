@@ -119,8 +119,7 @@ class SDN(Detector):
         return {"distillation": distance(self.student(batch.images), copies).mean()}
 
     def forward(self, images: Tensor) -> Scores:
-        """How far the student's output, or the image itself, is from the autoencoder's: `map` (B, H, W), `image` (B,)
-        its mean."""
+        """How far student, or image, and autoencoder are apart: `map` (B, H, W), `image` (B,) its mean."""
         asked = images if self.score == "teacher" else self.student(images)  # (B, C, H, W)
         differences = distance(asked, self.teach(images))  # (B, H, W)
         return Scores(differences.mean((1, 2)), differences)
