@@ -26,8 +26,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "width": 16, "classifier_width": 16, "dropout": 0.0, "reconstruction_weight": 100.0, "epochs": 10,
         "batch_size": 32, "learning_rate": 1e-3,
     },
-    # Attention weights of CAVGA: the largest power of ten at which less than a tenth of the places of held-out OK images
-    # has an attention above 0.95. In so few steps the paper's 0.01 moves nothing; ten times these saturate it.
+    # Attention weights of CAVGA: the largest power of ten at which less than a tenth of the places in held-out OK
+    # images has an attention above 0.95. In so few steps the paper's 0.01 moves nothing; ten times these saturate it.
     "cavga_u": {
         "width": 16, "latent": 16, "attention_weight": 1.0, "learning_rate": 1e-3, "batch_size": 64, "epochs": 10,
     },
