@@ -29,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     # Attention weights of CAVGA: the largest power of ten at which less than a tenth of the places in held-out OK
     # images has an attention above 0.95. In so few steps the paper's 0.01 moves nothing; ten times these saturate it.
     "cavga_u": {
-        "width": 16, "latent": 16, "attention_weight": 1.0, "learning_rate": 1e-3, "batch_size": 64, "epochs": 10,
+        "width": 16, "latent": 16, "attention_weight": 0.1, "learning_rate": 1e-3, "batch_size": 64, "epochs": 10,
     },
     "cavga_w": {
         "width": 16, "latent": 16, "attention_weight": 10.0, "classification_weight": 1.0, "learning_rate": 1e-3,

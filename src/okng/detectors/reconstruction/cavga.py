@@ -30,10 +30,10 @@ class CAVGAu(Detector):
     `image_size` (h, w) and `channels` (1 or 3) of the input. `width`: channels after the first layer; they double as
     the sides halve. `latent`: channels of the latent variable. `adversarial_weight` and `attention_weight`: of those
     losses beside that of the variational autoencoder, which is a sum over an image as in the paper. `epochs`,
-    `batch_size`, `learning_rate`: of Adam, with momentum 0.5 as in DCGAN. On a CPU, `width=16, learning_rate=1e-3`,
-    with `latent=16, attention_weight=1.0, batch_size=64, epochs=10` for thousands of images of 28 to 32 px and
-    `latent=64, attention_weight=0.1, epochs=60` for hundreds of 64 px. In some hundred steps the paper's attention
-    weight moves nothing; ten times those given here saturate it.
+    `batch_size`, `learning_rate`: of Adam, with momentum 0.5 as in DCGAN. On a CPU, `width=16,
+    attention_weight=0.1, learning_rate=1e-3`, with `latent=16, batch_size=64, epochs=10` for thousands of images of 28
+    to 32 px and `latent=64, epochs=60` for hundreds of 64 px. In some hundred steps the paper's attention weight moves
+    nothing; ten times the one given here saturates the attention.
 
     Deliberately otherwise: the networks are DCGAN's, as in the paper's CAVGA-D, but start from random weights, the
     paper's from weights trained on faces. From random ones the attention differs much by seed: whether a defect lies
