@@ -36,7 +36,7 @@ FIGURES = ("fit_s", "inspect_ms", "peak_gb")
 def worker(folder: str, count: int, bank: int) -> dict[str, float]:
     """Fit on `count` images, then inspect some of them one by one by OpenVINO."""
     import okng
-    from okng.export import export_onnx
+    from okng.exporting import export_onnx
 
     files = sorted(Path(folder).iterdir())[:count]
     start = time.perf_counter()

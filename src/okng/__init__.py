@@ -13,14 +13,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ImageOutlierDetector", "Inspection", "Inspector", "OkngError", "create", "fit", "load", "update"]
+__all__ = [
+    "ImageOutlierDetector",
+    "Inspection",
+    "Inspector",
+    "OkngError",
+    "Report",
+    "create",
+    "evaluate",
+    "export",
+    "fit",
+    "load",
+    "update",
+]
 
 if TYPE_CHECKING:
+    from okng.benchmark.evaluation import evaluate
+    from okng.detectors.base import Detector
     from okng.detectors.catalogue import create
     from okng.errors import OkngError
     from okng.estimator import ImageOutlierDetector
+    from okng.exporting import export
     from okng.inspection.inspector import Inspector
     from okng.inspection.result import Inspection
+    from okng.report import Report
     from okng.training.fit import fit
     from okng.training.update import update
 
@@ -29,7 +45,10 @@ _LAZY = {
     "Inspection": "okng.inspection.result",
     "Inspector": "okng.inspection.inspector",
     "OkngError": "okng.errors",
+    "Report": "okng.report",
     "create": "okng.detectors.catalogue",
+    "evaluate": "okng.benchmark.evaluation",
+    "export": "okng.exporting",
     "fit": "okng.training.fit",
     "update": "okng.training.update",
 }
@@ -41,17 +60,21 @@ def load(
     engine: str = "auto",
     precision: str | None = None,
     threads: int | None = None,
+    detector: type[Detector] | None = None,
 ) -> Inspector:
     """Open a model file; `OkngError` if it is not whole or not ours.
 
-    A .okng file is run by torch on `device`; a .onnx file, which `okng export` wrote, by the `engine` "openvino" or
-    "onnxruntime", without torch. `precision` is "f32" or, for a file exported so, "bf16". `threads`: how many of the
-    CPU's cores work, by default all.
+    A .okng file is run by torch on `device`: "cpu", "cuda", "mps", or "auto", the best there is. A .onnx file, which
+    `okng export` wrote, is run on the CPU by the `engine` "openvino" or "onnxruntime", without torch. `precision` is
+    "f32" or, for a file exported so, "bf16". `threads`: how many of the CPU's cores work, by default all. `detector`:
+    the class of a detector that okng does not have. Loading never imports a module because a file names it.
     """
     from okng.errors import OkngError, missing_extra
     from okng.inspection.model_file import read_model
 
     if Path(path).suffix == ".onnx":
+        if device not in ("auto", "cpu"):
+            raise OkngError(f"{path} runs on the CPU; leave out the device {device!r}, or take the .okng file")
         from okng.inspection.engines import load_onnx
 
         return load_onnx(Path(path), engine, precision, threads)
@@ -63,7 +86,7 @@ def load(
         from okng.detectors.engine import load_torch
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "train") from error
-    return load_torch(Path(path), manifest, tensors, device, threads)
+    return load_torch(Path(path), manifest, tensors, device, threads, detector)
 
 
 def __getattr__(name: str) -> Any:
@@ -71,4 +94,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'okng' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    from okng.errors import missing_package
+
+    try:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        raise missing_package(error) or error from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,7 +38,7 @@ EXTRAS = {
 
 def missing_extra(package: str, extra: str) -> OkngError:
     """The error for a package that an optional part of okng needs and that is not installed."""
-    return OkngError(f"{package} is not installed; run: pip install 'okng[{extra}]'")
+    return OkngError(f"{package} is not installed; in okng's clone run: pip install '.[{extra}]'")
 
 
 def missing_package(error: ModuleNotFoundError) -> OkngError | None:

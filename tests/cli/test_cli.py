@@ -249,7 +249,9 @@ def test_without_the_extra_its_name_is_said(shop: Path, words: list[str]) -> Non
         [sys.executable, "-c", WITHOUT_TRAIN, *words], cwd=shop, capture_output=True, text=True, check=False
     )
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].endswith("is not installed; run: pip install 'okng[train]'"), done.stderr
+    assert done.stderr.splitlines()[-1].endswith("is not installed; in okng's clone run: pip install '.[train]'"), (
+        done.stderr
+    )
 
 
 def test_a_system_that_shuts_down_is_like_ctrl_c() -> None:

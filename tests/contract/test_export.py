@@ -12,7 +12,7 @@ from PIL import Image
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
-from okng.export import export_onnx
+from okng.exporting import export_onnx
 from okng.inspection.calibration import Calibration
 from okng.inspection.engines import ENGINES, load_onnx, make_engine
 from okng.inspection.images import Preprocess

@@ -54,5 +54,5 @@ def test_a_damaged_package_and_a_missing_one(package, monkeypatch):
     with pytest.raises(OkngError, match="missing or damaged; run: pip install"):
         open_dataset("elpv")
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(OkngError, match=r"elpv-dataset is not installed; run: pip install 'okng\[demo\]'"):
+    with pytest.raises(OkngError, match=r"elpv-dataset is not installed; in okng's clone run: pip install '.\[demo\]'"):
         open_dataset("elpv")

@@ -16,7 +16,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.detectors.reconstruction.aesc import AESc
 from okng.errors import OkngError
-from okng.export import export_onnx
+from okng.exporting import export_onnx
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector

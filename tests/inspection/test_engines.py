@@ -16,7 +16,7 @@ from tests.contract.conftest import pictures
 
 import okng
 from okng.errors import OkngError
-from okng.export import export_onnx
+from okng.exporting import export_onnx
 from okng.inspection.engines import ENGINES, SHAPES, OpenVinoEngine, load_onnx, make_engine
 from okng.inspection.onnx_file import parse_onnx, read_onnx, write_onnx
 
@@ -86,7 +86,7 @@ def test_a_graph_that_no_engine_can_run_is_one_line(shop: Path, tmp_path: Path) 
 def test_a_missing_package_is_named_with_its_extra(shop: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     extra = "onnx" if name == "onnxruntime" else name
-    with pytest.raises(OkngError, match=rf"{name} is not installed; run: pip install 'okng\[{extra}\]'"):
+    with pytest.raises(OkngError, match=rf"{name} is not installed; in okng's clone run: pip install '.\[{extra}\]'"):
         load_onnx(shop / "parts.onnx", name)
 
 

@@ -103,7 +103,7 @@ def sign(content):
 def test_a_later_format_says_what_to_do():
     manifest, _ = parse_model(signed({"format": 1, "manifest": {"a": 1}}), "parts.okng")
     assert manifest == {"a": 1}
-    with pytest.raises(OkngError, match="of format 2, made by a later okng; run: pip install -U okng"):
+    with pytest.raises(OkngError, match="of format 2, made by a later okng; in okng's clone run: git pull"):
         parse_model(signed({"format": 2, "manifest": {}}), "parts.okng")
 
 

@@ -127,7 +127,7 @@ def test_a_checkpoint_of_other_pixels_under_the_same_names_is_refused(tmp_path: 
     [
         ({"device": "nope"}, "can't use the device 'nope' .*; take --device cpu"),
         ({"device": "tpu"}, "can't use the device 'tpu' .*; take --device cpu"),
-        ({"device": "cpu", "precision": "nope"}, "precision is 32-true, bf16-mixed or 16-mixed, not 'nope'"),
+        ({"device": "cpu", "precision": "nope"}, "precision is f32, bf16 or f16, not 'nope'"),
     ],
 )
 def test_devices_and_precisions_are_named(given: dict[str, str], words: str) -> None:

@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from okng.datasets import NG, OK, Dataset, Sample
+import okng
+from okng.datasets import NG, OK, Dataset, Sample, open_dataset
 from okng.datasets.masks import read_mask
-from okng.errors import OkngError
+from okng.errors import OkngError, missing_extra
 from okng.inspection.images import UnreadableImage, fingerprint, image_size
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
 from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
-from okng.training.progress import Narrator
+from okng.training.progress import Narrator, narrated
 
 if TYPE_CHECKING:
     from okng.report import Report
 
 EXACT_PIXELS = 150_000_000  # 0.6 GB of maps; beyond it the streaming metrics take over
+
+
+@narrated
+def evaluate(
+    model: Inspector | str | Path,
+    data: Dataset | str | Path,
+    *,
+    normal: str | None = None,
+    protocol: str | None = None,
+    abnormal: str | None = None,
+    contamination: float = 0.0,
+    seed: int = 0,
+    report: Report | None = None,
+    progress: bool = False,
+    tell: Narrator | None = None,
+) -> dict[str, Any]:
+    """Measure `model`, an inspector or its file, on the test part of the labelled data set `data`.
+
+    `data` is a folder in any layout of `okng list datasets`, divided as `okng.datasets.open_dataset` says by `normal`,
+    `protocol`, `abnormal`, `contamination` (the share of NG images that training hid among its images) and `seed`: the
+    same ones as in training. Each image is added to `report`, an `okng.Report`, where one is given. `progress`: show on
+    standard error how far it is.
+
+    The figures by name: "image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro" in [0, 1], NaN where "notes" says
+    why; "measured_false_alarm_rate" and "caught", the shares of OK and of NG images called NG; and counts. Raises
+    `OkngError` for a data set without labelled test images.
+    """
+    if find_spec("sklearn") is None:  # the line inspects without it
+        raise missing_extra("scikit-learn", "train")
+    inspector = model if isinstance(model, Inspector) else okng.load(model)
+    if not isinstance(data, Dataset):
+        data = open_dataset(data, normal, seed, protocol, abnormal, contamination)
+    return evaluate_inspector(inspector, data, report, tell)
 
 
 def evaluate_inspector(

@@ -10,14 +10,36 @@ import sys
 from typing import Any
 
 import typer
+import typer.core
 
 from okng.cli import demo, evaluate, explain, export, inspect, list_, reproduce, threshold, train
-from okng.errors import OkngError, missing_package
+from okng.errors import OkngError, missing_package, nearest_names
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
 
+SAID_ELSEWHERE = {
+    "predict": "inspect", "detect": "inspect", "infer": "inspect", "score": "inspect", "run": "inspect",
+    "test": "evaluate", "val": "evaluate", "validate": "evaluate", "eval": "evaluate", "benchmark": "evaluate",
+    "fit": "train", "learn": "train", "convert": "export", "models": "list", "calibrate": "threshold",
+}  # fmt: skip
+
+
+class Verbs(typer.core.TyperGroup):
+    """The verbs; a word that other tools use for one of them is answered with ours."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that `args` begin with; the error names the one that is meant."""
+        word = args[0]
+        if not word.startswith("-") and word not in self.commands:
+            meant = SAID_ELSEWHERE.get(word.lower())
+            said = f"it is called: okng {meant}" if meant else nearest_names(word, self.commands)
+            raise OkngError(f"there is no verb {word!r}; {said}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="okng",
+    cls=Verbs,
     help="Learn what OK looks like. Find what is NG.",
     no_args_is_help=True,
     add_completion=False,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NORMAL = "The class that is OK, in a data set of classes, or several: 3,5."
 PROTOCOL = "one-vs-rest, 80/20, leave-one-class-out, mvtec or native. Default: by what the data set is."
 ABNORMAL = "The class that is NG, for leave-one-class-out."
+DETECTOR = "A name of `okng list`, in any spelling. Default: patchcore."
+DEVICE = "auto, cpu, cuda or mps, for PyTorch."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, CONTAMINATION, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, CONTAMINATION, DEVICE, NORMAL, PROTOCOL
 
 
 def evaluate(
@@ -20,7 +20,7 @@ def evaluate(
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed that divided the data set in training.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps, for torch.")] = "cpu",
+    device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,

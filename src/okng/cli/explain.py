@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from okng.cli.common import DEVICE
+
 
 def explain(
     model: Annotated[Path, typer.Argument(help="The model file of `okng train`.")],
@@ -15,7 +17,7 @@ def explain(
     layer: Annotated[
         str | None, typer.Option(help="A convolution by name. Default: the last one whose output has places.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from okng.cli.common import DEVICE
+
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
@@ -16,7 +18,7 @@ def inspect(
     csv: Annotated[Path | None, typer.Option(help="File for one line per image.")] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps, for torch.")] = "cpu",
+    device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,

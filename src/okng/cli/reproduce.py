@@ -16,7 +16,7 @@ def reproduce(
         list[str], typer.Option(help="As printed or by detector, such as AE,SDN; repeatable. Default: all.")
     ] = [],  # noqa: B006
     classes: Annotated[list[str], typer.Option(help="Such as 3,8 or airplane; repeatable. Default: all.")] = [],  # noqa: B006
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the figures.")] = Path("results"),
+    out: Annotated[Path, typer.Option("-o", "--output", "--out", help="Folder for the figures.")] = Path("results"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     time_limit: Annotated[float | None, typer.Option(help="Begin no fit after so many minutes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,

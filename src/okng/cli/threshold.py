@@ -11,7 +11,9 @@ import typer
 def threshold(
     model: Annotated[Path, typer.Argument(help="The model file, .okng or .onnx.")],
     false_alarm_rate: Annotated[float | None, typer.Option(help="Take the threshold for this rate.")] = None,
-    score: Annotated[float | None, typer.Option(help="Set the score threshold by hand.")] = None,
+    score: Annotated[
+        float | None, typer.Option("--threshold", "--score", help="A score threshold chosen by hand.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here instead of in place.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from okng.cli.common import ABNORMAL, CONTAMINATION, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, CONTAMINATION, DETECTOR, DEVICE, NORMAL, PROTOCOL
 
 if TYPE_CHECKING:
     from okng.inspection.images import Source
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def train(
     source: Annotated[str, typer.Argument(help="A folder of OK images, or any data set of `okng list datasets`.")],
-    detector: Annotated[
-        str | None, typer.Option("-d", "--detector", help="A name of `okng list`. Default: patchcore.")
-    ] = None,
+    detector: Annotated[str | None, typer.Option("-d", "--detector", help=DETECTOR)] = None,
     parameter: Annotated[
         list[str],
         typer.Option("-p", "--parameter", help="The detector's own, such as coreset=0.05; repeatable."),
@@ -53,19 +51,18 @@ def train(
     abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
     contamination: Annotated[float, typer.Option(help=CONTAMINATION)] = 0.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    precision: Annotated[str, typer.Option(help="f32, or bf16 or f16 where the device is faster so.")] = "f32",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a fit that was stopped.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Learn what OK looks like from a folder of OK images."""
     from okng.cli.common import check_writable, parse_parameters, parse_size, print_json, say
-    from okng.detectors.catalogue import find
+    from okng.detectors.catalogue import name_of
     from okng.errors import OkngError
 
-    detector_name = detector or "patchcore"
-    find(detector_name)
+    detector_name = name_of(detector or "patchcore")
     arguments, sides = parse_parameters(parameter), parse_size(size)
     if update is not None and (detector or parameter or size or resume):
         raise OkngError("an update keeps the model's detector, parameters and size; leave out -d, -p, --size, --resume")

@@ -1,15 +1,21 @@
-"""Every method okng has: its public name, where it lives, and its card. Nothing is imported until it is created."""
+"""Every method okng has: its public name, where it lives, and its card. Nothing is imported until it is created.
+
+Two ways bring a detector from outside: a package names its class as an entry point of the group "okng.detectors", or
+a program hands the class itself to `okng.fit`, `create` or `okng.load`. A name out of a model file is only ever looked
+up among these: no module is imported because a file names it.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 import types
 import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from okng.errors import OkngError, missing_extra, nearest_names
+from okng.errors import OkngError, missing_package, nearest_names
 
 if TYPE_CHECKING:
     from okng.detectors.base import Detector
@@ -17,15 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Card:
-    """What a person wants to know before choosing: `target` is module:Class below `okng.detectors`."""
+    """What a person wants to know before choosing: `target` is module:Class below `okng.detectors`.
+
+    Of a detector from outside the target is the whole module:Class, and what only its class knows is left blank.
+    """
 
     target: str
     title: str
     family: str
     paper: str
-    year: int
+    year: int | None
     idea: str
-    localizes: bool
+    localizes: bool | None
     labels: str = "OK images only"
 
 
@@ -197,49 +206,127 @@ CATALOGUE: dict[str, Card] = {
 }
 
 
+ENTRY_POINTS = "okng.detectors"
+_handed: dict[str, type[Detector]] = {}  # classes that this process was given, by module:Class
+
+
+def name_of(detector: str | type[Detector]) -> str:
+    """The one name of `detector`, a class or a name in anyone's spelling: PatchCore, OE-SDN, "f-AnoGAN".
+
+    A class that okng does not have is known from now on, in this process, as module:Class. The error names the nearest.
+    """
+    if isinstance(detector, type):
+        return _name_of_class(detector)
+    if detector in CATALOGUE or detector in _handed:
+        return detector
+    others = installed()
+    if detector in others:
+        return detector
+    for name in (*CATALOGUE, *others, *_handed):
+        if _bare(name) == _bare(detector):
+            return name
+    raise OkngError(f"there is no detector {detector!r}; {nearest_names(detector.lower(), [*CATALOGUE, *others])}")
+
+
+def installed() -> dict[str, importlib.metadata.EntryPoint]:
+    """The detectors that installed packages bring, by name; a name that okng has itself stays okng's."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {point.name: point for point in points if point.name not in CATALOGUE}
+
+
 def find(name: str) -> Card:
     """The card of detector `name`; the error names the nearest ones."""
-    try:
+    name = name_of(name)
+    if name in CATALOGUE:
         return CATALOGUE[name]
-    except KeyError:
-        raise OkngError(f"there is no detector {name!r}; {nearest_names(name, CATALOGUE)}") from None
+    if name in _handed:
+        said = inspect.getdoc(_handed[name]) or ""
+        return _card_from_outside(name, name, said.partition("\n")[0])
+    point = installed()[name]
+    bringer = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.module
+    return _card_from_outside(name, point.value, f"Brought by the package {bringer}.")
 
 
-def detector_class(name: str) -> type[Detector]:
-    """Import the class of detector `name`."""
-    module, _, attribute = find(name).target.partition(":")
+def detector_class(detector: str | type[Detector]) -> type[Detector]:
+    """Import the class of `detector`, a name or the class itself."""
+    name = name_of(detector)
+    if name in _handed:
+        return _handed[name]
+    point = None if name in CATALOGUE else installed()[name]
     try:
-        imported = importlib.import_module(f"okng.detectors.{module}")
+        if point is None:
+            module, _, attribute = CATALOGUE[name].target.partition(":")
+            found = getattr(importlib.import_module(f"okng.detectors.{module}"), attribute)
+        else:
+            found = point.load()
     except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "train") from error
-    found: type[Detector] = getattr(imported, attribute)
-    return found
+        raise missing_package(error) or OkngError(f"{name} can't be imported: {error}; install it") from error
+    except Exception as error:  # a package from outside may fail in any way
+        if point is None:
+            raise
+        raise OkngError(f"{name} can't be imported from {point.value} ({error}); reinstall or repair it") from error
+    return _checked(found)
 
 
-def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The constructor's keyword arguments of detector `name`, which are its whole configuration."""
-    return dict(inspect.signature(detector_class(name), eval_str=True).parameters)
+def parameters(detector: str | type[Detector]) -> dict[str, inspect.Parameter]:
+    """The constructor's keyword arguments of `detector`, which are its whole configuration."""
+    return dict(inspect.signature(detector_class(detector), eval_str=True).parameters)
 
 
-def create(name: str, /, **arguments: Any) -> Detector:
-    """Build an unfitted detector; `arguments` are its constructor's, checked by name and type.
+def create(detector: str | type[Detector], /, **arguments: Any) -> Detector:
+    """Build an unfitted detector, by name or class; `arguments` are its constructor's, checked by name and type.
+
+    One number serves where several are taken, a list as a tuple, and a NumPy scalar as the number it is.
 
     >>> create("patchcore", coreset=0.05)  # doctest: +SKIP
     """
+    name = name_of(detector)
     known = parameters(name)
+    taken = {}
     for key, value in arguments.items():
         if key not in known:
             raise OkngError(f"{name} has no parameter {key!r}; {nearest_names(key, known)}")
-        if not _fits(value, known[key].annotation):
-            raise OkngError(f"{name}: {key} takes {_spell(known[key].annotation)}, not {value!r}")
-    arguments = {key: _tuples(value) for key, value in arguments.items()}
+        wanted = known[key].annotation
+        taken[key] = _plain(value, wanted)
+        if not _fits(taken[key], wanted):
+            raise OkngError(f"{name}: {key} takes {_spell(wanted)}, not {value!r}")
     try:
-        detector = detector_class(name)(**arguments)
+        built = detector_class(name)(**taken)
     except OkngError as error:
         raise OkngError(f"{name}: {error}") from error
-    detector.name = name
-    detector.arguments = {key: arguments.get(key, p.default) for key, p in known.items()}
-    return detector.eval()
+    built.name = name
+    built.arguments = {key: taken.get(key, p.default) for key, p in known.items()}
+    return built.eval()
+
+
+def _name_of_class(kind: type[Detector]) -> str:
+    target = f"{_checked(kind).__module__}:{kind.__qualname__}"
+    for name, card in CATALOGUE.items():
+        if target == f"okng.detectors.{card.target}":
+            return name
+    for name, point in installed().items():
+        if target == point.value:
+            return name
+    _handed[target] = kind
+    return target
+
+
+def _checked(kind: Any) -> type[Detector]:
+    from okng.detectors.base import Detector
+
+    if not (isinstance(kind, type) and issubclass(kind, Detector)):
+        what = getattr(kind, "__name__", repr(kind))
+        raise OkngError(f"{what} is no detector; make it a subclass of okng.detectors.base.Detector")
+    return kind
+
+
+def _card_from_outside(name: str, target: str, idea: str) -> Card:
+    title = name.rpartition(":")[2]
+    return Card(target, title, "from outside", paper="", year=None, idea=idea, localizes=None, labels="")
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -262,7 +349,13 @@ def _fits(value: Any, wanted: Any) -> bool:
     return isinstance(value, wanted)
 
 
-def _tuples(value: Any) -> Any:
+def _plain(value: Any, wanted: Any) -> Any:
+    """`value` as the annotation spells it: scalars of NumPy as numbers, a list or one number as a tuple."""
+    if callable(item := getattr(value, "item", None)) and getattr(value, "shape", None) == ():
+        value = item()
+    several = typing.get_origin(wanted) is tuple and Ellipsis in typing.get_args(wanted)
+    if several and not isinstance(value, list | tuple) and _fits(value, typing.get_args(wanted)[0]):
+        return (value,)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -273,8 +366,10 @@ def _spell(wanted: Any) -> str:
         return " or ".join(_spell(choice) for choice in inner)
     if origin is typing.Literal:
         return "one of " + ", ".join(str(choice) for choice in inner)
+    if origin is tuple and Ellipsis in inner:
+        return "a number or several, such as 8,16"
     if origin is tuple:
-        return f"numbers such as {','.join(['1'] * max(2, len(inner) - (Ellipsis in inner)))}"
+        return f"numbers such as {','.join(['1'] * len(inner))}"
     names = {
         int: "a whole number",
         float: "a number",

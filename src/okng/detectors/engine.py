@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import create, parameters
+from okng.detectors.catalogue import create, name_of, parameters
 from okng.errors import OkngError, no_device
 from okng.inspection.engines import check_threads
 from okng.inspection.inspector import Inspector
@@ -17,10 +17,11 @@ from okng.inspection.model_file import write_model
 
 
 class TorchEngine:
-    """Scores uint8 pixels with `detector` on `device`."""
+    """Scores uint8 pixels with `detector` on `device`: "cpu", "cuda", "mps", or "auto", the best there is."""
 
     def __init__(self, detector: Detector, device: str = "cpu", threads: int | None = None):
         check_threads(threads)
+        device = _best_device() if device == "auto" else device
         if threads is not None:
             torch.set_num_threads(threads)  # of the whole process
         try:
@@ -44,16 +45,21 @@ class TorchEngine:
         write_model(path, manifest, {**state, **arrays})
 
 
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def load_torch(
     path: Path,
     manifest: dict[str, Any],
     tensors: dict[str, np.ndarray],
     device: str = "cpu",
     threads: int | None = None,
+    kind: type[Detector] | None = None,
 ) -> Inspector:
-    """The inspector stored in a model file, run by PyTorch; `path` is for messages."""
+    """The inspector stored in a model file, run by PyTorch; `path` is for messages, `kind` a class handed over."""
     described = manifest.get("detector", {})
-    name, arguments = described.get("name", ""), dict(described.get("arguments", {}))
+    name, arguments = _name_in_file(path, described.get("name", ""), kind), dict(described.get("arguments", {}))
     detector = rebuild(name, arguments)
     prefix = "detector."
     state = {k[len(prefix) :]: torch.from_numpy(v) for k, v in tensors.items() if k.startswith(prefix)}
@@ -61,7 +67,30 @@ def load_torch(
         detector.load_tensors(state)
     except (RuntimeError, AttributeError) as error:
         raise OkngError(f"{path} does not fit this okng's {name}; fit again, or use the okng that made it") from error
+    manifest = {**manifest, "detector": {"name": name, "arguments": detector.arguments}}
     return Inspector.from_file(TorchEngine(detector, device, threads), manifest, tensors)
+
+
+def _name_in_file(path: Path, stored: str, kind: type[Detector] | None) -> str:
+    """The name of the detector to build: what the file says, if okng knows it, or that of the class handed over.
+
+    A file may have been made by anyone, so a module that it names is never imported.
+    """
+    try:
+        known = name_of(stored)
+    except OkngError as error:
+        if kind is None:
+            raise OkngError(
+                f"{path} was fitted by {stored!r}, which this okng does not have; install the package that brings it, "
+                "or hand its class over: okng.load(path, detector=CLASS)"
+            ) from error
+        known = stored
+    if kind is None:
+        return known
+    name = name_of(kind)
+    if name != known and name.rpartition(":")[2] != known.rpartition(":")[2]:
+        raise OkngError(f"{path} was fitted by {known}, not by {name}; leave out detector, or hand over that class")
+    return name
 
 
 def rebuild(name: str, arguments: dict[str, Any]) -> Detector:

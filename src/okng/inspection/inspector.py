@@ -53,6 +53,15 @@ class Inspector:
         self.calibration = calibration
         self.manifest = manifest
 
+    def __repr__(self) -> str:
+        size = self.preprocess.size
+        area = f"about {size}x{size}" if isinstance(size, int) else f"{size[0]}x{size[1]}"
+        colour = "grey" if self.preprocess.mode == "L" else self.preprocess.mode
+        name = self.manifest.get("detector", {}).get("name", "a detector")
+        engine = type(self.engine).__name__.removesuffix("Engine")
+        threshold = f"threshold {self.calibration.threshold:.4g}: {self.calibration.promise()}"
+        return f"<Inspector: {name} on {engine}, {area} {colour}, {threshold}>"
+
     @classmethod
     def from_file(cls, engine: Engine, manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> Inspector:
         """The inspector that `save` wrote, given the engine that runs its detector."""

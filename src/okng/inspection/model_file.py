@@ -63,7 +63,8 @@ def manifest_of(described: dict[str, Any], name: str) -> dict[str, Any]:
     """The manifest in what a header says; `OkngError` if a later okng wrote it, `ValueError` if none did."""
     version, manifest = described["format"], described["manifest"]
     if isinstance(version, int) and version > FORMAT:
-        raise OkngError(f"{name} is of format {version}, made by a later okng; run: pip install -U okng")
+        update = "in okng's clone run: git pull && pip install ."
+        raise OkngError(f"{name} is of format {version}, made by a later okng; {update}")
     if version != FORMAT or not isinstance(manifest, dict):
         raise ValueError("never written")
     return manifest

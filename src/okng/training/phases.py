@@ -22,7 +22,7 @@ from okng.training.data import FeatureStore, TrainingImages
 from okng.training.frozen import compiled_backbones
 from okng.training.progress import Narrator
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = {"f32": "32-true", "bf16": "bf16-mixed", "f16": "16-mixed"}  # as Fabric calls them, which will do too
 COLLECT_BATCH = 16
 COMPILE_FROM = 50  # images
 RISE = 2.0  # an epoch's mean loss above so many times the first epoch's: the training has run away
@@ -39,7 +39,7 @@ def run_phases(
     *,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "32-true",
+    precision: str = "f32",
     checkpoint: Path | None = None,
     resume: bool = False,
     update: bool = False,
@@ -47,14 +47,15 @@ def run_phases(
 ) -> None:
     """Fit `detector` in place on `images`, or with `update` let it take them in beside what it learnt before.
 
-    `device` and `precision` ("32-true", "bf16-mixed", "16-mixed") are Lightning Fabric's. With a `checkpoint` path the
-    state is written there after every phase and every epoch; with `resume` the work continues from it. Because every
-    epoch draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the same result as one that was
-    never stopped.
+    `device` is "auto", "cpu", "cuda" or "mps", `precision` "f32", "bf16" or "f16", the latter two mixed with f32. With
+    a `checkpoint` path the state is written there after every phase and every epoch; with `resume` the work continues
+    from it. Because every epoch draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the
+    same result as one that was never stopped.
     """
     tell = tell or Narrator(quiet=True)
-    if precision not in PRECISIONS:
-        raise OkngError(f"precision is {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
+    precision = PRECISIONS.get(precision, precision)
+    if precision not in PRECISIONS.values():
+        raise OkngError(f"precision is f32, bf16 or f16, not {precision!r}")
     try:
         fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     except (RuntimeError, ValueError, ImportError) as error:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 EVERY = 10.0  # seconds between lines where there is no terminal to draw on
 
 
@@ -83,3 +88,16 @@ class Narrator:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def narrated(work: Callable[Given, Result]) -> Callable[Given, Result]:
+    """`work`, which takes `progress` and `tell`: with progress=True it is told by a `Narrator` of its own."""
+
+    @functools.wraps(work)
+    def told(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        if not kwargs.get("progress") or kwargs.get("tell") is not None:
+            return work(*args, **kwargs)
+        with Narrator() as kwargs["tell"]:
+            return work(*args, **kwargs)
+
+    return told

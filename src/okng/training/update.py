@@ -21,9 +21,10 @@ from okng.inspection.inspector import Images, Inspector, each_image
 from okng.training.data import TrainingImages
 from okng.training.fit import HELD_OUT, SPLIT_FROM, judge, whole, with_header
 from okng.training.phases import run_phases
-from okng.training.progress import Narrator
+from okng.training.progress import Narrator, narrated
 
 
+@narrated
 def update(
     model: Inspector | str | Path,
     images: Images,
@@ -32,8 +33,9 @@ def update(
     holdout: float | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "32-true",
+    precision: str = "f32",
     strict: bool = False,
+    progress: bool = False,
     tell: Narrator | None = None,
 ) -> Inspector:
     """A new inspector that has learnt from `images` (all OK) too; `model`, an inspector or its file, stays as it is.
@@ -43,7 +45,8 @@ def update(
 
     `holdout`: the share of the new images that is not learnt but scored for calibration, by default 0.2 from 100 images
     on, else 0. Learnt images never calibrate. So a few false alarms that a person marks as OK are all learnt and the
-    threshold stays; it is what the old held-out images gave, see `Calibration.updated`.
+    threshold stays; it is what the old held-out images gave, see `Calibration.updated`. `progress`: show on standard
+    error how far it is.
 
     Raises `OkngError` for a detector that can't be updated, for exported models, and when no image is readable.
     """
