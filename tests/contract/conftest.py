@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import sys
+import tempfile
+import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import CATALOGUE, create, parameters
+from okng.detectors.catalogue import CATALOGUE, create, name_of, parameters
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -67,6 +73,26 @@ SMALL: dict[str, dict[str, object]] = {
 }
 
 
+def documented_example() -> type[Detector]:
+    """The detector that CONTRIBUTING.md shows, imported from a file as anyone's would be."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    shown = re.search(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    path = Path(_folder.name) / "example_of_contributing.py"
+    path.write_text(textwrap.dedent(shown[1]))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: type[Detector] = module.Mean
+    return found
+
+
+_folder = tempfile.TemporaryDirectory()  # as long as the tests run
+EXAMPLE = documented_example()
+NAMES = [*sorted(CATALOGUE), name_of(EXAMPLE)]
+
+
 def arguments_of(name: str) -> dict[str, object]:
     known = parameters(name)
     shaped = {"image_size": (SIDE, SIDE), "channels": 3}
@@ -114,7 +140,7 @@ def ok_images() -> np.ndarray:
     return pictures(12, seed=1)
 
 
-@pytest.fixture(scope="session", params=sorted(CATALOGUE))
+@pytest.fixture(scope="session", params=NAMES)
 def fitted(request: pytest.FixtureRequest, ok_images: np.ndarray) -> Fitted:
     """Each detector, fitted once for all the rules."""
     detector = small(request.param)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from okng.errors import OkngError
-from okng.inspection.model_file import write_atomically
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -25,6 +24,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Put `rows` into the file in place of what it held; a column that a row lacks is empty."""
+    from okng.inspection.model_file import write_atomically  # it brings NumPy, which reading does without
+
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -34,10 +35,12 @@ class Card:
     paper: str
     year: int | None
     idea: str
+    good_for: str
     localizes: bool | None
     labels: str = "OK images only"
 
 
+DEFAULT = "patchcore"
 CATALOGUE: dict[str, Card] = {
     "aesc": Card(
         target="reconstruction.aesc:AESc",
@@ -46,6 +49,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Collin, De Vleeschouwer, Autoencoder with Skip Connections and Stain-shaped Noise, ICPR",
         year=2020,
         idea="A sharp autoencoder that wipes synthetic stains off OK images wipes off real defects too.",
+        good_for="surfaces with stains and scratches, where no pretrained network fits",
         localizes=True,
     ),
     "anogan": Card(
@@ -55,6 +59,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Schlegl et al., Unsupervised Anomaly Detection with GANs to Guide Marker Discovery, IPMI",
         year=2017,
         idea="A GAN learns to generate OK images; what no code of it can generate is odd.",
+        good_for="comparison with the literature; slow, each image is a search",
         localizes=True,
     ),
     "attention_ocgan": Card(
@@ -64,6 +69,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Slides on one-class novelty detection, Vision and Display System Lab, Sogang University",
         year=2020,
         idea="A learnt mask leaves the background out; a second OCGAN learns masked images, both errors count.",
+        good_for="one kind of small image before a background that changes",
         localizes=True,
     ),
     "autoencoder": Card(
@@ -73,6 +79,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Masci et al., Stacked Convolutional Auto-Encoders, ICANN",
         year=2011,
         idea="What a bottleneck that has only met OK images cannot copy is odd.",
+        good_for="small simple images such as digits",
         localizes=True,
     ),
     "cavga_u": Card(
@@ -82,6 +89,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Venkataramanan et al., Attention Guided Anomaly Localization in Images, ECCV",
         year=2020,
         idea="A variational autoencoder learns to attend to all of an OK image; the rest is odd.",
+        good_for="comparison with the literature; pictures of attention",
         localizes=True,
     ),
     "cavga_w": Card(
@@ -91,6 +99,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Venkataramanan et al., Attention Guided Anomaly Localization in Images, ECCV",
         year=2020,
         idea="As CAVGA-u, with attention that a few NG images teach what to look away from.",
+        good_for="as cavga_u, where a few NG images are there to learn from",
         localizes=True,
         labels="OK and some NG images",
     ),
@@ -101,6 +110,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML",
         year=2008,
         idea="Taking noise off OK images teaches to pull every image towards them; what is moved most is odd.",
+        good_for="small simple images, noisy ones too",
         localizes=True,
     ),
     "f_anogan": Card(
@@ -110,6 +120,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Schlegl et al., f-AnoGAN, Medical Image Analysis 54",
         year=2019,
         idea="A GAN learns to generate OK images, an encoder to find their codes; what is not found again is odd.",
+        good_for="as anogan, and quick to score",
         localizes=True,
     ),
     "gan": Card(
@@ -119,6 +130,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Goodfellow et al., Generative Adversarial Nets, NIPS 2014; Radford et al., its networks (DCGAN), ICLR",
         year=2016,
         idea="A discriminator learns to tell OK images from generated ones; what it calls generated is odd.",
+        good_for="comparison only: a weak baseline",
         localizes=False,
     ),
     "ocgan": Card(
@@ -128,6 +140,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Perera et al., OCGAN: One-class Novelty Detection Using GANs, CVPR",
         year=2019,
         idea="Every code of a bounded cube is made to decode to an OK image; odd images cannot be rebuilt.",
+        good_for="small images of one kind, all others odd",
         localizes=True,
     ),
     "oe_sdn": Card(
@@ -137,6 +150,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
         year=2020,
         idea="As SDN, with a student that also learns to leave other images, such as rotated ones, as they are.",
+        good_for="as sdn, where turned or blurred images would be odd",
         localizes=True,
     ),
     "padim": Card(
@@ -146,6 +160,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Defard et al., PaDiM, ICPR Workshops (arXiv 2011.08785)",
         year=2021,
         idea="One Gaussian per position over pretrained features; odd is far in Mahalanobis distance.",
+        good_for="parts that lie alike in every image; fits quickest",
         localizes=True,
     ),
     "patchcore": Card(
@@ -155,6 +170,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR",
         year=2022,
         idea="A thinned memory of pretrained OK patches; odd is far from the nearest one.",
+        good_for="parts and surfaces of any kind, from 20 images on: try it first",
         localizes=True,
     ),
     "sdn": Card(
@@ -164,6 +180,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Chung et al., Unsupervised Anomaly Detection Using Style Distillation, IEEE Access",
         year=2020,
         idea="A student copies how an autoencoder blurs OK images; odd is where the two differ.",
+        good_for="small simple images whose details an autoencoder blurs",
         localizes=True,
     ),
     "ssim_autoencoder": Card(
@@ -173,6 +190,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Bergmann et al., Structural Similarity to Autoencoders, VISAPP (arXiv 1807.02011)",
         year=2019,
         idea="An autoencoder judged by structural similarity: shifted edges cost little, changed structure much.",
+        good_for="as autoencoder, where structure counts and brightness varies",
         localizes=True,
     ),
     "stfpm": Card(
@@ -182,6 +200,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Wang et al., Student-Teacher Feature Pyramid Matching, BMVC",
         year=2021,
         idea="A student copies a pretrained teacher's features on OK images and fails on what it never saw.",
+        good_for="parts and surfaces, where time or a GPU to train is there",
         localizes=True,
     ),
     "vae": Card(
@@ -191,6 +210,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Kingma, Welling, ICLR 2014; An, Cho, reconstruction probability, SNU technical report",
         year=2015,
         idea="A code that OK images fill like a Gaussian; odd is what it copies badly or finds improbable.",
+        good_for="as autoencoder, with a choice of score",
         localizes=True,
     ),
     "vgg11": Card(
@@ -200,6 +220,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR",
         year=2015,
         idea="A classifier taught with labelled OK and NG images: it knows only the NG it met.",
+        good_for="known kinds of NG, many of them labelled: the supervised baseline",
         localizes=False,
         labels="OK and some NG images",
     ),
@@ -273,6 +294,28 @@ def parameters(detector: str | type[Detector]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(detector_class(detector), eval_str=True).parameters)
 
 
+def explanations(detector: str | type[Detector]) -> dict[str, str]:
+    """What the class's docstring says of each parameter, blank where it says nothing.
+
+    It says it as "`name`, `other`: what they are", up to the next such names or the paragraph's end; else it is the
+    first explanation of another, or the first sentence, that has the parameter's name.
+    """
+    kind = detector_class(detector)
+    known = parameters(kind)
+    paragraphs = [" ".join(text.split()) for text in (inspect.getdoc(kind) or "").split("\n\n")]
+    found: dict[str, str] = {}
+    for paragraph in paragraphs:
+        heads = list(re.finditer(r"(?:`\w+`(?:, | and )?)+: ", paragraph))
+        starts = [head.start() for head in heads] + [len(paragraph)]
+        for head, end in zip(heads, starts[1:], strict=True):
+            for name in re.findall(r"\w+", head[0]):
+                found.setdefault(name, paragraph[head.end() : end].rstrip(" ;,"))
+    sentences = [sentence for text in paragraphs for sentence in re.split(r"(?<=\.) (?=[A-Z`])", text)]
+    for name in known:
+        found.setdefault(name, next((text for text in (*found.values(), *sentences) if f"`{name}`" in text), ""))
+    return {name: found[name] for name in known}
+
+
 def create(detector: str | type[Detector], /, **arguments: Any) -> Detector:
     """Build an unfitted detector, by name or class; `arguments` are its constructor's, checked by name and type.
 
@@ -322,7 +365,7 @@ def _checked(kind: Any) -> type[Detector]:
 
 def _card_from_outside(name: str, target: str, idea: str) -> Card:
     title = name.rpartition(":")[2]
-    return Card(target, title, "from outside", paper="", year=None, idea=idea, localizes=None, labels="")
+    return Card(target, title, "from outside", paper="", year=None, idea=idea, good_for="", localizes=None, labels="")
 
 
 def _bare(name: str) -> str:
