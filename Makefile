@@ -1,4 +1,6 @@
 # `make demo` and `make test` do everything from a fresh clone: environment, install, run.
+# With CPU=1 PyTorch is its build for CPUs, without gigabytes of CUDA libraries.
+CPU ?=
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,6 +9,7 @@ BIN := $(VENV)/bin
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(CPU),$(BIN)/python -m pip install --quiet torch torchvision --index-url https://download.pytorch.org/whl/cpu)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,demo,dev]'
 	touch $@
 
