@@ -176,6 +176,8 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", tmp_path / "one", *out], "at least 2"),
         (["train", tmp_path / "fake", *out], "no readable image"),
         (["train", good, *out, "-d", "pachcore"], "did you mean patchcore"),
+        (["train", good, *out, "--precision", "f64"], "precision is f32, bf16 or f16, not 'f64'"),
+        (["train", good, *out, "-p", "backbone=vit_tiny_patch16_224", "-p", "strides=16"], "gives no map of features"),
         (["train", good, *out, "-p", "corset=1"], "did you mean coreset"),
         (["train", good, *out, "-p", "coreset=lots"], "takes a number"),
         (["train", good, *out, "--size", "big"], "--size is one number"),
@@ -318,9 +320,33 @@ def test_list(tmp_path: Path) -> None:
     assert "elpv" in okng("list", "datasets").stdout
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_list_marks_the_default_and_shows_figures_newest_first() -> None:
+    found = json.loads(okng("list", "--json").stdout)
+    assert [name for name, card in found.items() if card["default"]] == ["patchcore"]
+    years = [card["year"] for card in found.values() if card["year"] is not None][1:]
+    assert next(iter(found)) == "patchcore" and years == sorted(years, reverse=True)
+    assert all(card["good_for"] for card in found.values() if card["family"] != "from outside")
+    lines = okng("list").stdout.splitlines()
+    assert lines[1].startswith("* patchcore") and f"{found['patchcore']['measured']['image_auroc']:.3f}" in lines[1]
+    assert all(len(line) <= 132 for line in lines)
+
+
+def test_list_of_one_explains_its_parameters() -> None:
+    card = okng("list", "PatchCore").stdout
+    assert "  -p backbone=efficientnet_lite0 -p strides=8,16 -p weights=imagenet\n      the frozen network" in card
+    assert "  -p coreset=0.01\n      the share of all patches kept in memory" in card and "; the default)" in card
+
+
+def test_verbs_of_other_tools_are_answered_with_ours() -> None:
+    for word, meant in [("predict", "inspect"), ("test", "evaluate"), ("val", "evaluate"), ("fit", "train")]:
+        assert one_line(okng(word, "parts.okng", "x")).endswith(f"it is called: okng {meant}")
+    assert "did you mean inspect" in one_line(okng("inspct", "parts.okng"))
+
+
+@pytest.mark.parametrize("word", ["--help", "list"])
+def test_help_imports_nothing_heavy(word: str) -> None:
     code = (
-        "import sys; sys.argv = ['okng', '--help']\n"
+        f"import sys; sys.argv = ['okng', {word!r}]\n"
         "from okng.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'numpy', 'timm', 'scipy', 'sklearn', 'PIL', 'jinja2'} & set(sys.modules)\n"

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from okng.errors import OkngError
+from okng.nn import backbones
 from okng.nn.backbones import Backbone, lite0_weights
 
 
@@ -59,6 +65,66 @@ def test_weights_of_another_network_or_of_none(tmp_path) -> None:
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(OkngError, match="can't be read"):
         Backbone("efficientnet_lite0", (8,), str(tmp_path / "junk.pth"))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_transformer_is_refused_in_one_line(name: str) -> None:
+    """The first takes one size only; the second's features have their channels last."""
+    with pytest.raises(OkngError, match=rf"{name} gives no map of features.*resnet18") as caught:
+        Backbone(name, (16,), "none")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
+def test_convolutional_backbones_of_timm_keep_what_is_promised(name: str) -> None:
+    backbone = Backbone(name, (8, 16), "none").eval()
+    with torch.no_grad():
+        shapes = [tuple(features.shape) for features in backbone(torch.rand(1, 3, 48, 80))]
+    assert shapes == [(1, backbone.channels[0], 6, 10), (1, backbone.channels[1], 3, 5)]
+
+
+class Silent(socketserver.BaseRequestHandler):
+    """Takes a connection and says nothing."""
+
+    def handle(self) -> None:
+        self.request.recv(1000)
+        self.server.asked.append(1)  # type: ignore[attr-defined]
+        self.server.released.wait(30)  # type: ignore[attr-defined]
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the client's five retries for each file nor its long timeouts; what is kept locally is looked for."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(backbones, "PATIENCE", 0.3)
+    for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    offline = []
+    original = backbones._short_of_patience
+
+    @contextmanager
+    def watched() -> Iterator[None]:
+        with original():
+            offline.append(constants.HF_HUB_OFFLINE)
+            yield
+
+    monkeypatch.setattr(backbones, "_short_of_patience", watched)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
+        server.daemon_threads, server.asked, server.released = True, [], threading.Event()  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        before = constants.HF_HUB_OFFLINE
+        with pytest.raises(OkngError, match=r"weights=FILE.*efficientnet_lite0"):
+            Backbone("resnet18.tv_in1k", (8,))
+        server.released.set()  # type: ignore[attr-defined]
+        server.shutdown()
+    assert offline == [True] and len(server.asked) <= 1 and before == constants.HF_HUB_OFFLINE  # type: ignore[attr-defined]
+
+
+def test_weights_that_need_no_hub_do_not_ask_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "_answers", lambda url: pytest.fail("asked"))
+    Backbone("resnet18", (8,), "none")
+    Backbone("efficientnet_lite0", (8,))
 
 
 def test_a_hub_out_of_reach_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
