@@ -99,7 +99,7 @@ def test_auto_takes_what_is_installed(shop: Path, monkeypatch: pytest.MonkeyPatc
     assert type(make_engine(graph)).__name__ == "OnnxRuntimeEngine"
     absent.add("onnxruntime")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(OkngError, match=r"okng\[onnx\]"):
+    with pytest.raises(OkngError, match=r"'\.\[onnx\]'"):
         make_engine(graph)
 
 
