@@ -50,7 +50,9 @@ class Backbone(nn.Module):
         try:
             offered, convolutional = _offered(timm_name)
             if missing := [stride for stride in strides if stride not in offered]:
-                raise OkngError(f"strides: {name} has no features at stride {missing[0]}; it has {sorted(set(offered))}")
+                raise OkngError(
+                    f"strides: {name} has no features at stride {missing[0]}; it has {sorted(set(offered))}"
+                )
             if not convolutional:
                 raise OkngError(
                     f"{name} gives no map of features for images of any size, and transformers do not; "
