@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import okng
+from okng.benchmark.code import present_code
 from okng.benchmark.evaluation import evaluate_inspector
 from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import read_rows, write_rows
@@ -38,7 +39,7 @@ from okng.training.progress import Narrator
 RESULTS = Path(__file__).parents[1] / "results"
 FIELDS = (
     "experiment", "detector", "dataset", "protocol", "metric", "value", "arguments", "seed", "seconds", "command",
-    "versions", "machine", "date",
+    "code", "versions", "machine", "date",
 )  # fmt: skip
 METRICS = ("image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro", "measured_false_alarm_rate", "caught")
 DIGITS: dict[str, Any] = {"code": 32, "epochs": 10, "batch_size": 32, "learning_rate": 1e-3}
@@ -49,7 +50,8 @@ def row(experiment: str, detector: str, dataset: str, protocol: str, metric: str
     fixed = {
         "experiment": experiment, "detector": detector, "dataset": dataset, "protocol": protocol, "metric": metric,
         "value": f"{value:.4f}", "seed": 0, "command": f"python benchmarks/measure.py DATA --only {experiment}",
-        "versions": versions(), "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "code": present_code(detector), "versions": versions(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     return {**fixed, **more}

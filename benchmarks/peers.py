@@ -24,12 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from okng.benchmark.code import present_code
 from okng.benchmark.rows import read_rows, write_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "peers.csv"
 FIELDS = (
-    "benchmark", "case", "library", "figure", "value", "run", "threads", "command", "versions", "machine", "date"
+    "benchmark", "case", "library", "figure", "value", "run", "threads", "command", "code", "versions", "machine",
+    "date",
 )  # fmt: skip
 LITE0, RESNET = "efficientnet_lite0", "resnet18"
 # Detector, data set, backbone, patches kept (0: PaDiM keeps none), runs.
@@ -80,9 +82,11 @@ class Bench:
 
     def record(self, benchmark: str, case: str, library: str, figures: dict[str, float], run: int = 0) -> None:
         """Append one run's figures to results/peers.csv."""
+        detector = {"fit": case.partition(",")[0], "inspect": "patchcore"}.get(benchmark, "")
         common = {
             "benchmark": benchmark, "case": case, "library": library, "run": run, "threads": self.threads,
             "command": f"python benchmarks/peers.py DATA PEER_PYTHON --only {benchmark}",
+            "code": present_code(detector) if library == "okng" else "",
             "versions": self.versions[library], "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip

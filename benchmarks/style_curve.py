@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from okng.benchmark.budgets import SMALL
 from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
 from okng.datasets.base import NG
 from okng.detectors.base import Train
+from okng.detectors.budgets import SMALL
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.style_distillation import SDN, distance
 from okng.inspection.images import Preprocess, Source, image_size, is_grey

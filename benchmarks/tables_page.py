@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from okng.benchmark.beside import NAMES, Line, mean_of
+from okng.benchmark.code import is_older
 from okng.benchmark.reproduce import Job, Outcome, standing
 from okng.benchmark.rows import read_rows
 from okng.benchmark.tables import FOLDERS, TABLES, Block, Table
@@ -15,11 +16,18 @@ PAGE = ROOT / "docs" / "tables.md"
 HEAD = """# Published tables, run again
 
 Each cell is *measured*, or *measured (published)* where a figure is printed; a dash is a cell that was not run. The
-budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/benchmark/budgets.py), or
-with earlier ones where a † stands; what is published was got with larger networks and longer training. One seed, the
-last epoch, nothing chosen on test labels. A mean is over the cells that were run, both figures over the same ones;
-where all were, the published one is as printed. The rows, with arguments, command and date, are in
-[results/](../results); `python benchmarks/tables_page.py` writes this page.
+budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/detectors/budgets.py); what
+is published was got with larger networks and longer training.
+
+- † with earlier arguments.
+- ‡ by earlier code of the detector, or before digests of it were kept.
+
+One seed, the last epoch. No figure here was chosen among several by its test labels; what was known of test figures
+when the arguments were chosen is in [choices.md](choices.md). CIFAR-10 is a copy whose images were stored as JPEG
+between, and MVTec AD's transistor one of 320 px where the original has 1024: published figures are of the originals. A
+mean is over the cells that were run, both figures over the same ones; where all were, the published one is as printed.
+The rows, with arguments, command, digest of the code and date, are in [results/](../results);
+`python benchmarks/tables_page.py` writes this page.
 """
 
 
@@ -69,11 +77,7 @@ def matrix(table: Table, block: Block, outcomes: list[Outcome]) -> str:
     """A row per method and a column per class that was run; nothing where none was."""
     here = [o for o in outcomes if (o.cell.dataset, o.cell.metric) == (block.dataset, block.metric)]
     values = {(o.cell.method, o.cell.kind): o.value for o in here}
-    older = {
-        (o.cell.method, o.cell.kind)
-        for o in here
-        if o.row["arguments"] != Job(o.cell, table.runs[o.cell.method], table.name, "cpu", 0).settings
-    }
+    marks = {(o.cell.method, o.cell.kind): mark(table, o) for o in here}
     methods = [method for method in block.methods if any(method == name for name, _ in values)]
     classes = [kind for kind in block.classes if any(kind == name for _, name in values)]
     if not methods:
@@ -84,15 +88,22 @@ def matrix(table: Table, block: Block, outcomes: list[Outcome]) -> str:
     lines += ["| | " + " | ".join([*classes, *mean]) + " |", "|" + "---|" * (len(classes) + len(mean) + 1)]
     for method in methods:
         run = [Line(kind, table.printed(block, method, kind), values.get((method, kind))) for kind in classes]
-        cells = [cell(line) + "†" * ((method, line.name) in older) for line in run]
+        cells = [cell(line) + marks.get((method, line.name), "") for line in run]
         if mean:
             measured = [line for line in run if line.measured is not None]
             line, some = mean_of(measured, "mean"), f" of {len(measured)}"
             if len(measured) == len(block.classes):
                 line, some = replace(line, printed=table.printed(block, method, "mean") or line.printed), ""
-            cells.append(cell(line) + some)
+            worst = "".join(sign for sign in "†‡" if any(sign in marks.get((method, k), "") for k in classes))
+            cells.append(cell(line) + worst + some)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def mark(table: Table, outcome: Outcome) -> str:
+    """Whether a figure is of earlier arguments or of earlier code."""
+    job = Job(outcome.cell, table.runs[outcome.cell.method], table.name, "cpu", 0)
+    return "†" * (outcome.row["arguments"] != job.settings) + "‡" * is_older(outcome.row)
 
 
 def cell(line: Line) -> str:

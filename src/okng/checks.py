@@ -17,10 +17,10 @@ def check_input(image_size: tuple[int, int], channels: int, smallest: int = 16) 
         raise OkngError(f"channels is 1 (grey) or 3 (RGB), not {channels}")
 
 
-def at_least(smallest: int, /, **values: float) -> None:
-    """OkngError that names the first of `values` below `smallest`."""
+def at_least(smallest: int, /, **values: float | None) -> None:
+    """OkngError that names the first of `values` below `smallest`; None is a value that was not given."""
     for name, value in values.items():
-        if value < smallest:
+        if value is not None and value < smallest:
             raise OkngError(f"{name} is {smallest} or more, not {value}")
 
 

@@ -13,11 +13,15 @@ import torch
 from PIL import Image
 from tests.cli.test_cli import okng as command
 
-from okng.benchmark import beside, budgets, classifier, reproduce
+from okng.benchmark import beside, classifier, reproduce
+from okng.benchmark.code import present_code
 from okng.benchmark.figures import in_short, measured
+from okng.benchmark.rows import write_rows
 from okng.benchmark.tables import CIFAR_10, TABLES, Run
+from okng.detectors import budgets
 from okng.errors import OkngError
 from okng.inspection.model_file import write_model
+from okng.training.progress import Narrator
 
 TINY = {"width": 4, "code": 4, "epochs": 1, "batch_size": 16}
 
@@ -107,6 +111,39 @@ def test_other_arguments_are_measured_anew_and_replace_the_row(data, tmp_path, f
     assert len(fits) == 2
     (row,) = rows(out / "oe-sdn/table1.csv")
     assert json.loads(row["arguments"])["code"] == 5
+
+
+def test_a_figure_of_older_code_is_measured_anew_and_stays_until_then(data, tmp_path, fits, monkeypatch):
+    """A cell whose row has no digest, too; the file of an earlier okng has no such column at all."""
+    table, out = TABLES["ocgan/mnist"], tmp_path / "results"
+    monkeypatch.setattr(budgets, "SMALL", {"denoising_autoencoder": TINY})
+    path = out / "ocgan/mnist.csv"
+
+    def again(folder=data):
+        (outcome,) = reproduce.reproduce(table, folder, methods=["DAE"], classes=["3"], out=out)
+        return outcome.value, rows(path)[0].get("code")
+
+    measured_value, code = again()
+    assert code == present_code("denoising_autoencoder") and len(fits) == 1
+    for code in ("0123456789ab", ""):
+        write_rows(path, reproduce.FIELDS, [{**rows(path)[0], "code": code, "value": "0.1234"}])
+        (tmp_path / "nothing").mkdir(exist_ok=True)
+        assert again(tmp_path / "nothing") == (None, code) and rows(path)[0]["value"] == "0.1234"
+        assert again() == (measured_value, present_code("denoising_autoencoder"))
+    assert len(fits) == 3
+    without = [{key: value for key, value in row.items() if key != "code"} for row in rows(path)]
+    write_rows(path, without[0], without)
+    assert again() == (measured_value, present_code("denoising_autoencoder")) and len(fits) == 4
+
+
+def test_what_a_paper_budget_leaves_out_is_said(data, tmp_path, monkeypatch):
+    said = []
+    tell = Narrator(quiet=True)
+    monkeypatch.setattr(tell, "say", said.append)
+    monkeypatch.setattr(budgets, "PAPER", {"autoencoder": TINY})
+    table = TABLES["cavga/comparison"]
+    reproduce.reproduce(table, data, "paper", methods=["AE L2"], classes=["3"], out=tmp_path / "results", tell=tell)
+    assert any("not as in the paper: the paper's random crops" in line for line in said)
 
 
 def test_a_figure_stays_where_nothing_can_take_its_place(data, tmp_path, monkeypatch):

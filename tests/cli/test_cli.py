@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 from tests.contract.conftest import pictures
 
+import okng as library
 from okng.cli import main
 from okng.errors import OkngError
 from okng.inspection.model_file import write_model
@@ -185,6 +187,8 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, "-o", tmp_path], "is a folder"),
         (["train", good, "-o", tmp_path / "new.onnx"], "train a .okng file, then run: okng export"),
         (["train", good, *out, "--seed", "99999999999999"], "a seed is from 0 to"),
+        (["train", good, *out, "--budget", "gpu"], "a budget is cpu or paper"),
+        (["train", good, "--update", model, "--budget", "cpu"], "leave out -d, -p, --size, --budget, --resume"),
         (["train", good, *out, "-d", "autoencoder", "-p", "image_size=70,50"], "follows from the images"),
         (["inspect", model, good, "--csv", "/proc/nowhere/x.csv"], "can't be written"),
         (["evaluate", model, shop / "parts", "--report", "/proc/nowhere"], "can't be written"),
@@ -238,6 +242,7 @@ class Refuse:
         if name.partition(".")[0] in ("torch", "timm", "lightning_fabric"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refuse())
+import okng as library
 from okng.cli import main
 main()
 """
@@ -318,6 +323,23 @@ def test_list(tmp_path: Path) -> None:
     card = json.loads(okng("list", "patchcore", "--json").stdout)
     assert card["parameters"]["coreset"] == 0.01 and card["published"]
     assert "elpv" in okng("list", "datasets").stdout
+
+
+def test_a_budget_on_the_command_line(shop: Path, tmp_path: Path) -> None:
+    """Beneath what is given with -p and --size."""
+    explicit = ["-p", "epochs=1", "-p", "code=3", "--size", 24]
+    done = okng("train", shop / "parts", "-d", "autoencoder", "--budget", "cpu", *explicit, "-o", tmp_path / "a.okng")
+    assert done.returncode == 0 and "budget cpu: size=128, code=100, epochs=60" in done.stderr, done.stderr
+    arguments = library.load(tmp_path / "a.okng").manifest["detector"]["arguments"]
+    assert (arguments["epochs"], arguments["code"], arguments["batch_size"]) == (1, 3, 16)
+    assert arguments["image_size"] == [24, 24]
+
+
+def test_where_the_defaults_take_long_the_budget_is_named() -> None:
+    from okng.cli.train import _cheaper
+
+    assert _cheaper("patchcore") == ""  # whose defaults are made for this
+    assert re.fullmatch(r"; --budget cpu took \d+ \w+ to .*, test included, on two cores", _cheaper("anogan"))
 
 
 def test_list_marks_the_default_and_shows_figures_newest_first() -> None:

@@ -10,9 +10,11 @@ from PIL import Image
 from tests.contract.conftest import pictures
 
 import okng
+from okng.detectors import budgets
 from okng.errors import OkngError
 from okng.inspection.images import UnreadableImage
 from okng.training.fit import discard
+from okng.training.progress import Narrator
 
 QUICK = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
 
@@ -152,3 +154,38 @@ def test_as_a_scikit_learn_estimator(parts: np.ndarray) -> None:
     odd = pictures(2, seed=9, defect=True)
     assert (estimator.score_samples(odd) < estimator.score_samples(parts[:12]).min()).all()
     assert estimator.predict(odd).tolist() == [-1, -1]
+
+
+TINY = {"width": 2, "code": 2, "epochs": 1, "batch_size": 8}
+
+
+@pytest.mark.parametrize(("side", "code"), [(28, 2), (64, 3)])
+def test_a_budget_goes_by_the_size_of_the_images(side: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": TINY})
+    monkeypatch.setattr(budgets, "LARGE", {"autoencoder": {**TINY, "code": 3, "size": 32}})
+    pixels = np.random.default_rng(0).integers(0, 255, (12, side, side), np.uint8)
+    given = {"detector": "autoencoder", "device": "cpu", "holdout": 0.3, "budget": "cpu"}
+    inspector = okng.fit(pixels, **given)
+    arguments = inspector.manifest["detector"]["arguments"]
+    assert (arguments["code"], arguments["width"], arguments["epochs"]) == (code, 2, 1)
+    assert arguments["image_size"] == (min(side, 32),) * 2 and inspector.manifest["provenance"]["budget"] == "cpu"
+    mine = okng.fit(pixels, **given, code=5, size=16).manifest["detector"]["arguments"]
+    assert (mine["code"], mine["width"], mine["image_size"]) == (5, 2, (16, 16))
+
+
+def test_the_paper_budget_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch, parts: np.ndarray) -> None:
+    monkeypatch.setattr(budgets, "PAPER", {"autoencoder": {**TINY, "size": (20, 24), "training_steps": 3}})
+    said: list[str] = []
+    tell = Narrator(quiet=True)
+    monkeypatch.setattr(tell, "say", said.append)
+    inspector = okng.fit(parts, "autoencoder", budget="paper", holdout=0.3, device="cpu", tell=tell)
+    assert inspector.preprocess.size == (20, 24)
+    assert any(line.startswith("budget paper: ") and "training_steps=3" in line for line in said)
+    assert any(line.startswith("not as in the paper: ") for line in said)
+
+
+def test_budgets_that_there_are_not(parts: np.ndarray) -> None:
+    with pytest.raises(OkngError, match="a budget is cpu or paper, not 'gpu'"):
+        okng.fit(parts, "autoencoder", budget="gpu")
+    with pytest.raises(OkngError, match="nobody has chosen arguments of vgg11 for the budget cpu"):
+        okng.fit(parts, "vgg11", budget="cpu", ng=parts[:2])

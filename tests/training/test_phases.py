@@ -15,8 +15,10 @@ from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, 
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model
+from okng.training import phases
 from okng.training.data import FeatureStore, TrainingImages
 from okng.training.phases import run_phases
+from okng.training.progress import Narrator
 
 
 class Stop(Exception):
@@ -29,14 +31,22 @@ class TwoPhases(Detector):
     `die_at` raises in the n-th training batch, as a kill would.
     """
 
-    def __init__(self, epochs: int = 3, die_at: int = -1, explode: bool = False, run_away: bool = False):
+    def __init__(
+        self,
+        epochs: int = 3,
+        die_at: int = -1,
+        explode: bool = False,
+        run_away: bool = False,
+        steps: int | None = None,
+        every: int = 1,
+    ):
         super().__init__()
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
         self.frozen = nn.Linear(48, 4).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(0))
         self.register_buffer("spread", torch.zeros(()))
         self.epochs, self.die_at, self.explode, self.run_away = epochs, die_at, explode, run_away
-        self.seen = self.prepared_calls = 0
+        self.seen, self.prepared_calls, self.steps, self.every = 0, 0, steps, every
         self.name, self.arguments = "two-phases", {"epochs": epochs}
 
     def phases(self) -> Iterator[Phase]:
@@ -48,8 +58,8 @@ class TwoPhases(Detector):
         )
         nn.init.normal_(self.net[4].weight, float(self.centre.mean()))  # changed and drawn between two phases
         optimizer = torch.optim.Adam(self.net.parameters(), 1e-2)
-        updates = [Update(self.loss, optimizer)]
-        yield Train("net", updates, self.epochs, [self.net], batch_size=4, prepare=self.prepare)
+        updates = [Update(self.loss, optimizer, self.every)]
+        yield Train("net", updates, self.epochs, [self.net], 4, self.prepare, self.steps)
         outputs: list[Tensor] = []
         yield Collect(
             "spread",
@@ -96,6 +106,75 @@ def test_a_killed_fit_resumes_to_the_same_result(die_at: int, tmp_path: Path) ->
     run_phases(resumed, images(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("steps", "batches"), [(1, 1), (7, 7), (9, 9)])
+def test_steps_take_the_place_of_epochs(steps: int, batches: int) -> None:
+    """Ten images make three batches of four at most: seven are two epochs and a third of the third."""
+    detector = built(steps=steps)
+    run_phases(detector, images(), device="cpu")
+    assert detector.seen == batches
+
+
+def test_as_many_steps_as_the_epochs_have_are_the_same_fit() -> None:
+    by_epochs, by_steps = built(epochs=2), built(steps=6)
+    for detector in (by_epochs, by_steps):
+        run_phases(detector, images(), seed=3, device="cpu")
+    for name, tensor in by_epochs.state_dict().items():
+        assert torch.equal(tensor, by_steps.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("die_at", [4, 6, 8, 11])
+def test_a_killed_fit_that_counts_steps_resumes_to_the_same_result(
+    die_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the last epoch that ended another `SAVED_AFTER` batches: here the second, after six."""
+    monkeypatch.setattr(phases, "SAVED_AFTER", 5)
+    whole = built(steps=11)
+    run_phases(whole, images(), seed=3, device="cpu")
+    with pytest.raises(Stop):
+        run_phases(built(steps=11, die_at=die_at), images(), seed=3, device="cpu", checkpoint=tmp_path / "c")
+    assert read_model(tmp_path / "c")[0]["epoch"] == (2 if die_at > 6 else 0)
+    resumed = TwoPhases(steps=11)
+    run_phases(resumed, images(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
+    assert resumed.seen == (5 if die_at > 6 else 11)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_thousands_of_tiny_epochs_are_not_thousands_of_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(phases, "write_model", lambda path, manifest, tensors: written.append(manifest["epoch"]))
+    run_phases(built(steps=1201), images(), device="cpu", checkpoint=tmp_path / "c")
+    assert written == [0, 167, 334, 0, 0]  # after 501 and 1002 batches, and after each phase
+
+
+def test_a_step_that_is_taken_on_every_nth_batch_counts_on_across_epochs() -> None:
+    """Three batches an epoch: of six, the first and the sixth are the first of five; not the first of each epoch."""
+    detector = built(epochs=3, every=5)
+    run_phases(detector, images(), device="cpu")
+    assert detector.seen == 2
+
+
+def test_no_two_epochs_draw_alike() -> None:
+    drawn = []
+    for phase, epoch in ((0, 1), (0, 10_005), (0, 10_006), (0, 10_007), (0, 20_015), (1, 0), (1, 1)):
+        phases._seed(0, phase, epoch)
+        drawn.append(float(torch.rand(1, dtype=torch.float64)))
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_progress_of_steps_is_counted_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[str, float, float]] = []
+    tell = Narrator(quiet=True)
+    monkeypatch.setattr(tell, "begin", lambda name, total, done=0: begun.append((name, total, done)))
+    advanced: list[tuple[float, str]] = []
+    monkeypatch.setattr(tell, "advance", lambda steps=1, note="": advanced.append((steps, note.partition("  ")[0])))
+    run_phases(built(steps=4), images(), device="cpu", tell=tell)
+    assert ("net", 4, 0) in begun
+    assert [note for _, note in advanced if "step" in note] == ["step 1/4", "step 2/4", "step 3/4", "step 4/4"]
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -28,3 +28,30 @@ def test_a_terminal_shows_the_present_stretch_alone(monkeypatch: pytest.MonkeyPa
         for name in ("memory", "coreset", "calibration"):
             tell.begin(name, total=10)
         assert tell._bar is not None and [task.description for task in tell._bar.tasks] == ["calibration"]
+
+
+def test_long_work_is_told_of_after_five_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once for each stretch, and not of what takes less than ten minutes."""
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.Narrator() as tell:
+        tell.hint = "; --budget cpu takes less"
+        for name, seconds_each in (("short", 0.5), ("long", 12.0)):
+            tell.begin(name, total=1000)
+            for _ in range(2 if name == "long" else 12):
+                now += seconds_each
+                tell.advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "takes about" in line] == [
+        "long takes about 3.3 h on this machine; --budget cpu takes less"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h"), (2e5, "2.3 days")],
+)
+def test_durations_in_the_unit_of_a_person(seconds: float, words: str) -> None:
+    assert progress.duration(seconds) == words

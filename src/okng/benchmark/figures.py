@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from okng.benchmark.code import is_older
 from okng.benchmark.rows import read_rows
 
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -20,14 +22,29 @@ def measured(detector: str) -> list[dict[str, str]]:
 
     A figure that several tables share, or that was left blank, stands there once or not at all.
     """
+    rows = [row for path in sorted(_results().rglob("*.csv")) for row in read_rows(path)]
+    own = [row for row in rows if row.get("detector") == detector and row.get("value") and "metric" in row]
+    return [{**row, "source": row["command"]} for row in standing(own).values()]
+
+
+def identity(row: dict[str, str]) -> tuple[str, ...]:
+    """What makes two rows the same measurement, whichever tables they stand in."""
+    protocol = row["protocol"].partition(", labelled NG")[0]
+    settings = tuple(row.get(key, "") for key in ("arguments", "budget", "seed", "experiment"))
+    return (row["detector"], row["dataset"], protocol, row["metric"], *settings)
+
+
+def standing(rows: Iterable[dict[str, str]]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Of each measurement the row that counts: one of the present code before any other, then the newest.
+
+    Rows that are alike in both stand in their order; a test refuses results/ where such differ in the figure.
+    """
     found: dict[tuple[str, ...], dict[str, str]] = {}
-    for path in sorted(_results().rglob("*.csv")):
-        for row in read_rows(path):
-            if row.get("detector") == detector and row.get("value") and "metric" in row:
-                settings = tuple(row.get(key, "") for key in ("arguments", "seed", "experiment"))
-                figure = (row["dataset"], row["protocol"], row["metric"], *settings)
-                found.setdefault(figure, {**row, "source": row["command"]})
-    return list(found.values())
+    for row in rows:
+        other = found.setdefault(identity(row), row)
+        if (is_older(row), other["date"]) < (is_older(other), row["date"]):
+            found[identity(row)] = row
+    return found
 
 
 def in_short(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -55,7 +72,9 @@ def in_short(rows: list[dict[str, str]]) -> list[dict[str, str]]:
         mean = sum(float(row["value"]) for row in members) / len(members)
         command = first["source"].replace(f"--classes {first['class']} ", f"--classes {kinds} ")
         name = f"{key[0]} mean of {len(members)}"
-        short.append({**first, "dataset": name, "value": f"{mean:.4f}", "class": kinds, "source": command})
+        code = next((row for row in members if is_older(row)), first).get("code", "")
+        whole_row = {"dataset": name, "value": f"{mean:.4f}", "class": kinds, "source": command, "code": code}
+        short.append({**first, **whole_row})
     return short
 
 

@@ -16,22 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import okng
-from okng.benchmark.budgets import BUDGETS, HOLDOUT, arguments_for
+from okng.benchmark.code import is_older, present_code
+from okng.benchmark.figures import identity
+from okng.benchmark.figures import standing as standing_rows
 from okng.benchmark.rows import read_rows, write_rows
 from okng.benchmark.tables import Cell, Run, Table
 from okng.datasets import Dataset, open_dataset
 from okng.datasets.protocols import take_ng
+from okng.detectors.budgets import BUDGETS, LEFT_OUT, arguments_for
 from okng.detectors.catalogue import CATALOGUE
 from okng.errors import OkngError, nearest_names
 from okng.training.progress import Narrator
 
 FIELDS = (
     "detector", "dataset", "protocol", "metric", "value", "published", "method", "class", "arguments", "budget", "seed",
-    "seconds", "note", "command", "versions", "machine", "date",
+    "seconds", "note", "command", "code", "versions", "machine", "date",
 )  # fmt: skip
+REQUIRED = {*FIELDS} - {"code"}  # of which earlier files had none
 
 
 NO_TIME = "no time left"
+HOLDOUT = 0.1  # of the OK images: they calibrate, which no AUROC uses
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,9 @@ def reproduce(
 
     `methods` are named as printed or by detector. Each fit learns from the protocol's OK images, a tenth held out for
     calibration, and fills every cell that it can. The figures are written to `out`/<table>.csv after each fit; a cell
-    that stands there, or in another table's file, with the same arguments, budget and seed is not run again, and a fit
-    that was stopped goes on where it was. No fit is begun after `minutes`; its cells get no row. A cell that can't be
-    run gets one without a figure, which says why.
+    that stands there, or in another table's file, with the same arguments, budget and seed, by the detector's present
+    code, is not run again, and a fit that was stopped goes on where it was. No fit is begun after `minutes`; its cells
+    get no row. A cell that can't be run gets one without a figure, which says why.
     """
     tell = tell or Narrator(quiet=True)
     started = time.monotonic()
@@ -115,6 +120,8 @@ def reproduce(
             done = [Outcome(job.cell, None, NO_TIME, job.row(note=NO_TIME)) for job in jobs]
         else:
             tell.say(f"fit {number + 1} of {len(groups)}: {what}")
+            if budget == "paper" and jobs[0].run.detector in LEFT_OUT:
+                tell.say(f"not as in the paper: {LEFT_OUT[jobs[0].run.detector]}")
             done = _measure(jobs, data, path, tell)
             _write(path, done)
         outcomes |= {outcome.cell: outcome for outcome in done}
@@ -214,7 +221,7 @@ class Job:
     @property
     def identity(self) -> tuple[str, ...]:
         """Two rows that agree in this are the same measurement."""
-        return (*row_name(self.cell), self.run.detector, self.settings, self.budget, str(self.seed))
+        return identity(self.row())
 
     def obstacle(self, data: Path) -> str:
         """Why it can't be run, or nothing."""
@@ -268,6 +275,7 @@ class Job:
             "method": self.cell.method, "class": self.cell.kind, "arguments": self.settings, "budget": self.budget,
             "seed": str(self.seed), "seconds": "" if seconds is None else f"{seconds:.1f}", "note": note,
             "command": shlex.join([*words, "--classes", self.cell.kind, "--seed", str(self.seed)]),
+            "code": present_code(self.run.detector),
             "versions": versions(), "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip
@@ -290,33 +298,26 @@ def row_name(cell: Cell) -> tuple[str, str, str]:
 
 
 class _Known:
-    """What stands in the results files."""
+    """What stands in the results files, measured by the code that is there now."""
 
     def __init__(self, out: Path):
-        self.rows: dict[tuple[str, ...], dict[str, str]] = {}
+        found: list[dict[str, str]] = []
         for path in sorted(out.rglob("*.csv")):
             try:
                 rows = read_rows(path)
             except OkngError:
                 continue  # a person's file
-            for row in rows:
-                if row.get("value") and set(FIELDS) <= row.keys():
-                    self.rows[_identity(row)] = row
+            found += [row for row in rows if row.get("value") and row.keys() >= REQUIRED]
+        self.rows = standing_rows(found)
 
     def find(self, job: Job) -> dict[str, str] | None:
-        return self.rows.get(job.identity)
-
-
-def _identity(row: dict[str, str]) -> tuple[str, ...]:
-    protocol = row["protocol"].partition(", labelled NG")[0]
-    return (
-        row["dataset"], protocol, row["metric"], row["detector"], row["arguments"], row["budget"], row["seed"],
-    )  # fmt: skip
+        row = self.rows.get(job.identity)
+        return None if row is None or is_older(row) else row
 
 
 def _rows_of_a_table(path: Path) -> list[dict[str, str]]:
     rows = read_rows(path)
-    if rows and not set(FIELDS) <= rows[0].keys():
+    if rows and not rows[0].keys() >= REQUIRED:
         raise OkngError(f"{path} is not a file of `okng reproduce`; choose another --out")
     return rows
 
@@ -373,8 +374,9 @@ def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]
     given: dict[str, Any] = dict(first.arguments or {})
     if first.run.labelled_ng:
         given["ng"] = [sample.image for sample in dataset.ng]
-    # Named by what is fitted, so that what another fit left behind is never gone on with.
-    mark = hashlib.sha256(repr((first.identity, given.keys())).encode()).hexdigest()[:12]
+    # Named by what is fitted and by which code, so that what another fit left behind is never gone on with.
+    fitted = (first.identity, present_code(first.run.detector), given.keys())
+    mark = hashlib.sha256(repr(fitted).encode()).hexdigest()[:12]
     checkpoint = path.with_name(f".{path.stem}.{mark}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     images = [sample.image for sample in dataset.train]

@@ -117,6 +117,7 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
     import textwrap
     from dataclasses import asdict
 
+    from okng.benchmark.code import is_older
     from okng.benchmark.figures import in_short, measured, published
     from okng.detectors.catalogue import DEFAULT, explanations, find, parameters
     from okng.errors import OkngError
@@ -144,7 +145,10 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
         wide = max((len(row["metric"]) for row in short), default=0)
         for row in short:
             where = f"{row['dataset']} ({row['protocol']})"
-            lines.append(f"  {row['metric']:<{wide}}  {row['value']:<7}{where}  {row['source']}")
+            older = "‡" if title == "measured" and is_older(row) else ""
+            lines.append(f"  {row['metric']:<{wide}}  {row['value'] + older:<8}{where}  {row['source']}")
+    if any(is_older(row) for row in figures["measured"]):
+        lines += ["", "‡ by earlier code of the detector, or before digests of it were kept"]
     described = {"parameters": defaults, "explanations": told, "default": name == DEFAULT}
     return {**asdict(card), "name": name, **described, **figures}, lines
 

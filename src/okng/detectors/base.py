@@ -61,7 +61,7 @@ class Collect:
 class Update:
     """One optimiser and the loss it descends, a scalar or a dictionary of scalars whose sum it is.
 
-    `every` = n takes the step on every n-th batch only.
+    `every` = n takes the step on every n-th batch of the phase only.
     """
 
     loss: Callable[[Batch], Tensor | dict[str, Tensor]]
@@ -72,6 +72,9 @@ class Update:
 @dataclass
 class Train:
     """Epochs of gradient steps; several updates run in turn on every batch.
+
+    `steps`, where a method counts those: the training ends after so many batches, however many epochs they are, and
+    `epochs` does not count.
 
     `prepare` maps images (B, C, H, W) to the frozen part of the computation, (B, ...) each; it is run once per image
     and cached, so it must not depend on what the phase trains, nor on the other images of the batch. `trains` are the
@@ -84,6 +87,7 @@ class Train:
     trains: Sequence[nn.Module]
     batch_size: int = 32
     prepare: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None
+    steps: int | None = None
 
 
 Phase = Collect | Train

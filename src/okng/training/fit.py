@@ -16,6 +16,7 @@ import okng
 from okng.checks import check_seed
 from okng.datasets.ok_images import lister, part_images
 from okng.detectors.base import Detector
+from okng.detectors.budgets import LEFT_OUT, SMALL_SIDE, arguments_for
 from okng.detectors.catalogue import create, detector_class, name_of, parameters
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
@@ -38,6 +39,7 @@ def fit(
     images: Images,
     detector: str | type[Detector] = "patchcore",
     *,
+    budget: str | None = None,
     ng: Images | None = None,
     size: int | tuple[int, int] | None = None,
     false_alarm_rate: float = 0.05,
@@ -55,15 +57,17 @@ def fit(
     """Learn what OK looks like from `images` and calibrate on OK images held out from learning.
 
     `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list`, or
-    your own subclass of `Detector`, and its parameters. `ng`: NG images for the few detectors that need some (their
-    cards say so); all of them are learnt and none calibrates, so figures measured on them later are worth nothing.
-    `size`: the area asked for, as the side of a square (aspect ratios are kept), or (height, width); 256 by default,
-    and for detectors without a pretrained network no more than the images have. `false_alarm_rate`: the share of OK
-    images that may be called NG. `holdout`: the share held out for calibration; 0 cross-fits instead, which learns
-    from all images and takes 5 more fits; by default 0.2 from 100 images on, else 0. `checkpoint` and `resume`: where
-    the state is written as the fit goes on, and whether to continue from it. It stays there, so that no fit is lost
-    before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an unreadable image instead of naming
-    and skipping it. `progress`: show on standard error how far it is.
+    your own subclass of `Detector`, and its parameters. `budget`: "cpu" for arguments that take minutes on one core,
+    by the size of the images, or "paper" for what the method's paper states; `size` and `arguments` go before it.
+    `ng`: NG images for the few detectors that need some (their cards say so); all of them are learnt and none
+    calibrates, so figures measured on them later are worth nothing. `size`: the area asked for, as the side of a
+    square (aspect ratios are kept), or (height, width); 256 by default, and for detectors without a pretrained network
+    no more than the images have. `false_alarm_rate`: the share of OK images that may be called NG. `holdout`: the
+    share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5 more fits; by
+    default 0.2 from 100 images on, else 0. `checkpoint` and `resume`: where the state is written as the fit goes on,
+    and whether to continue from it. It stays there, so that no fit is lost before it is saved;
+    `okng.training.fit.discard` removes it. `strict`: stop at an unreadable image instead of naming and skipping it.
+    `progress`: show on standard error how far it is.
 
     Of a folder, what looks like NG, a mask or a test is left out and said, see `okng.datasets.ok_images`.
 
@@ -83,6 +87,10 @@ def fit(
     if ng is not None and not detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
     sources, skipped = with_header(list(each_image(images, lister(warn if tell.quiet else tell.say))), strict, tell)
+    if budget is not None:
+        chosen = on_budget(budget, detector, sources, tell)
+        asked = chosen.pop("size", None)
+        size, arguments = asked if size is None else size, {**chosen, **arguments}
     torch.manual_seed(seed)
     built, preprocess, why = build(detector, sources, size, arguments)
     tell.say(why)
@@ -140,13 +148,25 @@ def fit(
         "detector": {"name": built.name, "arguments": built.arguments},
         "provenance": {
             "images": n, "learnt_from": learnt, "held_out": len(scores), "ng_images": len(everything) - n,
-            "skipped": skipped, "seed": seed, "input": why,
+            "skipped": skipped, "seed": seed, "input": why, "budget": budget,
             "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
         "seen": seen,  # never to be tested on
     }  # fmt: skip
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
+
+
+def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narrator) -> dict[str, Any]:
+    """The arguments of a budget for such images, `size` among them; what "paper" can't do is said."""
+    sides = np.median([image_size(source) for source in sources], axis=0)
+    chosen = arguments_for(budget, detector, small=bool(max(sides) <= SMALL_SIDE))
+    if chosen is None:
+        raise OkngError(f"nobody has chosen arguments of {detector} for the budget {budget} on such images; name them")
+    tell.say(f"budget {budget}: " + (", ".join(f"{key}={value}" for key, value in chosen.items()) or "the defaults"))
+    if budget == "paper" and detector in LEFT_OUT:
+        tell.say(f"not as in the paper: {LEFT_OUT[detector]}")
+    return dict(chosen)
 
 
 def build(

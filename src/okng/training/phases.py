@@ -27,6 +27,7 @@ COLLECT_BATCH = 16
 COMPILE_FROM = 50  # images
 RISE = 2.0  # an epoch's mean loss above so many times the first epoch's: the training has run away
 BETWEEN = 10_006  # in the place of an epoch: the seed of what is drawn between two phases
+SAVED_AFTER = 500  # batches, at the end of an epoch: a phase counted in steps may have thousands of tiny epochs
 
 
 class StaleCheckpoint(OkngError):
@@ -48,9 +49,10 @@ def run_phases(
     """Fit `detector` in place on `images`, or with `update` let it take them in beside what it learnt before.
 
     `device` is "auto", "cpu", "cuda" or "mps", `precision` "f32", "bf16" or "f16", the latter two mixed with f32. With
-    a `checkpoint` path the state is written there after every phase and every epoch; with `resume` the work continues
-    from it. Because every epoch draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the
-    same result as one that was never stopped.
+    a `checkpoint` path the state is written there after every phase and every epoch, in phases that are counted in
+    steps after the epochs that end another 500 of them; with `resume` the work continues from it. Because every epoch
+    draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the same result as one that was
+    never stopped.
     """
     tell = tell or Narrator(quiet=True)
     precision = PRECISIONS.get(precision, precision)
@@ -121,7 +123,7 @@ class _Runner:
                     before = share
 
     def train(self, number: int, phase: Train, first_epoch: int) -> None:
-        """Epochs of gradient steps, from `first_epoch` on.
+        """Epochs of gradient steps, from `first_epoch` on; the last one ends where the phase's steps do.
 
         One loss that is descended has to fall: a fit whose mean loss has risen instead ends here, though all numbers
         are finite. Losses of networks that contend with each other may rise.
@@ -129,31 +131,34 @@ class _Runner:
         optimizers = [update.optimizer for update in phase.updates]
         wrapped = [self.fabric.setup_optimizers(optimizer) for optimizer in optimizers]
         store = None if phase.prepare is None else self.prepare(number, phase)
-        self.tell.begin(phase.name, phase.epochs * len(self.images), first_epoch * len(self.images))
+        whole = len(self.images.batches(phase.batch_size, shuffle=False))  # batches of an epoch
+        steps = phase.epochs * whole if phase.steps is None else phase.steps
+        self.tell.begin(phase.name, steps, first_epoch * whole)
         at_first = self.stored.get("loss") if first_epoch else None
         try:
-            for epoch in range(first_epoch, phase.epochs):
+            for epoch in range(first_epoch, -(-steps // whole)):
                 _seed(self.seed, number, 1 + epoch)
                 for module in phase.trains:
                     module.train()
-                groups = self.images.batches(phase.batch_size, shuffle=True)
-                total = 0.0
-                for step, batch in enumerate(self.batches(groups, store)):
+                groups = self.images.batches(phase.batch_size, shuffle=True)[: steps - epoch * whole]
+                total, seen = 0.0, 0
+                for step, batch in enumerate(self.batches(groups, store), epoch * whole):
                     losses = []
                     for update, optimizer in zip(phase.updates, wrapped, strict=True):
                         if step % update.every == 0:
                             losses.append(self.descend(update.loss, optimizer, batch, phase.name, epoch))
-                    total += sum(losses) * len(batch.images)
-                    note = f"epoch {epoch + 1}/{phase.epochs}  loss " + " ".join(f"{loss:.4g}" for loss in losses)
-                    self.tell.advance(len(batch.images), note)
+                    total, seen = total + sum(losses) * len(batch.images), seen + len(batch.images)
+                    place = f"epoch {epoch + 1}/{phase.epochs}" if phase.steps is None else f"step {step + 1}/{steps}"
+                    self.tell.advance(1, f"{place}  loss " + " ".join(f"{loss:.4g}" for loss in losses))
                 for module in phase.trains:
                     module.eval()
-                mean = total / len(self.images)
+                mean = total / seen
                 at_first = mean if at_first is None else at_first
-                if len(phase.updates) == 1 and mean > RISE * abs(at_first) > 0:
+                if len(phase.updates) == 1 and len(groups) == whole and mean > RISE * abs(at_first) > 0:
                     rose = f"its mean loss rose from {at_first:.3g} to {mean:.3g}"
                     raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", rose)
-                self.save(number, epoch + 1, optimizers, at_first)
+                if phase.steps is None or (epoch + 1) * whole % SAVED_AFTER < whole:
+                    self.save(number, epoch + 1, optimizers, at_first)
         finally:
             for module in phase.trains:
                 module.eval()
@@ -260,4 +265,5 @@ class _Runner:
 
 def _seed(seed: int, phase: int, epoch: int) -> None:
     """Seed torch by the place in the fit, so that an epoch draws the same numbers whenever it is run."""
-    torch.manual_seed(seed * 1_000_003 + phase * 10_007 + epoch)
+    far = epoch // (BETWEEN + 1) * 2_654_435_761  # beyond the phase's own ten thousand; of a seed torch takes 32 bits
+    torch.manual_seed(seed * 1_000_003 + phase * 10_007 + epoch + far)

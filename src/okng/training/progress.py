@@ -15,10 +15,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 EVERY = 10.0  # seconds between lines where there is no terminal to draw on
+JUDGED_AFTER, LONG = 5.0, 600.0  # seconds of a stretch after which its length is judged, and what is long
 
 
 class Narrator:
     """Tells a person how far the work is: a bar on a terminal, otherwise a line every ten seconds.
+
+    Of a stretch that will take more than ten minutes it says so after five seconds, with `hint` behind it.
 
     >>> with Narrator() as tell:  # doctest: +SKIP
     ...     tell.begin("memory", total=200)
@@ -26,7 +29,7 @@ class Narrator:
     """
 
     def __init__(self, quiet: bool = False):
-        self.quiet = quiet
+        self.quiet, self.hint = quiet, ""
         console = Console(stderr=True)
         self._bar = None
         if not quiet and console.is_terminal:
@@ -45,6 +48,7 @@ class Narrator:
         self._task: TaskID | None = None
         self._name, self._note, self._behind, self._done, self._total = "", "", 0.0, 0.0, 1.0
         self._start = self._last = time.monotonic()
+        self._judged = False
 
     def __enter__(self) -> Narrator:
         if self._bar is not None:
@@ -59,6 +63,7 @@ class Narrator:
         """Start a stretch of work of `total` steps, `done` of which are behind us."""
         self._name, self._note, self._behind, self._done, self._total = name, "", done, done, total
         self._start = self._last = time.monotonic()
+        self._judged = False
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)  # many bars would leave no room for this one
@@ -68,6 +73,12 @@ class Narrator:
         """`steps` more are done; `note` stands behind the bar, such as the epoch and the loss."""
         self._done += steps
         self._note = self._note if note is None else note
+        spent = time.monotonic() - self._start
+        if not self._judged and spent > JUDGED_AFTER:
+            self._judged = True
+            whole = spent / (self._done - self._behind) * (self._total - self._behind)
+            if whole > LONG:
+                self.say(f"{self._name} takes about {duration(whole)} on this machine{self.hint}")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=steps, note=self._note)
         elif not self.quiet and time.monotonic() - self._last > EVERY:
@@ -75,7 +86,7 @@ class Narrator:
             left = (self._last - self._start) / (self._done - self._behind) * (self._total - self._done)
             share = self._done / self._total
             print(
-                f"{self._name}: {share:.0%}, {left:.0f} s left {self._note}".rstrip(),
+                f"{self._name}: {share:.0%}, {duration(left)} left {self._note}".rstrip(),
                 file=sys.stderr,
                 flush=True,
             )
@@ -101,3 +112,11 @@ def narrated(work: Callable[Given, Result]) -> Callable[Given, Result]:
             return work(*args, **kwargs)
 
     return told
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would take: "44 s", "7 min", "3.5 h", "2.1 days"."""
+    for unit, size in (("days", 86_400), ("h", 3600)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

@@ -24,23 +24,25 @@ class AESc(Detector):
     Collin, De Vleeschouwer, "Improved Anomaly Detection by Training an Autoencoder with Skip Connections on
     Images Corrupted with Stain-shaped Noise", ICPR 2020 (arXiv 2008.12977).
 
-    `image_size` (h, w) and `channels` (1 or 3) of the input. `skips`: whether each level of the encoder is added
-    to the decoder's of the same size, which gives sharp images (AESc), or not (AE). `corruption` of the training
-    images, "none", "gaussian", "scratch", "drops" or "stain"; the network restores the image from it. With skip
-    connections and "none" it learns to copy. `score`: "residual", how far the restored image is from the given
-    one, for defects that stand out from their surroundings; "uncertainty", the variance of the restored image over
-    `samples` passes with dropout, for those that do not. `dropout`: its rates from the finest level to the
-    coarsest, at scoring only. `width`: channels of the first level; they double from level to level. `epochs`,
-    `batch_size`, `learning_rate`: of Adam; the rate is halved after each fifth of the epochs. For thousands of
-    28 × 28 images `epochs=20, batch_size=64, learning_rate=2e-3`, for 200 of 64 × 64
-    `epochs=100, learning_rate=2e-3` take about two minutes of one core.
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `skips`: whether each level of the encoder is
+    added to the decoder's of the same size, which gives sharp images (AESc), or not (AE). `corruption` of the
+    training images, "none", "gaussian", "scratch", "drops" or "stain"; the network restores the image from it.
+    With skip connections and "none" it learns to copy. `score`: "residual", how far the restored image is from
+    the given one, for defects that stand out from their surroundings; "uncertainty", the variance of the
+    restored image over `samples` passes with dropout, for those that do not. `dropout`: its rates from the
+    finest level to the coarsest, at scoring only. `width`: channels of the first level; they double from level
+    to level. `epochs`, `batch_size`, `learning_rate`: of Adam; the rate is halved after each fifth of the
+    epochs. `training_steps`: after how many batches training ends, in place of `epochs`; the rate is halved
+    after each fifth of them. For thousands of 28 × 28 images `epochs=20, batch_size=64, learning_rate=2e-3`,
+    for 200 of 64 × 64 `epochs=100, learning_rate=2e-3` take about two minutes of one core.
 
-    Deliberately otherwise: levels down to a shorter side of at most 4, six at 256 px; with fewer, `dropout` counts
-    from the coarsest, with more the finest have none. The rate falls at fixed epochs, where the authors halve it
-    when a validation set's PSNR stands still, and Adam begins anew then. An epoch is one pass; the authors' is
-    2000 images, so that a set of 200 takes ten times the epochs for as many steps. The dropout's draws are made
-    once and stored, the same for all images and passes. Restored images are not rounded to bytes. Stains lie on a
-    closed spline, without a kink where it ends, and drops are scattered by two radii, for they fell on one another.
+    Deliberately otherwise: levels down to a shorter side of at most 4, six at 256 px; with fewer, `dropout`
+    counts from the coarsest, with more the finest have none. The rate falls at fixed epochs, where the authors
+    halve it when a validation set's PSNR stands still, and Adam begins anew then. An epoch is one pass; the
+    authors' is 125 batches whatever the set, so that theirs are 31,250 steps. The dropout's draws are made once
+    and stored, the same for all images and passes. Restored images are not rounded to bytes. Stains lie on a
+    closed spline, without a kink where it ends, and drops are scattered by two radii, for they fell on one
+    another.
     """
 
     fixed_size = True
@@ -58,16 +60,18 @@ class AESc(Detector):
         epochs: int = 250,
         batch_size: int = 16,
         learning_rate: float = 0.01,
+        training_steps: int | None = None,
     ):
         super().__init__()
         check_input(image_size, channels)
-        at_least(1, width=width, epochs=epochs, batch_size=batch_size)
+        at_least(1, width=width, epochs=epochs, batch_size=batch_size, training_steps=training_steps)
         at_least(2, samples=samples)  # for there is no variance of fewer
         positive(learning_rate=learning_rate)
         if not dropout or not all(0 <= rate < 1 for rate in dropout):
             raise OkngError(f"dropout is rates of 0 or more and below 1, such as 0,0,0.1,0.2, not {dropout}")
         self.skips, self.corruption, self.score, self.samples = skips, corruption, score, samples
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        self.training_steps = training_steps
         shapes: list[tuple[int, int, int]] = []  # of the levels: (channels, h, w)
         h, w = image_size
         while min(h, w) > 4:
@@ -90,12 +94,14 @@ class AESc(Detector):
 
     def phases(self) -> Iterator[Phase]:
         """Learn to restore OK images from their corruption, at a learning rate that halves four times."""
-        ends = [-(-self.epochs * part // RATES) for part in range(RATES + 1)]
+        length = self.epochs if self.training_steps is None else self.training_steps
+        ends = [-(-length * part // RATES) for part in range(RATES + 1)]
         for part in range(RATES):
-            rate, epochs = self.learning_rate / 2**part, ends[part + 1] - ends[part]
-            if epochs:
-                update = Update(self.loss, torch.optim.Adam(self.parameters(), rate))
-                yield Train(f"restoring, rate {rate:g}", [update], epochs, trains=[self], batch_size=self.batch_size)
+            rate, count = self.learning_rate / 2**part, ends[part + 1] - ends[part]
+            if count:
+                updates = [Update(self.loss, torch.optim.Adam(self.parameters(), rate))]
+                steps = None if self.training_steps is None else count
+                yield Train(f"restoring, rate {rate:g}", updates, count, [self], self.batch_size, steps=steps)
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean squared error of the images restored from their corruption."""

@@ -23,6 +23,7 @@ class AnoGAN(Detector):
     `image_size` (h, w) and `channels` (1 or 3) of the input. `latent`: how many numbers, uniform in [-1, 1],
     an image is generated from. `width`: channels at half the sides; they double as the sides halve, up to
     eight times. `epochs`, `batch_size`, `learning_rate`: of Adam with betas 0.5 and 0.999, for both networks.
+    `training_steps`: after how many batches that ends, in place of `epochs`.
     `steps`: of the search for the code of an image, by Adam with `search_rate`. `restarts`: how many random
     codes the search starts from; the best end counts. `weight`: share of the discriminator's features, beside
     the residual, in the loss of the search, which is the score. For thousands of 28 × 28 images
@@ -52,23 +53,26 @@ class AnoGAN(Detector):
         restarts: int = 1,
         search_rate: float = 0.01,
         weight: float = 0.1,
+        training_steps: int | None = None,
     ):
         super().__init__()
         check_input(image_size, channels)
         at_least(1, latent=latent, width=width, epochs=epochs, batch_size=batch_size, restarts=restarts)
         at_least(0, steps=steps)
+        at_least(1, training_steps=training_steps)
         positive(learning_rate=learning_rate, search_rate=search_rate)
         if not 0 <= weight <= 1:
             raise OkngError(f"weight lies between 0 and 1, such as 0.1, not {weight}")
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.steps, self.search_rate, self.weight = steps, search_rate, weight
+        self.training_steps = training_steps
         self.gan = DCGAN(image_size, channels, latent, width)
         drawn = torch.rand(restarts, latent, generator=torch.Generator().manual_seed(0))
         self.register_buffer("starts", drawn * 2 - 1)  # (restarts, latent)
 
     def phases(self) -> Iterator[Phase]:
         """Both networks in turn, on every batch; the search trains nothing."""
-        yield contest(self.gan, self.learning_rate, self.epochs, self.batch_size)
+        yield contest(self.gan, self.learning_rate, self.epochs, self.batch_size, self.training_steps)
 
     def compare(self, codes: Tensor, wanted: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (N,) of `codes` (N, latent) and the residuals (N, C, H, W).

@@ -22,8 +22,9 @@ class Autoencoder(Detector):
     `image_size` (h, w) and `channels` (1 or 3) of the input. `code`: how many numbers an image is squeezed
     into. With too many anything can be copied: the loss goes on falling while defects disappear. `width`:
     channels after the first layer; they double as the sides halve. `epochs`, `batch_size`, `learning_rate`:
-    of Adam. The defaults are the 2019 paper's for textures of 128 to 256 px (code 500 for objects). For
-    thousands of 28 × 28 images `code=32, epochs=10, batch_size=32, learning_rate=1e-3` take a minute or so.
+    of Adam. `training_steps`: after how many batches training ends, in place of `epochs`. The defaults are
+    the 2019 paper's for textures of 128 to 256 px (code 500 for objects). For thousands of 28 × 28 images
+    `code=32, epochs=10, batch_size=32, learning_rate=1e-3` take a minute or so.
 
     Deliberately otherwise: one strided 3×3 layer per halving without the paper's layers in between, down to a
     shorter side of at most 4; weights drawn by `nn.strided.start_awake`, without which deep networks stay at the mean
@@ -42,19 +43,21 @@ class Autoencoder(Detector):
         epochs: int = 200,
         batch_size: int = 128,
         learning_rate: float = 2e-4,
+        training_steps: int | None = None,
     ):
         super().__init__()
         check_input(image_size, channels)
-        at_least(1, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        at_least(1, code=code, width=width, epochs=epochs, batch_size=batch_size, training_steps=training_steps)
         positive(learning_rate=learning_rate)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        self.training_steps = training_steps
         self.encoder, decoder = strided_coders(image_size, channels, code, width)
         self.decoder = nn.Sequential(*decoder, nn.Sigmoid())
 
     def phases(self) -> Iterator[Phase]:
         """Learn to copy OK images through the code."""
         update = Update(self.loss, torch.optim.Adam(self.parameters(), self.learning_rate))
-        yield Train("autoencoder", [update], self.epochs, trains=[self], batch_size=self.batch_size)
+        yield Train("autoencoder", [update], self.epochs, [self], self.batch_size, steps=self.training_steps)
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean squared error of the copies, which is the mean score."""

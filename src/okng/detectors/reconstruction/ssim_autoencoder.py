@@ -29,9 +29,9 @@ class SSIMAutoencoder(Detector):
     `image_size` (h, w) and `channels` (1 or 3) of the input. `code`: how many numbers an image is squeezed into (the
     paper: 100 for textures, 500 for objects). `width`: channels of the first layer; all others are the paper's
     multiples of it. `window`: side of the Gaussian window in which structure is compared, an odd number. `epochs`,
-    `batch_size`, `learning_rate`, `weight_decay`: of Adam. For thousands of 28 × 28 images `code=16, width=8,
-    window=7, epochs=30, batch_size=64, learning_rate=1e-3` take a minute; at twice the rate copies of some digits
-    stay black.
+    `batch_size`, `learning_rate`, `weight_decay`: of Adam. `training_steps`: after how many batches training ends, in
+    place of `epochs`. For thousands of 28 × 28 images `code=16, width=8, window=7, epochs=30, batch_size=64,
+    learning_rate=1e-3` take a minute; at twice the rate copies of some digits stay black.
 
     The paper has four strided layers for 128 px and a fifth in front for 256. Here there are as many as bring the
     shorter side to 8 or less: more of them in front for larger images, the first layers left out for smaller ones. The
@@ -56,16 +56,17 @@ class SSIMAutoencoder(Detector):
         batch_size: int = 128,
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
+        training_steps: int | None = None,
     ):
         super().__init__()
         check_input(image_size, channels)
-        at_least(1, code=code, width=width, epochs=epochs, batch_size=batch_size)
+        at_least(1, code=code, width=width, epochs=epochs, batch_size=batch_size, training_steps=training_steps)
         at_least(0, weight_decay=weight_decay)
         positive(learning_rate=learning_rate)
         if window < 3 or window % 2 == 0:
             raise OkngError(f"window is an odd number of pixels from 3 on, not {window}")
         self.radius = window // 2
-        self.epochs, self.batch_size = epochs, batch_size
+        self.epochs, self.batch_size, self.training_steps = epochs, batch_size, training_steps
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         down: list[nn.Module] = []
         up: list[nn.Module] = []
@@ -87,7 +88,7 @@ class SSIMAutoencoder(Detector):
         """Learn to copy OK images through the code."""
         optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         update = Update(self.loss, optimizer)
-        yield Train("ssim autoencoder", [update], self.epochs, trains=[self], batch_size=self.batch_size)
+        yield Train("ssim autoencoder", [update], self.epochs, [self], self.batch_size, steps=self.training_steps)
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean structural dissimilarity of the copies, which is the mean score."""

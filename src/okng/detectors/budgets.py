@@ -1,15 +1,17 @@
-"""The arguments each detector is given for a table: "cpu" is minutes per fit on one core, "paper" its defaults.
+"""The arguments of each detector on a budget: "cpu" is minutes per fit on one core, "paper" what its paper states.
 
-Chosen by the papers, by what an epoch costs and by OK images, never by test labels. `size` and `holdout` are those of
-`okng.fit`, all else the detector's own.
+The former were chosen by the papers, by what an epoch costs and by OK images; what was known of test figures then is in
+docs/choices.md. `size` is that of `okng.fit`, all else the detector's own.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from okng.errors import OkngError
+
 BUDGETS = ("cpu", "paper")
-HOLDOUT = 0.1  # of the OK images: they calibrate, which no AUROC uses
+SMALL_SIDE = 48  # pixels; the median image is small up to this
 
 # Images of 28 to 32 px: MNIST, Fashion-MNIST, CIFAR-10, COCO crops.
 SMALL: dict[str, dict[str, Any]] = {
@@ -55,6 +57,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "vgg11": {"width": 32, "epochs": 5, "batch_size": 64, "learning_rate": 0.02},
     "vgg11_classifier": {"width": 16, "epochs": 40},
+    "padim": {}, "patchcore": {},  # whose defaults are for a CPU
 }  # fmt: skip
 SMALL["oe_sdn"] = SMALL["sdn"]
 
@@ -94,13 +97,76 @@ LARGE: dict[str, dict[str, Any]] = {
     "ssim_autoencoder": {
         "size": 128, "code": 100, "width": 16, "epochs": 60, "batch_size": 16, "learning_rate": 1e-3,
     },
+    "stfpm": {"size": 128, "epochs": 40},
     "vae": {"size": 128, "code": 100, "width": 16, "epochs": 60, "batch_size": 16},
+    "padim": {}, "patchcore": {},
 }  # fmt: skip
 LARGE["oe_sdn"] = LARGE["sdn"]
 
+# Beside the detector's defaults, which are the paper's or its authors' code's where their docstring says nothing else.
+PAPER: dict[str, dict[str, Any]] = {
+    # The authors' code: 250 epochs of 2000 / 16 batches whatever the set, no augmentation.
+    "aesc": {"size": (256, 256), "training_steps": 31_250},
+    # A million patches of 64 px. That they were met 20 times, in batches of 64, is remembered and could not be checked.
+    "anogan": {"size": (64, 64), "training_steps": 312_500},
+    "attention_ocgan": {"size": (61, 61)},  # the slides state nothing: OCGAN's
+    # 200 epochs of 10,000 crops in batches of 128; the code is that for objects, textures have 100.
+    "autoencoder": {"size": (256, 256), "code": 500, "training_steps": 15_625},
+    # The weights of the losses are stated. Size, epochs, batches and rate could not be checked.
+    "cavga_u": {"size": (256, 256)},
+    "cavga_w": {"size": (256, 256)},
+    "denoising_autoencoder": {"size": (256, 256), "code": 500, "training_steps": 15_625},  # as `autoencoder`
+    # The authors' code: 7 epochs of batches of 64, then 50,000 steps of the encoder. How many patches an epoch had
+    # could not be checked; a million is AnoGAN's number.
+    "f_anogan": {"size": (64, 64), "training_steps": 109_375, "encoder_steps": 50_000},
+    # DCGAN's shortest training that is shown, one epoch of LSUN's bedrooms (three million, remembered) by 128.
+    "gan": {"size": (64, 64), "training_steps": 23_438},
+    "ocgan": {"size": (61, 61)},
+    # Groups, rates and epochs could not be checked.
+    "oe_sdn": {},
+    "padim": {"size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "dimensions": 550},
+    "patchcore": {  # of the paper's three sizes of memory the middle one
+        "size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "coreset": 0.1, "score": "reweighted", "sigma": 4.0,
+    },
+    "sdn": {},
+    # As `autoencoder`, of the same paper.
+    "ssim_autoencoder": {"size": (256, 256), "code": 500, "training_steps": 15_625},
+    "stfpm": {"size": (256, 256), "backbone": "resnet18.tv_in1k"},
+    "vae": {},  # the report on reconstruction probability trains on other data
+    "vgg11": {},
+    "vgg11_classifier": {},
+}  # fmt: skip
+_CROPS = "the paper's random crops, turns and flips: whole images are met as often"
+_MIDDLE = "the paper sees the middle 224 px of 256 and no border; here the whole image is 224"
+_PATCHES = "the paper learns patches cut out at random places; here whole images are scaled to 64 px"
+_UNCHECKED = "the paper's size, epochs and rates could not be checked: they are this library's defaults"
+# What a paper's training has and this one has not, beyond the detector's own "Deliberately otherwise".
+LEFT_OUT = {
+    "aesc": "the authors halve the rate by a validation set; here it is halved at four fixed steps",
+    "anogan": _PATCHES,
+    "autoencoder": _CROPS,
+    "cavga_u": f"networks that have learnt from other images; {_UNCHECKED}",
+    "cavga_w": f"networks that have learnt from other images; {_UNCHECKED}",
+    "denoising_autoencoder": f"no paper trains this network so; {_CROPS}",
+    "f_anogan": _PATCHES,
+    "gan": "no paper trains it to detect: the steps are those of DCGAN",
+    "ocgan": "the authors keep the epoch with the least error on a tenth of the images; here it is the last",
+    "oe_sdn": _UNCHECKED,
+    "padim": _MIDDLE,
+    "patchcore": _MIDDLE,
+    "sdn": _UNCHECKED,
+    "ssim_autoencoder": _CROPS,
+    "stfpm": "the authors keep the epoch that is best on a fifth of the images; here it is the last",
+}
+
 
 def arguments_for(budget: str, detector: str, small: bool) -> dict[str, Any] | None:
-    """What `detector` is given on small or large images; None where nobody has chosen it yet."""
+    """What `detector` is given on small or large images; None where nobody has chosen it yet.
+
+    `OkngError` for a `budget` that there is not.
+    """
+    if budget not in BUDGETS:
+        raise OkngError(f"a budget is {' or '.join(BUDGETS)}, not {budget!r}")
     if budget == "paper":
-        return {}
+        return PAPER.get(detector)
     return (SMALL if small else LARGE).get(detector)

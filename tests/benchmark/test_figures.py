@@ -1,0 +1,60 @@
+"""Which of several rows of one measurement counts, and that results/ leave no doubt about it."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from okng.benchmark import figures, reproduce
+from okng.benchmark.code import present_code
+from okng.benchmark.figures import identity, measured, standing
+from okng.benchmark.rows import read_rows, write_rows
+from okng.benchmark.tables import TABLES
+
+ROOT = Path(__file__).parents[2]
+NOW = present_code("autoencoder")
+
+
+def row(value: str, code: str = NOW, date: str = "2026-01-01") -> dict[str, str]:
+    cell = next(c for c in TABLES["oe-sdn/table1"].cells if (c.method, c.kind) == ("AE", "3"))
+    job = reproduce.Job(cell, TABLES["oe-sdn/table1"].runs["AE"], "oe-sdn/table1", "cpu", 0)
+    return {**job.row(float(value), 1.0), "code": code, "date": date}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "wins"),
+    [
+        ([row("0.1"), row("0.2", code="older", date="2026-02-02")], "0.1000"),
+        ([row("0.1"), row("0.2", code="", date="2026-02-02")], "0.1000"),
+        ([row("0.1"), row("0.2", date="2026-02-02")], "0.2000"),
+        ([row("0.1", code="older"), row("0.2", code="", date="2026-02-02")], "0.2000"),
+    ],
+)
+def test_the_present_code_comes_first_then_the_newest(
+    rows: list[dict[str, str]], wins: str, turned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same row for cards and for `okng reproduce`, whatever the files are called."""
+    for name, one in zip("ab", rows[::-1] if turned else rows, strict=True):
+        write_rows(tmp_path / f"{name}.csv", reproduce.FIELDS, [one])
+    monkeypatch.setattr(figures, "_results", lambda: tmp_path)
+    (shown,) = measured("autoencoder")
+    assert shown["value"] == wins
+    table = TABLES["cavga/comparison"]
+    cell = next(c for c in table.cells if (c.method, c.kind, c.dataset) == ("AE L2", "3", "MNIST"))
+    known = reproduce._Known(tmp_path).find(reproduce.Job(cell, table.runs["AE L2"], table.name, "cpu", 0))
+    assert (known["value"] if known else None) == (wins if shown["code"] == NOW else None)
+
+
+def test_no_two_rows_of_the_results_disagree() -> None:
+    """The same detector, data, protocol, metric, arguments, budget and seed have one figure."""
+    found = defaultdict(set)
+    for path in (ROOT / "results").rglob("*.csv"):
+        for one in read_rows(path):
+            if one.get("value") and "metric" in one:
+                found[identity(one)].add((one["value"], one["code"], one["date"]))
+    assert found and {key: rows for key, rows in found.items() if len({value for value, _, _ in rows}) > 1} == {}
+
+
+def test_rows_without_a_figure_stand_for_nothing() -> None:
+    assert [r["value"] for r in standing([row("0.3"), {**row("0.3"), "seed": "1"}]).values()] == ["0.3000"] * 2
