@@ -3,8 +3,8 @@
     python benchmarks/measure.py DATA [--only NAME …]
 
 DATA holds magnetic_tile/, mvtec_ad/transistor/ and mnist/; ELPV comes from its PyPI package. Each experiment goes
-through the public verbs, one seed, the last epoch, and replaces its own rows of results/measured.csv. Nothing is chosen
-by a test label but PatchCore's sigma, as the README says.
+through the public verbs, one seed, the last epoch, and replaces its own rows of results/measured.csv. docs/choices.md
+says which of PatchCore's defaults followed test figures.
 """
 
 from __future__ import annotations
