@@ -13,11 +13,12 @@ from okng.benchmark.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
 NOW = present_code("autoencoder")
+TABLE = TABLES["cavga/comparison"]
+CELL = next(c for c in TABLE.cells if (c.method, c.kind, c.dataset) == ("AE L2", "3", "MNIST"))
 
 
 def row(value: str, code: str = NOW, date: str = "2026-01-01") -> dict[str, str]:
-    cell = next(c for c in TABLES["oe-sdn/table1"].cells if (c.method, c.kind) == ("AE", "3"))
-    job = reproduce.Job(cell, TABLES["oe-sdn/table1"].runs["AE"], "oe-sdn/table1", "cpu", 0)
+    job = reproduce.Job(CELL, TABLE.runs[CELL.method], TABLE.name, "cpu", 0)
     return {**job.row(float(value), 1.0), "code": code, "date": date}
 
 
@@ -40,9 +41,7 @@ def test_the_present_code_comes_first_then_the_newest(
     monkeypatch.setattr(figures, "_results", lambda: tmp_path)
     (shown,) = measured("autoencoder")
     assert shown["value"] == wins
-    table = TABLES["cavga/comparison"]
-    cell = next(c for c in table.cells if (c.method, c.kind, c.dataset) == ("AE L2", "3", "MNIST"))
-    known = reproduce._Known(tmp_path).find(reproduce.Job(cell, table.runs["AE L2"], table.name, "cpu", 0))
+    known = reproduce._Known(tmp_path).find(reproduce.Job(CELL, TABLE.runs["AE L2"], TABLE.name, "cpu", 0))
     assert (known["value"] if known else None) == (wins if shown["code"] == NOW else None)
 
 
