@@ -24,6 +24,11 @@ def diverged(what: str, why: str) -> OkngError:
     return OkngError(f"{what} ({why}); nothing was saved: try a smaller learning rate or another --seed")
 
 
+def no_number(what: str) -> OkngError:
+    """The error for what is about to be kept or compared and is no number; `what` is a clause that says where."""
+    return OkngError(f"{what}, so nothing was saved; fit again, with a smaller learning rate or another --seed")
+
+
 def no_device(device: str, why: Exception) -> OkngError:
     """The error for a device that this machine or this PyTorch does not have."""
     return OkngError(f"can't use the device {device!r} ({str(why).splitlines()[0].rstrip('.')}); take --device cpu")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,7 @@ from torch import Tensor
 
 from okng.detectors.base import Collect, Detector, Scores, Train
 from okng.detectors.catalogue import create, detector_class, explanations, find, parameters
-from okng.detectors.engine import TorchEngine, load_torch
+from okng.detectors.engine import TorchEngine, load_torch, rebuild
 from okng.detectors.explanation import GradCAMEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
@@ -80,6 +84,45 @@ def test_grad_cam_explains_it_or_says_why_not(fitted: Fitted, unseen: np.ndarray
         return
     np.testing.assert_allclose(scores, TorchEngine(fitted.detector)(unseen[2:4])[0], rtol=1e-4, atol=1e-6)
     assert maps is not None and maps.ndim == 3 and maps[0].size > 1 and maps.min() >= 0 and np.isfinite(maps).all()
+
+
+def test_threads_are_told_what_one_alone_is(fitted: Fitted, unseen: np.ndarray) -> None:
+    """Scores, maps and explanations, to the last digit, of an engine that all threads share."""
+    explaining = GradCAMEngine(fitted.detector, None)
+    try:
+        explaining(unseen[:1])
+        engines: list[Any] = [TorchEngine(fitted.detector), explaining]
+    except OkngError:  # no gradient reaches a convolution
+        engines = [TorchEngine(fitted.detector)]
+    alone = [[engine(image[None]) for image in unseen] for engine in engines]
+
+    def score_all(first: int) -> None:
+        together.wait()
+        for i in (*range(first, len(unseen)), *range(first)):
+            for engine, expected in zip(engines, alone, strict=True):
+                for found, wanted in zip(engine(unseen[i : i + 1]), expected[i], strict=True):
+                    assert np.array_equal(found, wanted)
+
+    together = Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(score_all, range(4)))
+
+
+def test_it_is_pickled_and_copied(fitted: Fitted, unseen: np.ndarray) -> None:
+    """In memory, for other processes; a model file never is a pickle."""
+    engine = TorchEngine(fitted.detector)
+    scores, maps = engine(unseen)
+    for other in (pickle.loads(pickle.dumps(engine)), copy.deepcopy(engine)):
+        found = other(unseen)
+        assert other.detector is not fitted.detector and np.array_equal(found[0], scores)
+        assert np.array_equal(found[1], maps) if maps is not None else found[1] is None
+
+
+def test_loading_draws_no_numbers(fitted: Fitted) -> None:
+    """Or the seed of a fit in another thread would no longer decide."""
+    before = torch.get_rng_state()
+    rebuild(fitted.name, fitted.detector.arguments)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_fitting_again_gives_the_same(fitted: Fitted, unseen: np.ndarray) -> None:
@@ -170,6 +213,7 @@ def test_a_senseless_argument_is_one_line_that_names_it(name: str) -> None:
     senseless: list[tuple[str, object]] = [(key, -1) for key in known]
     senseless += [(key, 0) for key in known if key.endswith(never_zero)]
     senseless += [(key, value) for key, value in (("image_size", (5, 64)), ("channels", 2)) if key in known]
+    senseless += [(key, value) for key in known if known[key].annotation is float for value in (math.nan, math.inf)]
     for key, value in senseless:
         with pytest.raises(OkngError) as raised:
             create(name, **{key: value})

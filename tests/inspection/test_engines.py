@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Lock
 
 import numpy as np
 import pytest
@@ -18,6 +23,7 @@ import okng
 from okng.errors import OkngError
 from okng.exporting import export_onnx
 from okng.inspection.engines import ENGINES, SHAPES, OpenVinoEngine, load_onnx, make_engine
+from okng.inspection.inspector import Inspector
 from okng.inspection.onnx_file import parse_onnx, read_onnx, write_onnx
 
 LINE_LIMIT = 300  # MB of site-packages
@@ -63,6 +69,17 @@ def test_every_flipped_byte_and_every_cut_is_refused(tmp_path: Path) -> None:
                 parse_onnx(bytes(damaged), "parts.onnx")
         with pytest.raises(OkngError):
             parse_onnx(valid[:at], "parts.onnx")
+
+
+def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:
+    for manifest, scores in (
+        ({"threshold": float("nan")}, [1.0]),
+        ({"rate": float("inf")}, [1.0]),
+        ({}, [1.0, np.nan]),
+    ):
+        with pytest.raises(OkngError, match="no number"):
+            write_onnx(tmp_path / "parts.onnx", b"graph", manifest, {"calibration.scores": np.array(scores)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_onnx_itself_accepts_the_file(shop: Path) -> None:
@@ -113,8 +130,9 @@ def test_threads_are_handed_on(shop: Path) -> None:
     graph = read_onnx(shop / "parts.onnx")[2]
     engine = make_engine(graph, "openvino", threads=1)
     engine(pictures(1, seed=2))
-    (compiled,) = engine.compiled.values()  # type: ignore[attr-defined]
+    (compiled,) = engine.lanes.get().values()  # type: ignore[attr-defined]
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert not compiled.get_property("ENABLE_CPU_PINNING")  # or all lanes' and all processes' first thread share a core
     runtime = make_engine(graph, "onnxruntime", threads=1)
     assert runtime.session.get_session_options().intra_op_num_threads == 1  # type: ignore[attr-defined]
     for threads in (0, 10_000):
@@ -126,7 +144,7 @@ def test_float32_is_asked_of_openvino(shop: Path) -> None:
     """Its own choice would be bf16 on some machines, and scores would depend on the machine."""
     engine = OpenVinoEngine(read_onnx(shop / "parts.onnx")[2])
     engine(pictures(1, seed=2))
-    (compiled,) = engine.compiled.values()
+    (compiled,) = engine.lanes.get().values()
     assert "float32" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
 
 
@@ -139,7 +157,88 @@ def test_compiled_models_are_few_however_many_shapes(shop: Path) -> None:
         shared, own = engine(images), OpenVinoEngine(graph, threads=1)(images)
         np.testing.assert_allclose(shared[0], own[0], rtol=1e-5)
         np.testing.assert_allclose(shared[1], own[1], rtol=1e-5)  # type: ignore[arg-type]
-    assert list(engine.compiled) == [*((1, 32, width, 3) for width in range(32, 32 + 16 * SHAPES, 16)), ()]
+    lane = engine.lanes.get()
+    assert list(lane) == [*((1, 32, width, 3) for width in range(32, 32 + 16 * SHAPES, 16)), ()]
+
+
+def engine_of(shop: Path, name: str, threads: int | None = None) -> Inspector:
+    return okng.load(shop / ("parts.okng" if name == "torch" else "parts.onnx"), engine=name, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+@pytest.mark.parametrize("name", ["torch", *ENGINES])
+def test_threads_are_told_what_one_alone_is(
+    shop: Path, name: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores and maps to the last digit, of several shapes, from an inspector that has compiled nothing yet."""
+    monkeypatch.setattr("os.cpu_count", lambda: 3)  # lanes, on any machine
+    base = [*pictures(4, seed=2), *pictures(4, seed=3, defect=True)]
+    images = [np.ascontiguousarray(image[: 64 - 8 * (i % SHAPES)]) for i, image in enumerate(base)]
+    alone = engine_of(shop, name, threads)
+    expected = [next(alone.inspect(image)) for image in images]
+    assert len({inspection.score for inspection in expected}) == len(images)
+    shared = engine_of(shop, name, threads)
+    together = Barrier(8)
+
+    def inspect_all(first: int) -> None:
+        together.wait()
+        for i in [*range(first, len(images)), *range(first)] * 3:
+            found = next(shared.at(0.05).inspect(images[i], batch_size=1))
+            assert found.score == expected[i].score and found.verdict == expected[i].verdict
+            assert np.array_equal(found.map, expected[i].map)  # type: ignore[arg-type]
+            assert shared.calibration.p_value(found.score) == expected[i].p_value
+        assert shared.score_samples(images).tolist() == [inspection.score for inspection in expected]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(inspect_all, range(8)))
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_as_many_calls_run_at_once_as_fit_on_the_cores(
+    shop: Path, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    engine = OpenVinoEngine(read_onnx(shop / "parts.onnx")[2], threads=threads)
+    running, most, inside = [0], [0], Lock()
+
+    def slow(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        with inside:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with inside:
+            running[0] -= 1
+        return {"score": np.zeros(1)}
+
+    monkeypatch.setattr(engine, "compiled", lambda key: slow)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(engine, [pictures(1, seed=2)] * 24))
+    assert most[0] == (1 if threads is None else 3)
+
+
+def test_a_call_that_fails_gives_its_lane_back(shop: Path) -> None:
+    engine = OpenVinoEngine(read_onnx(shop / "parts.onnx")[2])
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            engine(np.zeros((1, 64, 64), np.uint8))
+    assert engine.lanes.qsize() == 1 and len(engine(pictures(1, seed=2))[0]) == 1
+
+
+@pytest.mark.parametrize("name", ["torch", *ENGINES])
+def test_an_inspector_is_pickled_and_copied(shop: Path, name: str) -> None:
+    inspector = engine_of(shop, name, threads=1)
+    scores = inspector.score_samples(shop / "images")
+    for other in (pickle.loads(pickle.dumps(inspector)), copy.deepcopy(inspector)):
+        assert other.engine is not inspector.engine and other.engine.threads == 1
+        assert np.array_equal(other.score_samples(shop / "images"), scores)
+        assert other.calibration.threshold == inspector.calibration.threshold
+
+
+def test_a_spawned_process_inspects(shop: Path) -> None:
+    inspector = okng.load(shop / "parts.onnx", engine="onnxruntime", threads=1)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(inspector.score_samples, (pictures(2, seed=2),))
+    assert np.array_equal(found, inspector.score_samples(pictures(2, seed=2)))
 
 
 @pytest.mark.parametrize("name", ENGINES)

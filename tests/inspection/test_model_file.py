@@ -263,3 +263,24 @@ def test_the_umask_is_respected(tmp_path):
     finally:
         os.umask(old)
     assert (tmp_path / "parts.okng").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("manifest", "tensors", "named"),
+    [
+        ({}, {"detector.bank": np.array([1, np.nan], np.float32)}, "detector.bank"),
+        ({}, {"detector.bank": np.array([1, -np.inf], np.float32)}, "detector.bank"),
+        ({}, {"detector.radius": np.array(np.nan)}, "detector.radius"),
+        ({"calibration": {"threshold": float("nan")}}, {}, "what describes the model"),
+        ({"calibration": {"threshold": float("inf")}}, {}, "what describes the model"),
+    ],
+)
+def test_what_is_no_number_is_not_written(tmp_path, manifest, tensors, named):
+    with pytest.raises(OkngError, match=f"{named} holds .* no number.*; fit again"):
+        write_model(tmp_path / "parts.okng", manifest, tensors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bound_that_is_not_known_is_written(tmp_path):
+    write_model(tmp_path / "parts.okng", {}, {"detector.radius": np.array(np.inf, np.float32)})
+    assert np.isinf(read_model(tmp_path / "parts.okng")[1]["detector.radius"])

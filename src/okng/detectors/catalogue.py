@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import math
 import re
 import types
 import typing
@@ -373,7 +374,7 @@ def _bare(name: str) -> str:
 
 
 def _fits(value: Any, wanted: Any) -> bool:
-    """Whether `value` is of the annotated type; a whole number serves as a float, a list as a tuple."""
+    """Whether `value` is of the annotated type; a float is finite, a whole number serves as one, a list as a tuple."""
     origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, choice) for choice in inner)
@@ -386,7 +387,7 @@ def _fits(value: Any, wanted: Any) -> bool:
             return all(_fits(v, inner[0]) for v in value)
         return len(value) == len(inner) and all(_fits(v, w) for v, w in zip(value, inner, strict=True))
     if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, wanted)

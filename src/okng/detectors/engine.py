@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create, name_of, parameters
@@ -17,10 +20,14 @@ from okng.inspection.model_file import write_model
 
 
 class TorchEngine:
-    """Scores uint8 pixels with `detector` on `device`: "cpu", "cuda", "mps", or "auto", the best there is."""
+    """Scores uint8 pixels with `detector` on `device`: "cpu", "cuda", "mps", or "auto", the best there is.
+
+    Any number of threads may call it, and it can be copied and pickled.
+    """
 
     def __init__(self, detector: Detector, device: str = "cpu", threads: int | None = None):
         check_threads(threads)
+        self.threads = threads
         device = _best_device() if device == "auto" else device
         if threads is not None:
             torch.set_num_threads(threads)  # of the whole process
@@ -36,6 +43,10 @@ class TorchEngine:
         with torch.no_grad():
             scores = self.detector(images)
         return scores.image.cpu().numpy(), None if scores.map is None else scores.map.cpu().numpy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made anew where it is unpickled, so that another process keeps to `threads` too."""
+        return type(self), (self.detector, str(self.device), self.threads)
 
     def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Write the .okng file. Frozen networks are in it too: a file needs nothing but okng."""
@@ -96,6 +107,33 @@ def _name_in_file(path: Path, stored: str, kind: type[Detector] | None) -> str:
 def rebuild(name: str, arguments: dict[str, Any]) -> Detector:
     """An unfitted detector for a stored state; pretrained weights are not looked for, they are in the state."""
     unweighted = {"weights": "none"} if "weights" in parameters(name) else {}
-    detector = create(name, **{**arguments, **unweighted})
+    with _OwnDraws():
+        detector = create(name, **{**arguments, **unweighted})
     detector.arguments |= {"weights": arguments["weights"]} if "weights" in arguments else {}
     return detector
+
+
+class _OwnDraws(TorchFunctionMode):
+    """Within it, in this thread, what fills tensors at random draws from a generator of its own.
+
+    The numbers don't matter, a stored state replaces them. But torch's generator may at that time be a fit's, in
+    another thread, whose seed would no longer decide.
+    """
+
+    DRAWS: ClassVar[set[Any]] = {
+        torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal,
+        Tensor.uniform_, Tensor.normal_, Tensor.bernoulli_,
+        init.uniform_, init.normal_, init.trunc_normal_, init.kaiming_uniform_, init.kaiming_normal_,
+        init.xavier_uniform_, init.xavier_normal_,
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """`func` as it is, drawing from the own generator unless it was given one."""
+        named = dict(kwargs or {})
+        if func in self.DRAWS and named.get("generator") is None:
+            named["generator"] = self.generator
+        return func(*args, **named)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Detector
 from okng.detectors.engine import TorchEngine
-from okng.errors import OkngError
+from okng.errors import OkngError, no_number
 from okng.inspection.engines import OnnxRuntimeEngine
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
@@ -41,7 +41,7 @@ def export_onnx(inspector: Inspector, path: str | Path) -> Parity:
 
     The graph takes uint8 pixels (B, H, W, C) as the line's preprocessing makes them and gives "score" (B,) and, where
     the detector localises, "map" (B, h, w). B is open, and so are H and W where images keep their aspect ratio. Raises
-    `OkngError`, and writes nothing, if scores or maps differ by more than 1e-4.
+    `OkngError`, and writes nothing, if scores or maps differ by more than 1e-4 or are no numbers.
     """
     engine = inspector.engine
     if not isinstance(engine, TorchEngine):
@@ -116,16 +116,26 @@ def examples(count: int, shape: tuple[int, int, int], seed: int = 0) -> np.ndarr
 def compare(
     torch_engine: TorchEngine, onnx_engine: OnnxRuntimeEngine, shapes: list[tuple[int, int]], channels: int
 ) -> Parity:
-    """The worst differences over four images of each of `shapes`, alone and together."""
+    """The worst differences over four images of each of `shapes`, alone and together; `OkngError` for no numbers."""
     score = peak = 0.0
     localizes = False
     for i, shape in enumerate(shapes):
         pixels = examples(4, (*shape, channels), seed=i + 1)
         scores, maps = torch_engine(pixels)
-        for found in (onnx_engine.run(pixels), list(onnx_engine(pixels))):
-            score = max(score, float((np.abs(found[0] - scores) / np.abs(scores).clip(1e-12)).max()))
-            if maps is not None and found[1] is not None:
+        for found, *drawn in (onnx_engine.run(pixels), onnx_engine(pixels)):
+            score = max(score, float(differences(found, scores, np.abs(scores)).max()))
+            if maps is not None and drawn[0] is not None:
                 localizes = True
-                largest = np.abs(maps).max((1, 2), keepdims=True).clip(1e-12)
-                peak = max(peak, float((np.abs(found[1] - maps) / largest).max()))
+                peak = max(peak, float(differences(drawn[0], maps, np.abs(maps).max((1, 2), keepdims=True)).max()))
     return Parity(score, peak if localizes else None, 4 * len(shapes), tuple(shapes))
+
+
+def differences(found: np.ndarray, wanted: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """How far each value of `found` is from `wanted`, relative to `scale`, all of one shape or broadcast to it.
+
+    `OkngError` if a value is no number: it is below no limit and above none, so every comparison would let it pass.
+    """
+    if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+        raise no_number("the detector's scores or maps are no numbers")
+    apart: np.ndarray = np.abs(found - wanted) / scale.clip(1e-12)
+    return apart

@@ -9,6 +9,7 @@ import numpy as np
 
 from okng.datasets import NG, OK, Dataset
 from okng.errors import OkngError
+from okng.exporting.onnx import differences
 from okng.inspection.calibration import Calibration
 from okng.inspection.engines import make_engine
 from okng.inspection.inspector import Inspector
@@ -59,7 +60,7 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
             scores[kind][good], None if peaks is None else peaks[good], "split", rate
         )
         verdicts[kind] = scores[kind] > inspector.calibration.threshold
-    moved = np.abs(scores[precision] / scores["f32"] - 1)
+    moved = differences(scores[precision], scores["f32"], np.abs(scores["f32"]))
     return inspector, Drift(
         images=len(samples),
         ok=int(good.sum()),

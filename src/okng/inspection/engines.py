@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,16 @@ class OnnxEngine:
     """What both engines share: the graph of a .onnx file, run one image at a time.
 
     One at a time because on a CPU a batch is no faster, needs more memory, and would let a score depend on its
-    neighbours in the last digits.
+    neighbours in the last digits. Any number of threads may call one engine; what each is told is its own. An engine
+    can be copied and pickled: the copy is made anew from the same graph.
     """
 
     def __init__(self, graph: bytes):
         self.graph = graph
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is copied and pickled."""
+        raise NotImplementedError
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Raw scores (B,) and maps (B, h, w), if any, of uint8 `pixels` (B, H, W, C)."""
@@ -46,10 +53,11 @@ class OnnxEngine:
 
 
 class OnnxRuntimeEngine(OnnxEngine):
-    """ONNX Runtime on the CPU, in float32, on `threads` threads, by default one for each core."""
+    """ONNX Runtime on the CPU, in float32; each call works on `threads` threads, by default one for each core."""
 
     def __init__(self, graph: bytes, threads: int | None = None):
         super().__init__(graph)
+        self.threads = threads
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
@@ -62,6 +70,10 @@ class OnnxRuntimeEngine(OnnxEngine):
         except Exception as error:  # its errors have no common class of their own
             raise _unusable("onnxruntime", error) from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A session can't be copied; the graph can."""
+        return type(self), (self.graph, self.threads)
+
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """The graph's outputs, [(B,)] or [(B,), (B, h, w)], for uint8 `pixels` (B, H, W, C)."""
         outputs: list[np.ndarray] = self.session.run(None, {self.session.get_inputs()[0].name: pixels})
@@ -69,15 +81,20 @@ class OnnxRuntimeEngine(OnnxEngine):
 
 
 class OpenVinoEngine(OnnxEngine):
-    """OpenVINO on the CPU, on `threads` threads, by default one for each core.
+    """OpenVINO on the CPU; each call works on `threads` threads, by default one for each core.
 
     In float32 unless `precision` is "bf16", for scores that are the same on every machine: left to itself OpenVINO
     takes bf16 wherever the CPU has it. The first few input shapes get a model compiled for that shape, which is the
     fastest; images of further shapes share one for any shape, as compiling takes longer than inspecting.
+
+    A compiled model does one call at a time, and its results lie in memory that its next call reuses. So each call
+    takes a lane of its own, with compiled models of its own, and copies the results out of it. There are as many lanes
+    as calls of `threads` threads fit on the cores, further calls wait; a lane compiles when it is first needed.
     """
 
     def __init__(self, graph: bytes, precision: str = "f32", threads: int | None = None):
         super().__init__(graph)
+        self.precision, self.threads = precision, threads
         try:
             import openvino
         except ModuleNotFoundError as error:
@@ -85,31 +102,61 @@ class OpenVinoEngine(OnnxEngine):
         self.core = openvino.Core()
         if precision == "bf16" and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise OkngError("this CPU has no bf16 arithmetic; export the model again with --precision f32")
-        self.settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        # Pinned, the threads of two lanes, or of two processes, sit on the same core while others idle.
+        self.settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "ENABLE_CPU_PINNING": False,
+        }
         if threads is not None:
             self.settings["INFERENCE_NUM_THREADS"] = threads
-        self.compiled: dict[tuple[int, ...], Any] = {}
+        self.shapes: list[tuple[int, ...]] = []  # those with compiled models of their own
+        self.choosing = threading.Lock()
+        self.lanes: LifoQueue[dict[tuple[int, ...], Any]] = LifoQueue()  # the last one used is compiled already
+        for _ in range((os.cpu_count() or 1) // threads if threads is not None else 1):
+            self.lanes.put({})
         try:
             self.model = self.core.read_model(graph)
         except RuntimeError as error:
             raise _unusable("openvino", error) from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A compiled model can't be copied; the graph can."""
+        return type(self), (self.graph, self.precision, self.threads)
+
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """The graph's outputs, [(B,)] or [(B,), (B, h, w)], for uint8 `pixels` (B, H, W, C)."""
-        key = pixels.shape if pixels.shape in self.compiled or len(self.compiled) < SHAPES else ()
-        if key not in self.compiled:
+        key = self.key(pixels.shape)
+        lane = self.lanes.get()
+        try:
+            if key not in lane:
+                lane[key] = self.compiled(key)
+            return [np.array(output) for output in lane[key](pixels).values()]
+        finally:
+            self.lanes.put(lane)
+
+    def key(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """`shape` if it has models of its own, else (); the same in every lane, so that a score stays the same."""
+        with self.choosing:
+            if shape not in self.shapes and len(self.shapes) < SHAPES:
+                self.shapes.append(shape)
+            return shape if shape in self.shapes else ()
+
+    def compiled(self, key: tuple[int, ...]) -> Any:
+        """A model for images of the shape `key`, or for any."""
+        with self.choosing:
             model = self.model.clone()
-            if key:
-                model.reshape(list(key))
-            self.compiled[key] = self.core.compile_model(model, "CPU", self.settings)
-        return list(self.compiled[key](pixels).values())
+        if key:
+            model.reshape(list(key))
+        return self.core.compile_model(model, "CPU", self.settings)
 
 
 def load_onnx(path: Path, engine: str = "auto", precision: str | None = None, threads: int | None = None) -> Inspector:
     """The inspector in a .onnx file that `okng export` wrote, without torch.
 
     `engine` is "openvino", "onnxruntime" or "auto", the first of them that is installed. `precision` is the one the
-    file was calibrated at, and no other: the threshold belongs to scores of that precision.
+    file was calibrated at, and no other: the threshold belongs to scores of that precision. `threads`: how many work on
+    one image; several callers then share the cores.
     """
     manifest, arrays, graph = read_onnx(path)
     calibrated = str(manifest.get("precision", "f32"))
@@ -122,7 +169,7 @@ def load_onnx(path: Path, engine: str = "auto", precision: str | None = None, th
 
 
 def make_engine(graph: bytes, engine: str = "auto", precision: str = "f32", threads: int | None = None) -> Engine:
-    """The engine called `engine`, for `graph`, on `threads` threads (None: one for each core)."""
+    """The engine called `engine`, for `graph`; each call works on `threads` threads (None: one for each core)."""
     check_threads(threads)
     if precision not in PRECISIONS:
         raise OkngError(f"precision is {' or '.join(PRECISIONS)}, not {precision!r}")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from okng.errors import OkngError
+from okng.errors import OkngError, no_number
 
 FORMAT = 1
 BLANK = "0" * 64  # stands in the digest's place while the digest is computed
@@ -26,13 +26,31 @@ _MARK = b'\\"sha256\\": \\"'  # what precedes it: JSON in a JSON string
 
 
 def write_model(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Write atomically: `path` holds the old file or the new one, never a part. `manifest` is any JSON."""
-    described = json.dumps({"sha256": BLANK, "format": FORMAT, "manifest": manifest})
+    """Write atomically: `path` holds the old file or the new one, never a part. `manifest` is any JSON.
+
+    `OkngError`, and nothing is written, if there is anything in it that is no number.
+    """
     in_order = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    described = described_as_json({"sha256": BLANK, "format": FORMAT, "manifest": manifest}, in_order)
     content = bytearray(safetensors.numpy.save(in_order, {"okng": described}))
     at = content.index(_MARK) + len(_MARK)
     content[at : at + 64] = digest(content, at)
     write_atomically(path, content)
+
+
+def described_as_json(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    """What a header says, as JSON; `OkngError` if there is anything in it, or in `arrays`, that is no number.
+
+    A single infinite number is allowed in `arrays`: a bound that is not known, such as PatchCore's radius.
+    """
+    for name, array in arrays.items():
+        finite = array.dtype.kind != "f" or np.isfinite(array).all() or (array.size == 1 and not np.isnan(array).any())
+        if not finite:
+            raise no_number(f"{name} holds values that are no numbers")
+    try:
+        return json.dumps(described, allow_nan=False)
+    except ValueError as error:
+        raise no_number("what describes the model holds a value that is no number") from error
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

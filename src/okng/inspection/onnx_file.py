@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from okng.errors import OkngError
-from okng.inspection.model_file import BLANK, FORMAT, digest, manifest_of, read_bytes, write_atomically
+from okng.inspection.model_file import (
+    BLANK,
+    FORMAT,
+    described_as_json,
+    digest,
+    manifest_of,
+    read_bytes,
+    write_atomically,
+)
 
 LIMIT = 2**31 - 1  # bytes of a protobuf message
 _METADATA, _KEY, _VALUE = 0x72, 0x0A, 0x12  # ModelProto.metadata_props; key and value of a StringStringEntryProto
@@ -25,7 +33,7 @@ def write_onnx(path: Path, graph: bytes, manifest: dict[str, Any], arrays: dict[
     """Write `graph`, a serialised ModelProto, atomically; float64 `arrays` come back bit for bit."""
     lists = {name: array.tolist() for name, array in arrays.items()}  # JSON writes floats so that they round-trip
     described = {"sha256": BLANK, "format": FORMAT, "manifest": manifest, "arrays": lists}
-    text = json.dumps(described).encode()
+    text = described_as_json(described, arrays).encode()
     header = _field(_METADATA, _field(_KEY, b"okng") + _field(_VALUE, text))
     content = bytearray(header + graph)
     if len(content) > LIMIT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 OPSET = 18
+_EXPORTING = threading.Lock()  # the exporter and the filter of warnings are of the whole process
 
 
 def onnx_graph(module: nn.Module, example: Tensor, names: Sequence[str], dynamic: dict[str, dict[int, str]]) -> bytes:
@@ -24,15 +26,15 @@ def onnx_graph(module: nn.Module, example: Tensor, names: Sequence[str], dynamic
     """
     memory = io.BytesIO()
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's age, and Python values that are constants on purpose
+    with _EXPORTING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's age, and Python values that are constants on purpose
+        level = logger.level
+        try:
+            logger.setLevel(logging.ERROR)
             torch.onnx.export(
                 module.eval(), (example,), memory, dynamo=False, opset_version=OPSET,  # type: ignore[arg-type]
                 input_names=names[:1], output_names=names[1:], dynamic_axes=dynamic,
             )  # fmt: skip
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)
     return memory.getvalue()

@@ -27,6 +27,7 @@ from okng.inspection.model_file import remove
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
+from okng.training.turns import one_at_a_time
 
 HELD_OUT = 0.2  # of the OK images, for calibration
 SPLIT_FROM = 100  # with fewer OK images every one of them is worth learning from: calibrate by cross-fitting
@@ -35,6 +36,7 @@ SIZE = 256
 
 
 @narrated
+@one_at_a_time
 def fit(
     images: Images,
     detector: str | type[Detector] = "patchcore",
@@ -70,6 +72,9 @@ def fit(
     `progress`: show on standard error how far it is.
 
     Of a folder, what looks like NG, a mask or a test is left out and said, see `okng.datasets.ok_images`.
+
+    Fits take turns in a process: while one runs, another waits and says so, for they draw from torch's one generator.
+    So the seed decides, as long as nothing else in the process draws from it meanwhile. It is left as it was.
 
     Raises `OkngError` for fewer than two readable images, unknown names, values out of range, a detector that needs
     NG images and gets none, and one that gets some and can't use them.

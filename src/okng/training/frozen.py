@@ -45,6 +45,7 @@ def compiled(backbone: Backbone) -> Callable[[Tensor], list[Tensor]]:
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,  # pinned, two processes that fit sit on the same core while others idle
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     network = core.compile_model(model, "CPU", settings)

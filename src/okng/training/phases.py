@@ -21,6 +21,7 @@ from okng.inspection.model_file import read_model, write_model
 from okng.training.data import FeatureStore, TrainingImages
 from okng.training.frozen import compiled_backbones
 from okng.training.progress import Narrator
+from okng.training.turns import one_at_a_time
 
 PRECISIONS = {"f32": "32-true", "bf16": "bf16-mixed", "f16": "16-mixed"}  # as Fabric calls them, which will do too
 COLLECT_BATCH = 16
@@ -34,6 +35,7 @@ class StaleCheckpoint(OkngError):
     """A checkpoint that another fit left."""
 
 
+@one_at_a_time
 def run_phases(
     detector: Detector,
     images: TrainingImages,
@@ -52,7 +54,7 @@ def run_phases(
     a `checkpoint` path the state is written there after every phase and every epoch, in phases that are counted in
     steps after the epochs that end another 500 of them; with `resume` the work continues from it. Because every epoch
     draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the same result as one that was
-    never stopped.
+    never stopped. It is torch's one generator, so fits in threads take turns.
     """
     tell = tell or Narrator(quiet=True)
     precision = PRECISIONS.get(precision, precision)

@@ -22,9 +22,11 @@ from okng.training.data import TrainingImages
 from okng.training.fit import HELD_OUT, SPLIT_FROM, judge, whole, with_header
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
+from okng.training.turns import one_at_a_time
 
 
 @narrated
+@one_at_a_time
 def update(
     model: Inspector | str | Path,
     images: Images,
@@ -46,7 +48,7 @@ def update(
     `holdout`: the share of the new images that is not learnt but scored for calibration, by default 0.2 from 100 images
     on, else 0. Learnt images never calibrate. So a few false alarms that a person marks as OK are all learnt and the
     threshold stays; it is what the old held-out images gave, see `Calibration.updated`. `progress`: show on standard
-    error how far it is.
+    error how far it is. As fits do, updates take turns.
 
     Raises `OkngError` for a detector that can't be updated, for exported models, and when no image is readable.
     """

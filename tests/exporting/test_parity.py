@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.contract.conftest import pictures
+
+import okng
+from okng.datasets import OK, Dataset, Sample
+from okng.detectors.base import Detector, Scores
+from okng.detectors.engine import TorchEngine
+from okng.errors import OkngError
+from okng.exporting import export_onnx, precision, recalibrate
+from okng.exporting.onnx import differences
+from okng.inspection.inspector import Inspector
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Inspector:
+    return okng.fit(pictures(8, seed=1), "padim", weights="none", dimensions=8, size=64, holdout=0.4, device="cpu")
+
+
+def detector_of(inspector: Inspector) -> Detector:
+    assert isinstance(inspector.engine, TorchEngine)
+    return inspector.engine.detector
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_model_of_no_numbers_is_neither_exported_nor_saved(
+    inspector: Inspector, value: float, tmp_path: Path
+) -> None:
+    broken = okng.fit(pictures(8, seed=1), "padim", weights="none", dimensions=8, size=64, holdout=0.4, device="cpu")
+    detector_of(broken).get_parameter("backbone.net.conv_stem.weight").data.fill_(value)
+    with pytest.raises(OkngError, match=r"no numbers.*fit again"):
+        export_onnx(broken, tmp_path / "parts.onnx")
+    with pytest.raises(OkngError, match=r"backbone.net.conv_stem.weight.*no numbers"):
+        broken.save(tmp_path / "parts.okng")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_map_of_no_numbers_is_seen_though_all_scores_are_fine(inspector: Inspector, tmp_path: Path) -> None:
+    kind = type(detector_of(inspector))
+
+    class Odd(kind):  # type: ignore[misc, valid-type]
+        def forward(self, images: torch.Tensor) -> Scores:
+            scores = super().forward(images)
+            assert scores.map is not None
+            return Scores(scores.image, scores.map / 0 * 0)
+
+    try:
+        detector_of(inspector).__class__ = Odd
+        with pytest.raises(OkngError, match="scores or maps are no numbers"):
+            export_onnx(inspector, tmp_path / "parts.onnx")
+    finally:
+        detector_of(inspector).__class__ = kind
+
+
+def test_differences() -> None:
+    found, wanted = np.array([1.1, 0.0, -2.0]), np.array([1.0, 0.0, -4.0])
+    np.testing.assert_allclose(differences(found, wanted, np.abs(wanted)), [0.1, 0, 0.5])
+    for bad in (np.nan, np.inf):
+        for pair in ((np.array([1, bad]), np.ones(2)), (np.ones(2), np.array([1, bad])), (np.array([bad]),) * 2):
+            with pytest.raises(OkngError, match="no numbers"):
+                differences(*pair, np.ones(1))
+
+
+def test_a_score_of_zero_has_a_drift(inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PatchCore says of an image it has learnt whole: 0 / 0 is no drift."""
+    export_onnx(inspector, tmp_path / "parts.onnx")
+
+    def exact(graph: bytes, engine: str, kind: str) -> object:
+        return lambda pixels: (np.arange(len(pixels), dtype=np.float32), None)
+
+    monkeypatch.setattr(precision, "make_engine", exact)
+    images = Dataset("new", "folder", "", tuple(Sample(image, OK) for image in pictures(4, seed=2)), ())
+    drift = recalibrate(tmp_path / "parts.onnx", "bf16", images)[1]
+    assert drift.typical == drift.worst == 0
