@@ -66,8 +66,9 @@ def load(
 
     A .okng file is run by torch on `device`: "cpu", "cuda", "mps", or "auto", the best there is. A .onnx file, which
     `okng export` wrote, is run on the CPU by the `engine` "openvino" or "onnxruntime", without torch. `precision` is
-    "f32" or, for a file exported so, "bf16". `threads`: how many of the CPU's cores work, by default all. `detector`:
-    the class of a detector that okng does not have. Loading never imports a module because a file names it.
+    "f32" or, for a file exported so, "bf16". `threads`: how many of the CPU's cores work on one call, by default
+    all; with torch a setting of the whole process. Any number of threads may call one inspector. `detector`: the class
+    of a detector that okng does not have. Loading never imports a module because a file names it.
     """
     from okng.errors import OkngError, missing_extra
     from okng.inspection.model_file import read_model
