@@ -62,7 +62,7 @@ def okng_fit(data: str, detector: str, backbone: str, bank: int) -> dict:
     import okng
     import okng.training.fit
 
-    arguments: dict[str, Any] = {"coreset": bank} if detector == "patchcore" else {}
+    arguments: dict[str, Any] = {"coreset_size": bank} if detector == "patchcore" else {}
     with tempfile.TemporaryDirectory() as folder:
         if backbone == "resnet18":
             safetensors.torch.save_file(resnet18_state(), f"{folder}/resnet18.safetensors")

@@ -109,7 +109,7 @@ class Bench:
             okng = [sys.executable, "-c", "from okng.cli import main; main()"]
             model, good = f"{folder}/parts.okng", f"{data}/train/good"
             commands = (
-                ["train", good, "-o", model, "-p", "coreset=2181", "--size", "256"],
+                ["train", good, "-o", model, "-p", "coreset_size=2181", "--size", "256"],
                 ["export", model, "-o", f"{folder}/parts.onnx"],
                 ["export", model, "-o", f"{folder}/bf16.onnx", "--precision", "bf16", "--calibrate", good],
             )

@@ -6,6 +6,9 @@ Ranges that fewer share, such as a share below 1 or an odd window, are checked w
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from okng.errors import OkngError
 
 
@@ -32,6 +35,38 @@ def positive(**values: float) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """OkngError unless `seed` is from 0 to 2³² - 1."""
-    if not 0 <= seed < 2**32:
-        raise OkngError(f"a seed is from 0 to {2**32 - 1}, not {seed}")
+    """OkngError unless `seed` is a whole number from 0 to 2³² - 1."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise OkngError(f"a seed is from 0 to {2**32 - 1}, not {seed!r}")
+
+
+def check_rate(rate: float) -> None:
+    """OkngError unless `rate` is a false-alarm rate, above 0 and below 1."""
+    if not isinstance(rate, int | float) or not 0 < rate < 1:
+        raise OkngError(f"a false-alarm rate lies between 0 and 1, not {rate!r}; 0.05 means 5 in 100")
+
+
+def check_share(name: str, share: float | None, meaning: str) -> None:
+    """OkngError unless `share` is None or from 0 to below 1; `meaning` says what it and 0 stand for."""
+    if share is not None and not (isinstance(share, int | float) and 0 <= share < 1):
+        raise OkngError(f"{name} is {meaning}, not {share!r}")
+
+
+def plain(name: str, value: Any) -> Any:
+    """`value` as Python's own numbers, texts and tuples, which a model file can hold.
+
+    NumPy's scalars and short arrays, and tensors of them, become what they stand for. OkngError, which names `name`,
+    for anything else that can't be stored, a number that is not finite included.
+    """
+    if hasattr(value, "tolist") and not isinstance(value, type):  # of NumPy or torch
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OkngError(f"{name} is a finite number, not {value}")
+    if isinstance(value, list | tuple):
+        return tuple(plain(name, item) for item in value)
+    for kind in (bool, int, float, str):  # a subclass, such as an enumeration's, as what it is
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
+    raise OkngError(f"{name} is a number, a text or several of them, not {value!r}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import okng
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
@@ -15,9 +18,12 @@ from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
 
+def pixels(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (count, 64, 64, 3), np.uint8)
+
+
 def images(count: int, seed: int = 0) -> TrainingImages:
-    pixels = np.random.default_rng(seed).integers(0, 255, (count, 64, 64, 3), np.uint8)
-    return TrainingImages(list(pixels), Preprocess("RGB", 64, 16))
+    return TrainingImages(list(pixels(count, seed)), Preprocess("RGB", 64, 16))
 
 
 def fitted(**arguments: object) -> Detector:
@@ -43,14 +49,14 @@ def test_every_memory_is_a_real_patch_and_the_memory_covers_them() -> None:
 
 
 def test_with_the_whole_memory_training_images_score_nothing() -> None:
-    detector = fitted(coreset=1.0 - 1e-9, score="max")
+    detector = fitted(coreset=1.0, score="max")
     with torch.no_grad():
         known, new = detector(batch(images(6))), detector(batch(images(6, seed=5)))
     assert float(known.image.max()) < 0.02 * float(new.image.min())
 
 
 def test_a_larger_memory_never_raises_a_distance() -> None:
-    small, large = fitted(coreset=20), fitted(coreset=80)
+    small, large = fitted(coreset_size=20), fitted(coreset_size=80)
     large.bank = torch.cat([large.bank, small.bank])
     with torch.no_grad():
         new = batch(images(2, seed=5))
@@ -109,8 +115,28 @@ def test_little_memory_changes_scores_little() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"coreset": 0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}, {"memory": 0.1}],
+    [{"coreset": 0}, {"coreset": 2}, {"coreset_size": 0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}, {"memory": 0.1}],
 )
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="patchcore: "):
         create("patchcore", weights="none", **arguments)
+
+
+def test_a_number_of_patches_has_a_name_of_its_own() -> None:
+    """A share that was typed as 2 once ended in a memory of two patches."""
+    with pytest.raises(OkngError, match=r"share of all patches .* not 2; .* coreset_size=2"):
+        okng.fit(pixels(4), coreset=2, weights="none", size=64)
+    assert len(fitted(coreset_size=20).bank) == 20
+
+
+def test_a_file_of_the_time_when_coreset_could_be_a_number_opens(tmp_path: Path) -> None:
+    """Its bank is as large as it was, and an update keeps it so."""
+    inspector = okng.fit(pixels(6), coreset_size=20, weights="none", size=64, holdout=0.4, device="cpu")
+    old = {key: value for key, value in inspector.manifest["detector"]["arguments"].items() if key != "coreset_size"}
+    inspector.manifest["detector"]["arguments"] = {**old, "coreset": 20}
+    inspector.save(tmp_path / "old.okng")
+    loaded = okng.load(tmp_path / "old.okng")
+    new = pixels(2, seed=5)
+    assert np.array_equal(loaded.score_samples(new), inspector.score_samples(new))
+    updated = okng.update(loaded, new, device="cpu")
+    assert len(updated.engine.detector.bank) == 20

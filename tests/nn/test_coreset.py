@@ -84,7 +84,8 @@ def test_goes_on_until_the_radius_is_reached() -> None:
 def streamed(points: Tensor, coreset: float, capacity: int) -> tuple[StreamingCoreset, Tensor]:
     """The stream fed by uneven blocks, never above its capacity, and the coreset it selects."""
     torch.manual_seed(0)
-    stream = StreamingCoreset(coreset, capacity)
+    number = None if coreset <= 1 else int(coreset)
+    stream = StreamingCoreset(0.01 if number else coreset, capacity, number=number)
     for block in points.split(170):
         stream.add(block)
         assert stream.points.untyped_storage().nbytes() <= 4 * points.shape[1] * (capacity - stream.count)

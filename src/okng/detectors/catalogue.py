@@ -17,6 +17,7 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from okng.checks import plain
 from okng.errors import OkngError, missing_package, nearest_names
 
 if TYPE_CHECKING:
@@ -331,7 +332,7 @@ def create(detector: str | type[Detector], /, **arguments: Any) -> Detector:
         if key not in known:
             raise OkngError(f"{name} has no parameter {key!r}; {nearest_names(key, known)}")
         wanted = known[key].annotation
-        taken[key] = _plain(value, wanted)
+        taken[key] = _several(plain(f"{name}: {key}", value), wanted)
         if not _fits(taken[key], wanted):
             raise OkngError(f"{name}: {key} takes {_spell(wanted)}, not {value!r}")
     try:
@@ -393,14 +394,10 @@ def _fits(value: Any, wanted: Any) -> bool:
     return isinstance(value, wanted)
 
 
-def _plain(value: Any, wanted: Any) -> Any:
-    """`value` as the annotation spells it: scalars of NumPy as numbers, a list or one number as a tuple."""
-    if callable(item := getattr(value, "item", None)) and getattr(value, "shape", None) == ():
-        value = item()
+def _several(value: Any, wanted: Any) -> Any:
+    """`value`, or where the annotation takes several and it is one of them, a tuple of it."""
     several = typing.get_origin(wanted) is tuple and Ellipsis in typing.get_args(wanted)
-    if several and not isinstance(value, list | tuple) and _fits(value, typing.get_args(wanted)[0]):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
+    return (value,) if several and not isinstance(value, tuple) and _fits(value, typing.get_args(wanted)[0]) else value
 
 
 def _spell(wanted: Any) -> str:

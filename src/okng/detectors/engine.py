@@ -12,7 +12,7 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import create, name_of, parameters
+from okng.detectors.catalogue import create, detector_class, name_of, parameters
 from okng.errors import OkngError, no_device
 from okng.inspection.engines import check_threads
 from okng.inspection.inspector import Inspector
@@ -106,6 +106,7 @@ def _name_in_file(path: Path, stored: str, kind: type[Detector] | None) -> str:
 
 def rebuild(name: str, arguments: dict[str, Any]) -> Detector:
     """An unfitted detector for a stored state; pretrained weights are not looked for, they are in the state."""
+    arguments = detector_class(name).stored_arguments(arguments)
     unweighted = {"weights": "none"} if "weights" in parameters(name) else {}
     with _OwnDraws():
         detector = create(name, **{**arguments, **unweighted})

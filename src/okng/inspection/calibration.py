@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from okng.checks import check_rate
 from okng.errors import OkngError
 
 MIN_FOR_TAIL = 30  # with fewer held-out scores a fitted tail is guesswork
@@ -21,11 +22,16 @@ class Calibration:
     their maps (None for a detector without maps), both ascending, `method` how they were held out: "split",
     "cross", or "updated" (see `updated`). An image is NG when its score is above `threshold`; its regions are
     where the map is above `pixel_threshold`. `basis` says where the threshold comes from: "conformal"
-    (promised), "tail" (estimated), "largest" (all that n allows) or "manual".
+    (promised), "tail" (estimated), "largest" (all that n allows) or "manual". `unit`: what each score stands for, an
+    "image", or a "group" of images that one of them was drawn from. `dropped`: how many scores that stood apart a
+    person had left out.
 
     Exchangeability of the OK images is the only assumption of the conformal promise: over draws of the
     calibration images, an unseen OK image is called NG with probability at most the asked rate (Vovk et al.,
-    Algorithmic Learning in a Random World, 2005; for anomaly detection Laxhammar & Falkman, 2010).
+    Algorithmic Learning in a Random World, 2005; for anomaly detection Laxhammar & Falkman, 2010). Images of one group
+    (lot, shift) are not exchangeable with those of another, groups are: one image drawn at random from each held-out
+    group and one drawn from a new group are (Dunn, Wasserman & Ramdas, 2022, "subsampling once"). So with groups the
+    promise is about such an image, every group counting the same; inside one group the rate may be higher or lower.
     """
 
     scores: np.ndarray
@@ -35,18 +41,28 @@ class Calibration:
     threshold: float
     pixel_threshold: float | None
     basis: str
+    unit: str = "image"
+    dropped: int = 0
 
     @classmethod
-    def fit(cls, scores: np.ndarray, peaks: np.ndarray | None, method: str, false_alarm_rate: float) -> Calibration:
+    def fit(
+        cls,
+        scores: np.ndarray,
+        peaks: np.ndarray | None,
+        method: str,
+        false_alarm_rate: float,
+        unit: str = "image",
+        dropped: int = 0,
+    ) -> Calibration:
         """Calibrate on held-out OK `scores` (n,), and `peaks` (n,) of their maps, for an asked rate."""
         peaks = None if peaks is None else _ascending(peaks)
-        blank = cls(_ascending(scores), peaks, method, false_alarm_rate, 0.0, None, "")
+        blank = cls(_ascending(scores), peaks, method, false_alarm_rate, 0.0, None, "", unit, dropped)
         return blank.at(false_alarm_rate)
 
     def at(self, false_alarm_rate: float) -> Calibration:
         """The same held-out scores with the thresholds for another rate, in (0, 1)."""
-        if not 0 < false_alarm_rate < 1:
-            raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; try 0.05")
+        false_alarm_rate = float(false_alarm_rate)
+        check_rate(false_alarm_rate)
         threshold, basis = _threshold(self.scores, false_alarm_rate)
         pixel = None if self.peaks is None else _threshold(self.peaks, false_alarm_rate)[0]
         return replace(self, false_alarm_rate=false_alarm_rate, threshold=threshold, pixel_threshold=pixel, basis=basis)
@@ -62,7 +78,7 @@ class Calibration:
         rate = float((self.scores > threshold).mean())
         return replace(self, threshold=float(threshold), basis="manual", false_alarm_rate=rate)
 
-    def updated(self, scores: np.ndarray, peaks: np.ndarray | None) -> Calibration:
+    def updated(self, scores: np.ndarray, peaks: np.ndarray | None, unit: str = "image") -> Calibration:
         """The calibration after the detector took in more OK images; `scores` and `peaks` (m,) of those held out.
 
         If m alone suffices for the conformal promise at the present rate, the old scores are dropped: what is left is a
@@ -71,12 +87,15 @@ class Calibration:
         reweighted), so old scores are upper bounds and err towards fewer false alarms, more so the more was learnt; as
         they come of another detector, the rate is expected, no longer promised. A threshold set by hand stays.
         """
-        method = "split"
+        method, dropped = "split", 0
         if math.floor(self.false_alarm_rate * (len(scores) + 1) + 1e-9) < 1 or len(scores) == 0:
-            method, scores = "updated", np.concatenate([self.scores, scores])
+            method, unit, dropped = "updated", self.unit, self.dropped
+            scores = np.concatenate([self.scores, scores])
             peaks = None if self.peaks is None or peaks is None else np.concatenate([self.peaks, peaks])
         peaks = None if peaks is None else _ascending(peaks)
-        renewed = replace(self, scores=_ascending(scores), peaks=peaks, method=method)
+        renewed = replace(
+            self, scores=_ascending(scores), peaks=peaks, method=method, unit=unit, dropped=dropped
+        )
         return renewed.with_threshold(self.threshold) if self.basis == "manual" else renewed.at(self.false_alarm_rate)
 
     def p_value(self, score: float) -> float:
@@ -98,13 +117,22 @@ class Calibration:
 
     def promise(self) -> str:
         """One sentence: what the threshold promises, and why."""
+        if not self.dropped:
+            return self._promise()
+        left_out = "1 image that stood apart was" if self.dropped == 1 else f"{self.dropped} that stood apart were"
+        return f"{self._promise()}; {left_out} dropped, so it is about images like the others"
+
+    def _promise(self) -> str:
         n, asked = len(self.scores), _percent(self.false_alarm_rate)
-        held = {
-            "split": f"{n} held-out OK images",
-            "updated": f"{n} held-out OK scores, some from before an update",
-        }.get(self.method, f"{n} cross-fitted OK scores")
+        grouped = self.unit == "group"
+        whose = "held-out OK images" if self.method == "split" else "cross-fitted OK scores"
+        if self.method == "updated":
+            whose = "held-out OK scores, some from before an update"
+        held = f"{n} {whose}, one from each group" if grouped else f"{n} {whose}"
         if self.basis == "manual":
             return f"threshold set by hand; {asked} of {held} lie above it"
+        if self.basis == "conformal" and self.method == "split" and grouped:
+            return f"at most {asked} false alarms on OK images of new groups like the {n} held out (conformal, per group)"
         if self.basis == "conformal" and self.method == "split":
             return f"at most {asked} false alarms on OK images like the {n} held out (conformal)"
         if self.basis == "conformal":
@@ -125,6 +153,8 @@ class Calibration:
             "threshold": self.threshold,
             "pixel_threshold": self.pixel_threshold,
             "basis": self.basis,
+            "unit": self.unit,
+            "dropped": self.dropped,
         }
 
     @classmethod
@@ -136,7 +166,8 @@ class Calibration:
             if math.isfinite(threshold) and math.isfinite(pixel or 0) and 0 <= rate <= 1:
                 peaks = None if peaks is None else _ascending(peaks)
                 method, basis = str(fields["method"]), str(fields["basis"])
-                return cls(_ascending(scores), peaks, method, rate, threshold, pixel, basis)
+                unit, dropped = str(fields.get("unit", "image")), int(fields.get("dropped", 0))
+                return cls(_ascending(scores), peaks, method, rate, threshold, pixel, basis, unit, dropped)
         except (KeyError, TypeError, ValueError, OverflowError, OkngError):
             pass
         raise OkngError("the model file's calibration makes no sense; fit the model again")

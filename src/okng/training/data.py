@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from okng.inspection.images import Preprocess, Source, fingerprint, image_size
+from okng.training.copies import thumbnail
 
 PIXEL_BUDGET = 2 << 30
 FEATURE_BUDGET = 4 << 30
@@ -40,6 +41,7 @@ class TrainingImages:
         self._keep = sum(h * w * preprocess.channels for h, w in self.shapes) <= budget
         self._kept: dict[int, Tensor] = {}
         self._fingerprints: dict[int, str] = {}
+        self._thumbnails: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -50,6 +52,8 @@ class TrainingImages:
             return self._kept[index]
         pixels, _ = self.preprocess.load(self.sources[index])
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()  # (C, H, W)
+        if index not in self._thumbnails:
+            self._thumbnails[index] = thumbnail(pixels)
         if self._keep:
             self._kept[index] = image
         return image
@@ -61,6 +65,13 @@ class TrainingImages:
                 self._fingerprints[index] = fingerprint(source)
         return [self._fingerprints[index] for index in range(len(self))]
 
+    def thumbnails(self) -> np.ndarray:
+        """What near copies are known by, see `copies.thumbnail`: float32 (n, SIDE, SIDE); no image is read again."""
+        for index in range(len(self)):
+            if index not in self._thumbnails:
+                self[index]
+        return np.stack([self._thumbnails[index] for index in range(len(self))])
+
     def subset(self, indices: Iterable[int]) -> TrainingImages:
         """Some of the images, with what is known of them already."""
         chosen = [int(i) for i in indices]
@@ -69,6 +80,8 @@ class TrainingImages:
         part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
         known = self._fingerprints
         part._fingerprints = {new: known[old] for new, old in enumerate(chosen) if old in known}
+        seen = self._thumbnails
+        part._thumbnails = {new: seen[old] for new, old in enumerate(chosen) if old in seen}
         return part
 
     def batches(self, batch_size: int, shuffle: bool) -> list[list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,11 +25,12 @@ class PatchCore(Detector):
 
     `backbone`, `strides`, `weights`: the frozen network and where its features are taken (the paper: wide_resnet50_2 at
     8 and 16). `neighbourhood`: side of the square over which features are averaged around each position (section 3.1).
-    `coreset`: the share of all patches kept in memory, or if 1 or more their number (section 3.2). `score`: how the
-    patches' distances make the image's: "top1%" the mean of the highest hundredth, "max" the highest, "reweighted" the
-    highest weighted by how crowded the memory is there (equation 7, with `neighbours` = b). `sigma`: of the Gaussian
-    that smooths the map, in pixels of the input (section 3.3). `memory`: GB that patches may take while it learns; as
-    long as all of them fit, the coreset is of all at once, beyond that by merge and reduce (`nn/coreset.py`).
+    `coreset`: the share of all patches kept in memory, in (0, 1] (section 3.2); `coreset_size`: how many are kept,
+    whatever their share. `score`: how the patches' distances make the image's: "top1%" the mean of the highest
+    hundredth, "max" the highest, "reweighted" the highest weighted by how crowded the memory is there (equation 7, with
+    `neighbours` = b). `sigma`: of the Gaussian that smooths the map, in pixels of the input (section 3.3). `memory`: GB
+    that patches may take while it learns; as long as all of them fit, the coreset is of all at once, beyond that by
+    merge and reduce (`nn/coreset.py`).
 
     Deliberately otherwise: features are averaged per channel rather than pooled to a fixed width, the coreset is
     selected in the full feature space without random projection (the batched greedy makes that affordable), the default
@@ -50,14 +51,18 @@ class PatchCore(Detector):
         weights: str = "imagenet",
         neighbourhood: int = 3,
         coreset: float = 0.01,
+        coreset_size: int | None = None,
         score: Literal["top1%", "max", "reweighted"] = "top1%",
         neighbours: int = 9,
         sigma: float = 8.0,
         memory: float = 4.0,
     ):
         super().__init__()
-        if coreset <= 0:
-            raise OkngError(f"coreset is a share such as 0.01 or a number of patches, not {coreset}")
+        if not 0 < coreset <= 1:
+            number = f"; for a number of patches give coreset_size={coreset:.0f}" if coreset > 1 else ""
+            raise OkngError(f"coreset is a share of all patches such as 0.01, above 0 and up to 1, not {coreset}{number}")
+        if coreset_size is not None:
+            at_least(1, coreset_size=coreset_size)
         if neighbourhood < 1 or neighbourhood % 2 == 0:
             raise OkngError(f"neighbourhood is an odd number such as 3, not {neighbourhood}")
         at_least(1, neighbours=neighbours)
@@ -65,7 +70,7 @@ class PatchCore(Detector):
         if memory * 1e9 < 2 * WORKSPACE:
             raise OkngError(f"memory is in GB, {2 * WORKSPACE / 1e9:.2g} or more, not {memory}")
         self.backbone = freeze(Backbone(backbone, strides, weights))
-        self.neighbourhood, self.coreset, self.score = neighbourhood, coreset, score
+        self.neighbourhood, self.coreset, self.coreset_size, self.score = neighbourhood, coreset, coreset_size, score
         self.neighbours, self.sigma = neighbours, sigma
         channels = sum(self.backbone.channels)
         self.capacity = capacity_of(memory * 1e9, channels)  # patches
@@ -74,6 +79,13 @@ class PatchCore(Detector):
         self.register_buffer("seen", torch.tensor(0))  # patches the bank stands for
         self.register_buffer("radius", torch.tensor(torch.inf))  # within which the bank covers them
 
+    @classmethod
+    def stored_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """In files without a `coreset_size`, a `coreset` of 1 or more was the number of patches."""
+        if "coreset_size" not in arguments and arguments.get("coreset", 0) >= 1:
+            return {**arguments, "coreset": 0.01, "coreset_size": max(1, round(arguments["coreset"]))}
+        return arguments
+
     @property
     def multiple(self) -> int:
         """The coarsest stride, so that every grid divides the input."""
@@ -81,16 +93,16 @@ class PatchCore(Detector):
 
     def phases(self) -> Iterator[Phase]:
         """Gather every patch, keep a coreset."""
-        yield self.gather(StreamingCoreset(self.coreset, self.capacity))
+        yield self.gather(StreamingCoreset(self.coreset, self.capacity, number=self.coreset_size))
 
     def update_phases(self) -> Iterator[Phase]:
         """Gather the new images' patches beside the memory, keep a coreset of both.
 
-        With a share as `coreset` the memory grows by that share of the new patches, and by what else it takes to cover
-        them as the old ones are: no distance rises. With a number it is selected anew from both.
+        The memory grows by the share `coreset` of the new patches, and by what else it takes to cover them as the old
+        ones are: no distance rises. With a `coreset_size` it is selected anew from both.
         """
         bank, seen, radius = self.bank + self.centre, int(self.seen), float(self.radius)
-        yield self.gather(StreamingCoreset(self.coreset, self.capacity, bank, seen, radius))
+        yield self.gather(StreamingCoreset(self.coreset, self.capacity, bank, seen, radius, self.coreset_size))
 
     def gather(self, stream: StreamingCoreset) -> Collect:
         """One pass through `stream`, whose coreset becomes the memory."""
