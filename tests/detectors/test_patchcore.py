@@ -115,7 +115,15 @@ def test_little_memory_changes_scores_little() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"coreset": 0}, {"coreset": 2}, {"coreset_size": 0}, {"neighbourhood": 2}, {"neighbours": 0}, {"sigma": 0}, {"memory": 0.1}],
+    [
+        {"coreset": 0},
+        {"coreset": 2},
+        {"coreset_size": 0},
+        {"neighbourhood": 2},
+        {"neighbours": 0},
+        {"sigma": 0},
+        {"memory": 0.1},
+    ],
 )
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="patchcore: "):

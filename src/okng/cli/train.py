@@ -52,6 +52,20 @@ def train(
             help="Share held out for calibration; 0 cross-fits, or in an update learns all. Default: by count."
         ),
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Pattern on the path that names the lot, shift or serial number, such as 'lot[0-9]+': groups are "
+            "never parted and the promise is per group."
+        ),
+    ] = None,
+    drop_outliers: Annotated[
+        bool,
+        typer.Option("--drop-outliers", help="Leave held-out images that stand far apart out of the calibration."),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for a page of the oddest images among those given as OK.")
+    ] = None,
     normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
     abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
@@ -60,6 +74,9 @@ def train(
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help="f32, or bf16 or f16 where the device is faster so.")] = "f32",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a fit that was stopped.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over an existing model without keeping it as .bak.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -76,18 +93,26 @@ def train(
     output = output or update or Path("parts.okng")
     if update is not None and ng is not None:
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
+    if update is not None and (report is not None or drop_outliers):
+        raise OkngError("--report and --drop-outliers are of a fit; leave them out of an update")
     if ng is not None and not ng.exists():
         raise OkngError(f"{ng} does not exist; --ng is a folder of NG images")
     if output.suffix == ".onnx":
         raise OkngError(f"{output} would be a PyTorch model; train a .okng file, then run: okng export")
     check_writable(output)
+    if report is not None:
+        check_writable(report / "training.html")
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
     images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
 
     import okng
     from okng.training.fit import discard, is_stopped
     from okng.training.progress import Narrator
+    from okng.training.review import Review
+    from okng.training.saving import save_beside, save_over, state_of
 
+    review = None if report is None else Review()
+    read = None if update is None else state_of(update)
     checkpoint = output.with_name(output.name + ".partial")
     if resume and not is_stopped(checkpoint):
         say(f"there is no {checkpoint} to go on with; this fit begins anew")
@@ -97,8 +122,8 @@ def train(
         with Narrator() as tell:
             tell.hint = "" if budget or parameter else _cheaper(detector_name)
             common: dict[str, Any] = {
-                "holdout": holdout, "seed": seed, "device": device, "precision": precision, "strict": strict,
-                "tell": tell,
+                "holdout": holdout, "group_by": group_by, "seed": seed, "device": device, "precision": precision,
+                "strict": strict, "tell": tell,
             }  # fmt: skip
             if update is not None:
                 inspector = okng.update(update, images, false_alarm_rate=false_alarm_rate, **common)
@@ -111,8 +136,10 @@ def train(
                     ng=ng,
                     size=sides,
                     false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
+                    drop_outliers=drop_outliers,
                     checkpoint=checkpoint,
                     resume=resume,
+                    review=review,
                     **common,
                     **arguments,
                 )
@@ -122,8 +149,12 @@ def train(
             say(f"{checkpoint} is kept: the same command with --resume goes on")
         raise
     done["source"] = name
+    kept = None
     try:
-        inspector.save(output)
+        if update is not None and read is not None and output.resolve() == update.resolve():
+            save_over(inspector, output, read)
+        else:
+            kept = save_beside(inspector, output, force)
     except OkngError as error:
         if update is not None:
             raise
@@ -134,10 +165,16 @@ def train(
     and_ng = f" and {done['ng_images']} NG images" if done.get("ng_images") else ""
     say(f"learnt from {done['learnt_from']} of {done['images']} images{and_ng} in {done['seconds']:.0f} s")
     say(f"threshold {calibration.threshold:.4g}: {calibration.promise()}")
+    if kept is not None:
+        say(f"{output} was there already: it is kept as {kept} (--force would not keep it)")
+    if report is not None and review is not None:
+        from okng.report.review import write_review
+
+        say(f"wrote {write_review(report / 'training.html', f'Training of {output.name}', inspector, review)}")
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
     if as_json:
         described = inspector.manifest | {"calibration": calibration.to_json(), "promise": calibration.promise()}
-        del described["seen"]  # as long as the list of images
+        del described["seen"], described["unlearnt"]  # as long as the list of images
         print_json({"model": str(output), "preprocess": inspector.preprocess.to_json(), **described})
 
 

@@ -112,7 +112,7 @@ class Detector(nn.Module):
 
     @classmethod
     def stored_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The constructor's arguments in a model file as they are given today; here a method follows up its own past."""
+        """The arguments in a model file as the constructor takes them now: a method that changed some says so here."""
         return arguments
 
     @property

@@ -12,6 +12,8 @@ from okng.checks import check_rate
 from okng.errors import OkngError
 
 MIN_FOR_TAIL = 30  # with fewer held-out scores a fitted tail is guesswork
+FAR = 8.0  # robust standard deviations above the median
+MIN_TO_COMPARE = 5
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,7 @@ class Calibration:
             scores = np.concatenate([self.scores, scores])
             peaks = None if self.peaks is None or peaks is None else np.concatenate([self.peaks, peaks])
         peaks = None if peaks is None else _ascending(peaks)
-        renewed = replace(
-            self, scores=_ascending(scores), peaks=peaks, method=method, unit=unit, dropped=dropped
-        )
+        renewed = replace(self, scores=_ascending(scores), peaks=peaks, method=method, unit=unit, dropped=dropped)
         return renewed.with_threshold(self.threshold) if self.basis == "manual" else renewed.at(self.false_alarm_rate)
 
     def p_value(self, score: float) -> float:
@@ -132,7 +132,9 @@ class Calibration:
         if self.basis == "manual":
             return f"threshold set by hand; {asked} of {held} lie above it"
         if self.basis == "conformal" and self.method == "split" and grouped:
-            return f"at most {asked} false alarms on OK images of new groups like the {n} held out (conformal, per group)"
+            return (
+                f"at most {asked} false alarms on OK images of new groups like the {n} held out (conformal, per group)"
+            )
         if self.basis == "conformal" and self.method == "split":
             return f"at most {asked} false alarms on OK images like the {n} held out (conformal)"
         if self.basis == "conformal":
@@ -209,6 +211,21 @@ def tail_threshold(scores: np.ndarray, rate: float) -> float:
     if abs(shape) < 1e-6:
         return start - scale * math.log(ratio)
     return start + scale / shape * float(ratio**-shape - 1)
+
+
+def stand_apart(scores: np.ndarray) -> np.ndarray:
+    """Which of held-out OK `scores` (n,) are far above the others, (n,) of bool: more than `FAR` deviations.
+
+    The deviation is 1.4826 times the median distance from the median, which half of the scores would have to be wrong
+    to move. `FAR` is 8 because among distinct OK images that cries wolf in less than one fit of a hundred
+    (benchmarks/apart.py); a black or a foreign image lies at 20 to 1,000. Of fewer than `MIN_TO_COMPARE` scores none.
+    """
+    if len(scores) < MIN_TO_COMPARE:
+        return np.zeros(len(scores), bool)
+    above = scores - np.median(scores)
+    deviation = 1.4826 * np.median(np.abs(above)) or 1.2533 * np.abs(above).mean()  # the latter where most are tied
+    apart: np.ndarray = above > FAR * deviation
+    return apart
 
 
 def _ascending(scores: np.ndarray) -> np.ndarray:

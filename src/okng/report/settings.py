@@ -47,7 +47,7 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
         "Time per image": {stage: f"{value:.1f} ms" for stage, value in milliseconds.items()},
     }
     words = {
-        name: [(_title(key), _text(value)) for key, value in table.items() if value not in (None, "")]
+        name: [(_title(key), _text(value)) for key, value in table.items() if value not in (None, "", [])]
         for name, table in tables.items()
     }
     return {name: rows for name, rows in words.items() if rows}

@@ -1,8 +1,8 @@
 """Which images are copies or near copies of each other, and which belong to one lot: they are never parted.
 
-A copy on the other side of a split is an image that was learnt and is judged as if it were new: its score is too low, and
-the threshold drawn from it too. So are the frames of a burst, files that were encoded or sized again, and one part under
-several exposures.
+A copy on the other side of a split is an image that was learnt and is judged as if it were new: its score is too low,
+and so is the threshold drawn from it. The same goes for the frames of a burst, for files that were encoded or sized
+again, and for one part under several exposures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ GroupBy = str | re.Pattern[str] | Callable[[Source], Hashable] | Sequence[Hashab
 SIDE = 32  # of the thumbnails that are compared
 BLUR = 1.0  # of them, so that a shift by a pixel is nearly linear
 RIM = 2  # pixels that a shift brings in from outside
-NEAREST = 64  # a group of near copies that each other can see has no more
+NEAREST = 32  # a gap is looked for among so many neighbours: longer bursts fall apart
+SHARE = 3  # and among a third of all images: beside a foreign image all the others are alike
+FEWEST = 6  # images, or none are near copies
 ALIKE = 0.1  # no farther than this, in units of the thumbnail's contrast
 GAP = 1 / 3  # and than this share of the distance to the nearest image that is none
 NOISE = 2e-3  # distances below this are rounding
@@ -46,7 +48,8 @@ def near_copies(thumbnails: np.ndarray) -> np.ndarray:
     call every part a copy of every other. Two images are near copies when their distance is at most `ALIKE` and at
     most a third (`GAP`) of the distance to the next image that is none of them. Among distinct images neighbours follow
     each other closely: in d dimensions the nearest is that much nearer than the second with a chance of 3^-d. Camera
-    noise, which keeps distinct images of a fixed part equally far apart, leaves no gap either.
+    noise, which keeps distinct images of a fixed part equally far apart, leaves no gap either. What this can't tell from
+    bursts is a mix of products, each so alike as only frames are elsewhere: its groups are kept together too.
 
     The distance is blind to brightness, contrast and a small shift: thumbnails have mean 0 and norm 1, and what one
     differs from the other by a shift, to first order, is taken out (the tangent distance of Simard, LeCun & Denker,
@@ -54,10 +57,10 @@ def near_copies(thumbnails: np.ndarray) -> np.ndarray:
     """
     n = len(thumbnails)
     rows, columns = [np.arange(n)], [np.arange(n)]
-    if n > 2:
+    if n >= FEWEST:
         points, tangents = _prepared(thumbnails)  # (n, D), (2, n, D)
         squared = np.square(points).sum(1)  # (n,)
-        seen = min(NEAREST, n - 2)
+        seen = min(NEAREST, n // SHARE)
         for begin, end in pairwise([*range(0, n, BLOCK), n]):
             some = points[begin:end]  # (b, D)
             distances = some @ points.T  # (b, n)
@@ -115,7 +118,9 @@ def labelled(sources: Sequence[Source], group_by: GroupBy) -> Callable[[Source],
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise OkngError(f"group_by {group_by!r} is no regular expression ({error}); try one such as lot[0-9]+") from error
+        raise OkngError(
+            f"group_by {group_by!r} is no regular expression ({error}); try one such as lot[0-9]+"
+        ) from error
     if any(isinstance(source, np.ndarray) for source in sources):
         raise OkngError("group_by is a pattern on paths, and these images are pixels; give a label for each instead")
 
@@ -124,7 +129,9 @@ def labelled(sources: Sequence[Source], group_by: GroupBy) -> Callable[[Source],
         return str(source) if found is None else found.groups() or (found[0],)
 
     if not any(isinstance(label(source), tuple) for source in sources):
-        raise OkngError(f"group_by {pattern.pattern!r} matches no path, such as {sources[0]}; mind that it is a pattern")
+        raise OkngError(
+            f"group_by {pattern.pattern!r} matches no path, such as {sources[0]}; mind that it is a pattern"
+        )
     return label
 
 

@@ -36,6 +36,7 @@ class TrainingImages:
         self.labels = [0] * len(self.sources) if labels is None else [int(label) for label in labels]
         if len(self.labels) != len(self.sources):
             raise ValueError(f"{len(self.labels)} labels of {len(self.sources)} images")
+        self.places = list(range(len(self.sources)))  # among the images that were given
         self.preprocess = preprocess
         self.shapes = [preprocess.shape(*image_size(source)) for source in self.sources]
         self._keep = sum(h * w * preprocess.channels for h, w in self.shapes) <= budget
@@ -45,6 +46,13 @@ class TrainingImages:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def name(self, index: int) -> str:
+        """What a person knows image `index` by: its folder and file, or its place among those given."""
+        source = self.sources[index]
+        if isinstance(source, np.ndarray):
+            return f"image {self.places[index]}"
+        return "/".join(Path(source).parts[-2:])
 
     def __getitem__(self, index: int) -> Tensor:
         """Image `index` as uint8 (C, H, W)."""
@@ -77,6 +85,7 @@ class TrainingImages:
         chosen = [int(i) for i in indices]
         sources, labels = [self.sources[i] for i in chosen], [self.labels[i] for i in chosen]
         part = TrainingImages(sources, self.preprocess, labels=labels)
+        part.places = [self.places[i] for i in chosen]
         part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
         known = self._fingerprints
         part._fingerprints = {new: known[old] for new, old in enumerate(chosen) if old in known}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import check_seed
+from okng.checks import check_rate, check_seed, check_share, plain
 from okng.datasets.ok_images import lister, part_images
 from okng.detectors.base import Detector
 from okng.detectors.budgets import LEFT_OUT, SMALL_SIDE, arguments_for
@@ -24,15 +24,18 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, Source, UnreadableImage, image_size, is_grey, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.model_file import remove
+from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
+from okng.training.held_out import FOLDS, Judged, divided, judge, kept_together, named, once, say_apart
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
+from okng.training.review import Review
 from okng.training.turns import one_at_a_time
 
-HELD_OUT = 0.2  # of the OK images, for calibration
-SPLIT_FROM = 100  # with fewer OK images every one of them is worth learning from: calibrate by cross-fitting
-FOLDS = 5
 SIZE = 256
+COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
+DROPPED = "left out of the calibration, as asked: the promise is about images like the others"
+LEARNT = "that was learnt as OK; if it is not, take it out and fit again"
 
 
 @narrated
@@ -46,12 +49,15 @@ def fit(
     size: int | tuple[int, int] | None = None,
     false_alarm_rate: float = 0.05,
     holdout: float | None = None,
+    group_by: GroupBy | None = None,
+    drop_outliers: bool = False,
     seed: int = 0,
     device: str = "auto",
     precision: str = "f32",
     checkpoint: str | Path | None = None,
     resume: bool = False,
     strict: bool = False,
+    review: Review | None = None,
     progress: bool = False,
     tell: Narrator | None = None,
     **arguments: Any,
@@ -66,32 +72,42 @@ def fit(
     square (aspect ratios are kept), or (height, width); 256 by default, and for detectors without a pretrained network
     no more than the images have. `false_alarm_rate`: the share of OK images that may be called NG. `holdout`: the
     share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5 more fits; by
-    default 0.2 from 100 images on, else 0. `checkpoint` and `resume`: where the state is written as the fit goes on,
-    and whether to continue from it. It stays there, so that no fit is lost before it is saved;
-    `okng.training.fit.discard` removes it. `strict`: stop at an unreadable image instead of naming and skipping it.
-    `progress`: show on standard error how far it is.
+    default 0.2 from 100 images on, else 0.
+
+    Copies of an image count once; near copies of it, such as the frames of a burst, lie on the same side of every split
+    and calibrate as one. `group_by` keeps more together, and calibrates by one image of each group: the lot, shift or
+    serial number that a pattern finds in the paths, that a function says of an image, or a label for each image; the
+    promise is then about images of new groups. `drop_outliers`: held-out images that stand apart are always named;
+    this leaves them out of the calibration, and where they would be learnt, out of that too. `review`: is shown every
+    OK image as a detector judged it that had not learnt it.
+
+    `checkpoint` and `resume`: where the state is written as the fit goes on, and whether to continue from it. It stays
+    there, so that no fit is lost before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an
+    unreadable image instead of naming and skipping it. `progress`: show on standard error how far it is.
 
     Of a folder, what looks like NG, a mask or a test is left out and said, see `okng.datasets.ok_images`.
 
     Fits take turns in a process: while one runs, another waits and says so, for they draw from torch's one generator.
     So the seed decides, as long as nothing else in the process draws from it meanwhile. It is left as it was.
 
-    Raises `OkngError` for fewer than two readable images, unknown names, values out of range, a detector that needs
-    NG images and gets none, and one that gets some and can't use them.
+    Raises `OkngError` for fewer than two readable images or groups, unknown names, values out of range or that no file
+    can hold, a detector that needs NG images and gets none, and one that gets some and can't use them.
     """
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
     detector = name_of(detector)
-    if not 0 < false_alarm_rate < 1:
-        raise OkngError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate}; 0.05 means 5 in 100")
-    if holdout is not None and not 0 <= holdout < 1:
-        raise OkngError(f"holdout is a share of the OK images such as 0.2, or 0 to cross-fit, not {holdout}")
+    seed, size, holdout = plain("seed", seed), plain("size", size), plain("holdout", holdout)
+    false_alarm_rate = plain("false_alarm_rate", false_alarm_rate)
+    check_rate(false_alarm_rate)
+    check_share("holdout", holdout, "a share of the OK images such as 0.2, or 0 to cross-fit")
     check_seed(seed)
     if ng is None and detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
-    sources, skipped = with_header(list(each_image(images, lister(warn if tell.quiet else tell.say))), strict, tell)
+    given = list(each_image(images, lister(warn if tell.quiet else tell.say)))
+    label = None if group_by is None else labelled(given, group_by)
+    sources, skipped = with_header(given, strict, tell)
     if budget is not None:
         chosen = on_budget(budget, detector, sources, tell)
         asked = chosen.pop("size", None)
@@ -105,17 +121,19 @@ def fit(
         skipped += unread
     labels = [0] * len(sources) + [1] * len(odd)
     everything, broken = whole(TrainingImages([*sources, *odd], preprocess, labels=labels), strict, tell)
+    everything, copies = once(everything, tell)
     skipped += broken
     n = everything.labels.count(0)  # the OK images come first
-    sources, everyone = everything.sources[:n], np.arange(len(everything))
-    seen = everything.fingerprints()
     if ng is not None and len(everything) == n:
         raise OkngError("none of the NG images is readable; bring at least one")
     if n < 2:
         one = "one image can't be both learnt from and held out" if n else "there is no readable image"
+        one = "all of them are copies of one image" if n and copies else one
         raise OkngError(f"{one}; bring at least 2 OK images, better 20 or more")
+    ok = everything.subset(range(n))
+    groups, near = kept_together(ok, label, tell)
+    method, folds = divided(groups, holdout, seed)
 
-    share = (HELD_OUT if n >= SPLIT_FROM else 0.0) if holdout is None else holdout
     settings: dict[str, Any] = {
         "seed": seed,
         "device": device,
@@ -126,38 +144,52 @@ def fit(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not resume:
         discard(path)  # a fold of another fit would be gone on with later
-    order = np.random.default_rng(seed).permutation(n)
-    if share > 0:
-        held = order[: min(max(1, round(share * n)), n - 1)]
-        method, learnt = "split", n - len(held)
-        run_phases(built, everything.subset(np.setdiff1d(everyone, held)), checkpoint=path, **settings)
-        scores, peaks = judge(built, preprocess, [sources[i] for i in held], "calibration", tell)
-    else:
-        method, learnt = "cross", n
-        parts = []
-        folds = np.array_split(order, min(FOLDS, n))
-        for k, held in enumerate(folds):
+    everyone = np.arange(len(everything))
+    judged = []
+    for k, held in enumerate(folds):
+        learner, learner_path = built, path
+        if method == "cross":
             tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
             torch.manual_seed(seed)
-            fold_detector, _, _ = build(detector, sources, preprocess.size, arguments)
-            fold = everything.subset(np.setdiff1d(everyone, held))
-            fold_path = None if path is None else _of_fold(path, k)
-            run_phases(fold_detector, fold, checkpoint=fold_path, **settings)
-            parts.append(judge(fold_detector, preprocess, [sources[i] for i in held], "calibration", tell))
-        scores = np.concatenate([part[0] for part in parts])
-        peaks = None if parts[0][1] is None else np.concatenate([part[1] for part in parts])  # type: ignore[misc]
-        run_phases(built, everything, checkpoint=path, **settings)
-    calibration = Calibration.fit(scores, peaks, method, false_alarm_rate)
+            learner, _, _ = build(detector, sources, preprocess.size, arguments)
+            learner_path = None if path is None else _of_fold(path, k)
+        run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
+        judged.append(judge(learner, ok, held, "calibration", tell, None if review is None else review.held_out.add))
+    scores = Judged.together(judged)
+    apart = say_apart(scores, ok, tell, DROPPED if drop_outliers else COUNTED)
+    kept = scores.at(np.setdiff1d(np.arange(len(scores.index)), apart)) if drop_outliers else scores
+    unlearnt = scores.index if method == "split" else np.setdiff1d(scores.index, kept.index)
+    learnt = np.setdiff1d(everyone, unlearnt)
+    if method == "cross":
+        run_phases(built, everything.subset(learnt), checkpoint=path, **settings)
+    one_each = kept.one_of_each(groups, seed)
+    unit, dropped = "image" if label is None else "group", len(scores.index) - len(kept.index)
+    calibration = Calibration.fit(one_each.scores, one_each.peaks, method, false_alarm_rate, unit, dropped)
+    if review is not None:
+        if method == "split" and len(scores.index) >= FOLDS:
+            tell.say("for the report: a second detector learns the held-out images alone and judges the others")
+            torch.manual_seed(seed)
+            second, _, _ = build(detector, sources, preprocess.size, arguments)
+            run_phases(
+                second, everything.subset([*kept.index, *range(n, len(everything))]), **{**settings, "resume": False}
+            )
+            say_apart(judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add), ok, tell, LEARNT)
+        review.conclude(calibration)
+    fingerprints = everything.fingerprints()
     manifest = {
         "okng": okng.__version__,
         "detector": {"name": built.name, "arguments": built.arguments},
         "provenance": {
-            "images": n, "learnt_from": learnt, "held_out": len(scores), "ng_images": len(everything) - n,
-            "skipped": skipped, "seed": seed, "input": why, "budget": budget,
+            "images": n, "learnt_from": int((learnt < n).sum()), "held_out": len(scores.index),
+            "ng_images": len(everything) - n, "skipped": skipped, "copies": copies, "near_copies": near,
+            "groups": int(groups.max()) + 1,
+            "stand_apart": named(scores, apart, ok),
+            "seed": seed, "input": why, "budget": budget,
             "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
-        "seen": seen,  # never to be tested on
+        "seen": fingerprints,  # never to be tested on
+        "unlearnt": [fingerprints[i] for i in unlearnt],  # of those; an update may learn them
     }  # fmt: skip
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
 
@@ -275,12 +307,3 @@ def whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[Trainin
             tell.say(f"skipped: {error}")
         tell.advance()
     return images.subset(good), len(images) - len(good)
-
-
-def judge(
-    detector: Detector, preprocess: Preprocess, sources: list[Source], name: str, tell: Narrator
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scores (n,) and map maxima (n,), if any, by the very path that later inspects."""
-    nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
-    tell.begin(name, len(sources))
-    return Inspector(TorchEngine(detector), preprocess, nothing, {}).scores_and_peaks(sources, tell.advance)

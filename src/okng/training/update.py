@@ -13,13 +13,24 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import check_seed
+from okng.checks import check_seed, check_share, plain
 from okng.datasets.ok_images import lister
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector, each_image
+from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
-from okng.training.fit import HELD_OUT, SPLIT_FROM, judge, whole, with_header
+from okng.training.fit import COUNTED, whole, with_header
+from okng.training.held_out import (
+    HELD_OUT,
+    SPLIT_FROM,
+    divided,
+    judge,
+    kept_together,
+    named,
+    once,
+    say_apart,
+)
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
 from okng.training.turns import one_at_a_time
@@ -33,6 +44,7 @@ def update(
     *,
     false_alarm_rate: float | None = None,
     holdout: float | None = None,
+    group_by: GroupBy | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "f32",
@@ -54,47 +66,72 @@ def update(
     """
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
-    if holdout is not None and not 0 <= holdout < 1:
-        raise OkngError(f"holdout is a share of the new images such as 0.2, or 0 to learn from all, not {holdout}")
+    seed, holdout = plain("seed", seed), plain("holdout", holdout)
+    check_share("holdout", holdout, "a share of the new images such as 0.2, or 0 to learn from all")
     check_seed(seed)
     old = model if isinstance(model, Inspector) else okng.load(model)
     if false_alarm_rate is not None:
-        old = old.at(false_alarm_rate)
+        old = old.at(plain("false_alarm_rate", false_alarm_rate))
     if not isinstance(old.engine, TorchEngine):
         raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
     old.engine.detector.update_phases()  # raises here, before any work, if there are none
-    sources, skipped = with_header(list(each_image(images, lister(warn if tell.quiet else tell.say))), strict, tell)
+    given = list(each_image(images, lister(warn if tell.quiet else tell.say)))
+    label = None if group_by is None else labelled(given, group_by)
+    sources, skipped = with_header(given, strict, tell)
     everything, broken = whole(TrainingImages(sources, old.preprocess), strict, tell)
-    sources, n = everything.sources, len(everything)
-    if n == 0:
+    if len(everything) == 0:
         raise OkngError("there is no readable image among what was given; bring at least one OK image")
+    everything, copies = once(everything, tell)
+    everything, known = _new(everything, old.manifest, tell)
+    n = len(everything)
 
-    share = (HELD_OUT if n >= SPLIT_FROM else 0.0) if holdout is None else holdout
-    order = np.random.default_rng(seed).permutation(n)
-    held = order[: min(max(1, round(share * n)), n - 1)] if share > 0 else order[:0]
+    groups, near = kept_together(everything, label, tell) if n > 1 else (np.zeros(n, int), 0)
+    share = (HELD_OUT if groups.max() + 1 >= SPLIT_FROM else 0.0) if holdout is None else holdout
+    held = divided(groups, share, seed)[1][0] if share > 0 and n > 1 else np.empty(0, int)
     detector = copy.deepcopy(old.engine.detector)
-    learnt = everything.subset(np.setdiff1d(order, held))
+    learnt = everything.subset(np.setdiff1d(np.arange(n), held))
     run_phases(detector, learnt, seed=seed, device=device, precision=precision, update=True, tell=tell)
     scores, peaks = np.empty(0), np.empty(0) if old.calibration.peaks is not None else None
+    apart: list[dict[str, Any]] = []
     if len(held):
-        scores, peaks = judge(detector, old.preprocess, [sources[i] for i in held], "calibration", tell)
+        judged = judge(detector, everything, held, "calibration", tell)
+        apart = named(judged, say_apart(judged, everything, tell, COUNTED), everything)
+        one_each = judged.one_of_each(groups, seed)
+        scores, peaks = one_each.scores, one_each.peaks
     else:
         tell.say("all images are learnt, none is held out: the threshold stays")
     done = {
-        "images": n, "learnt_from": len(learnt), "held_out": len(held), "skipped": skipped + broken, "seed": seed,
+        "images": n, "learnt_from": len(learnt), "held_out": len(held), "skipped": skipped + broken,
+        "copies": copies + known, "near_copies": near, "stand_apart": apart, "seed": seed,
         "okng": okng.__version__, "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     manifest = _recorded(old.manifest, done)
-    manifest["seen"] = [*manifest.get("seen", ()), *everything.fingerprints()]
-    return Inspector(TorchEngine(detector), old.preprocess, old.calibration.updated(scores, peaks), manifest)
+    fingerprints = everything.fingerprints()
+    manifest["seen"] = [*dict.fromkeys([*manifest.get("seen", ()), *fingerprints])]
+    unlearnt = {*manifest.get("unlearnt", ()), *(fingerprints[i] for i in held)} - set(learnt.fingerprints())
+    manifest["unlearnt"] = sorted(unlearnt)
+    unit = "image" if label is None else "group"
+    return Inspector(TorchEngine(detector), old.preprocess, old.calibration.updated(scores, peaks, unit), manifest)
+
+
+def _new(images: TrainingImages, manifest: dict[str, Any], tell: Narrator) -> tuple[TrainingImages, int]:
+    """`images` without those that the model has learnt, by their bytes, and how many those were."""
+    learnt = set(manifest.get("seen", ())) - set(manifest.get("unlearnt", ()))
+    new = [i for i, fingerprint in enumerate(images.fingerprints()) if fingerprint not in learnt]
+    known = len(images) - len(new)
+    if not new:
+        raise OkngError("the model has learnt all of these images already; bring others")
+    if known:
+        tell.say(f"{known} of {len(images)} images are learnt already; each counts once")
+    return images.subset(new), known
 
 
 def _recorded(manifest: dict[str, Any], done: dict[str, Any]) -> dict[str, Any]:
     """The manifest with an update in its provenance: its counts added, itself at the end of "updates"."""
     manifest = copy.deepcopy(manifest)
     provenance = manifest.setdefault("provenance", {})
-    for key in ("images", "learnt_from", "held_out", "skipped"):
+    for key in ("images", "learnt_from", "held_out", "skipped", "copies", "near_copies"):
         provenance[key] = provenance.get(key, 0) + done[key]
     provenance["updates"] = [*provenance.get("updates", []), done]
     return manifest

@@ -60,7 +60,9 @@ class PatchCore(Detector):
         super().__init__()
         if not 0 < coreset <= 1:
             number = f"; for a number of patches give coreset_size={coreset:.0f}" if coreset > 1 else ""
-            raise OkngError(f"coreset is a share of all patches such as 0.01, above 0 and up to 1, not {coreset}{number}")
+            raise OkngError(
+                f"coreset is a share of all patches such as 0.01, above 0 and up to 1, not {coreset}{number}"
+            )
         if coreset_size is not None:
             at_least(1, coreset_size=coreset_size)
         if neighbourhood < 1 or neighbourhood % 2 == 0:

@@ -1,0 +1,147 @@
+"""Which images are held out from learning, and what a detector that has not learnt them says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from okng.detectors.base import Detector
+from okng.detectors.engine import TorchEngine
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration, stand_apart
+from okng.inspection.images import Source
+from okng.inspection.inspector import Inspector
+from okng.inspection.result import Inspection
+from okng.training.copies import both, near_copies, numbered
+from okng.training.data import TrainingImages
+from okng.training.progress import Narrator
+
+HELD_OUT = 0.2  # of the groups of OK images, for calibration
+SPLIT_FROM = 100  # with fewer every image is worth learning from: calibrate by cross-fitting
+FOLDS = 5
+NAMED = 5  # images that stand apart, in words
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What detectors said of images they had not learnt: places (m,), raw scores (m,), map maxima (m,) if any."""
+
+    index: np.ndarray
+    scores: np.ndarray
+    peaks: np.ndarray | None
+
+    @classmethod
+    def together(cls, parts: Sequence[Judged]) -> Judged:
+        """All of `parts` as one."""
+        peaks = [part.peaks for part in parts if part.peaks is not None]
+        index, scores = (np.concatenate([getattr(part, name) for part in parts]) for name in ("index", "scores"))
+        return cls(index, scores, np.concatenate(peaks) if peaks else None)
+
+    def at(self, places: np.ndarray) -> Judged:
+        """Those at `places`, or where a mask (m,) is true."""
+        return Judged(self.index[places], self.scores[places], None if self.peaks is None else self.peaks[places])
+
+    def one_of_each(self, groups: np.ndarray, seed: int) -> Judged:
+        """One image of each group, drawn at random by `seed`; `groups` (n,) are all images' groups."""
+        drawn = np.random.default_rng([seed, 1]).permutation(len(self.index))
+        _, first = np.unique(groups[self.index[drawn]], return_index=True)
+        return self.at(np.sort(drawn[first]))
+
+
+def say_apart(judged: Judged, images: TrainingImages, tell: Narrator, consequence: str) -> np.ndarray:
+    """The images (m,) that stand apart, highest first, each said with its score, and then the `consequence`."""
+    places = np.flatnonzero(stand_apart(judged.scores))
+    places = places[np.argsort(-judged.scores[places])]
+    middle = float(np.median(judged.scores))
+    for i in places[:NAMED]:
+        name, score = images.name(judged.index[i]), judged.scores[i]
+        tell.say(f"{name} scores {score:.4g}, far above the others (median {middle:.4g}): is it OK?")
+    if len(places) > NAMED:
+        tell.say(f"and {len(places) - NAMED} more like that")
+    if len(places):
+        tell.say(consequence)
+    return places
+
+
+def named(judged: Judged, places: np.ndarray, images: TrainingImages) -> list[dict[str, Any]]:
+    """The images at `places` as a manifest holds them."""
+    return [{"image": images.name(judged.index[i]), "score": float(judged.scores[i])} for i in places]
+
+
+def once(images: TrainingImages, tell: Narrator) -> tuple[TrainingImages, int]:
+    """`images` without copies of earlier ones, by their bytes, and how many copies there were."""
+    keys = list(zip(images.fingerprints(), images.labels, strict=True))
+    first = np.unique(numbered(keys), return_index=True)[1]
+    copies = len(images) - len(first)
+    if copies:
+        tell.say(f"{copies} of {len(images)} images are copies of others, byte for byte; each counts once")
+    return images.subset(first), copies
+
+
+def kept_together(
+    images: TrainingImages, label: Callable[[Source], Hashable] | None, tell: Narrator
+) -> tuple[np.ndarray, int]:
+    """The group (n,) of each of the OK `images`, by near copies and by `label`, and how many are near copies."""
+    groups = near_copies(images.thumbnails())
+    sizes = np.bincount(groups)
+    near, bursts = int(sizes[sizes > 1].sum()), int((sizes > 1).sum())
+    if near:
+        which = np.flatnonzero(groups == sizes.argmax())[:2]
+        such = " and ".join(images.name(i) for i in which)
+        tell.say(
+            f"{near} images are near copies, {bursts} different ones, such as {such}: "
+            "kept together, each counts once in the calibration"
+        )
+    if label is not None:
+        lots = numbered([label(source) for source in images.sources])
+        groups = both(groups, lots)
+        tell.say(f"{len(images)} images in {groups.max() + 1} groups, which are kept together and count once each")
+        if not groups.any():
+            raise OkngError("all images are of one group, so none can be held out; group_by has to tell two or more")
+    return groups, near
+
+
+def divided(groups: np.ndarray, holdout: float | None, seed: int) -> tuple[str, list[np.ndarray]]:
+    """How images are held out, "split" or "cross", and which, per fold; `groups` (n,) are never parted.
+
+    `holdout`: the share of the groups, 0 for `FOLDS` folds; None decides by their number.
+    """
+    count = int(groups.max()) + 1
+    share = (HELD_OUT if count >= SPLIT_FROM else 0.0) if holdout is None else holdout
+    if count < 2:
+        raise OkngError("all images are near copies of one, so none can be held out; bring images of other parts")
+    order = np.random.default_rng(seed).permutation(count)
+    folds = (
+        [order[: min(max(1, round(share * count)), count - 1)]] if share else np.array_split(order, min(FOLDS, count))
+    )
+    by_order = np.argsort(np.argsort(order)[groups], kind="stable")  # (n,) images in the order of their groups
+    return "split" if share else "cross", [by_order[np.isin(groups[by_order], fold)] for fold in folds]
+
+
+def judge(
+    detector: Detector,
+    images: TrainingImages,
+    index: np.ndarray,
+    name: str,
+    tell: Narrator,
+    show: Callable[[Inspection, Source, str], None] | None = None,
+) -> Judged:
+    """What `detector` says of `images` at the places `index`, by the very path that later inspects.
+
+    `show` is shown every inspection, with the image and its name.
+    """
+    nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
+    tell.begin(name, len(index))
+    scores, peaks = [], []
+    inspector = Inspector(TorchEngine(detector), images.preprocess, nothing, {})
+    for i, inspection in zip(index, inspector.inspect([images.sources[i] for i in index]), strict=True):
+        scores.append(inspection.score)
+        if inspection.map is not None:
+            peaks.append(float(inspection.map.max()))
+        if show is not None:
+            show(inspection, images.sources[i], images.name(i))
+        tell.advance()
+    return Judged(index, np.array(scores), np.array(peaks) if peaks else None)

@@ -1,0 +1,75 @@
+"""The oddest of the images that a fit was given as OK, for a person to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from heapq import heappush, heappushpop
+
+import numpy as np
+
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Source
+from okng.inspection.regions import Region, find_regions
+from okng.inspection.result import Inspection
+
+
+@dataclass
+class Oddest:
+    """The `limit` highest scores of one detector's judgement, or of comparable ones, with their maps."""
+
+    limit: int
+    scores: list[float] = field(default_factory=list)
+    peaks: list[float] = field(default_factory=list)
+    calibration: Calibration | None = None
+    _heap: list[tuple[float, int, Inspection, Source, str]] = field(default_factory=list)
+
+    def add(self, inspection: Inspection, source: Source, name: str) -> None:
+        """Take in one image, known to a person as `name`."""
+        self.scores.append(inspection.score)
+        if inspection.map is not None:
+            self.peaks.append(float(inspection.map.max()))
+            inspection = replace(inspection, map=inspection.map.copy())  # a view would keep its whole batch alive
+        entry = (inspection.score, -len(self.scores), inspection, source, name)
+        if len(self._heap) < self.limit:
+            heappush(self._heap, entry)
+        else:
+            heappushpop(self._heap, entry)
+
+    def conclude(self, calibration: Calibration | None = None, false_alarm_rate: float = 0.05) -> None:
+        """Judge the images by `calibration`, or by their own scores where theirs compare with no others."""
+        peaks = np.array(self.peaks) if self.peaks else None
+        self.calibration = calibration or Calibration.fit(np.array(self.scores), peaks, "own", false_alarm_rate)
+
+    def ranked(self) -> list[tuple[Inspection, Source, str]]:
+        """Highest score first, with the p-value, verdict and regions of the calibration."""
+        calibration = self.calibration
+        assert calibration is not None, "conclude comes first"
+        found = []
+        for _, _, seen, source, name in sorted(self._heap, key=lambda entry: entry[:2], reverse=True):
+            regions: tuple[Region, ...] = ()
+            if seen.map is not None and calibration.pixel_threshold is not None:
+                regions = tuple(find_regions(seen.map, calibration.pixel_threshold, seen.size))
+            p, verdict = calibration.p_value(seen.score), "NG" if calibration.is_ng(seen.score) else "OK"
+            found.append((replace(seen, p_value=p, verdict=verdict, regions=regions), source, name))
+        return found
+
+
+class Review:
+    """What a fit shows of the images it was given: hand one to `okng.fit`, then write it with `okng.report`.
+
+    No image is shown as judged by a detector that had learnt it: an image's own patches make it look plain. `held_out`
+    are those that the calibration counts; where they were cross-fitted the final detector has learnt all of them too
+    (`method` "cross"). `learnt` are, of a split, the others, judged by a second detector that learnt the held-out ones
+    alone: their scores compare with each other and with nothing else.
+    """
+
+    def __init__(self, limit: int = 24):
+        self.held_out, self.learnt = Oddest(limit), Oddest(limit)
+        self.method = ""
+
+    def conclude(self, calibration: Calibration) -> None:
+        """Once all images are judged."""
+        self.method = calibration.method
+        self.held_out.conclude(calibration)
+        if self.learnt.scores:
+            self.learnt.conclude(false_alarm_rate=calibration.false_alarm_rate)

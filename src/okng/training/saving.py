@@ -1,0 +1,82 @@
+"""How a model file takes the place of another without anyone's work being lost."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from okng.errors import OkngError
+from okng.inspection.inspector import Inspector
+from okng.inspection.model_file import write_atomically
+
+STALE = 600.0  # seconds after which a lock is of a process that was killed; it is held while one file is written
+WAIT = 0.1  # seconds between two looks at a lock
+
+
+def state_of(path: Path) -> str | None:
+    """What tells a file's content from any other; None where there is no file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def save_over(inspector: Inspector, path: Path, read: str) -> None:
+    """Write an updated model onto the file it came of, unless that is another by now: `read` is its state then.
+
+    Two updates of one file at the same time, or an update and a new threshold, would lose one of the two.
+    """
+    with _alone(path):
+        if state_of(path) != read:
+            raise OkngError(
+                f"{path} was changed by another command while this one worked, and is left as it is; run this one again"
+            )
+        inspector.save(path)
+
+
+def save_beside(inspector: Inspector, path: Path, force: bool = False) -> Path | None:
+    """Write a new model, keep what is there under the name that is returned; with `force` it is not kept."""
+    with _alone(path):
+        kept = None if force else _keep(path)
+        inspector.save(path)
+        return kept
+
+
+def _keep(path: Path) -> Path | None:
+    """A copy of the file as `path`.bak, .bak2, ... whichever is free or holds the same already."""
+    state = state_of(path)
+    if state is None:
+        return None
+    number = 1
+    while state_of(kept := path.with_name(f"{path.name}.bak{number if number > 1 else ''}")) not in (None, state):
+        number += 1
+    if not kept.exists():
+        write_atomically(kept, path.read_bytes())
+    return kept
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """No other process is within for the same `path`; they take turns."""
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - lock.stat().st_mtime > STALE:
+                    lock.unlink(missing_ok=True)
+            time.sleep(WAIT)
+        except OSError as error:
+            raise OkngError(f"{path} can't be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
