@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
-from okng.checks import at_least, check_input, positive
+from okng.checks import at_least, check_input, plain, positive
 from okng.errors import OkngError
 
 
@@ -33,3 +35,14 @@ def test_positive() -> None:
     positive(learning_rate=1e-9, steps=1)
     assert message(positive, learning_rate=0.0) == "learning_rate is above 0, not 0.0"
     assert message(positive, sigma=4, learning_rate=-1) == "learning_rate is above 0, not -1"
+
+
+def test_plain() -> None:
+    for value, wanted in [
+        (np.int16(7), 7), (np.float32(0.5), 0.5), (np.bool_(True), True), (np.str_("max"), "max"), (None, None),
+        (np.array([8, 16]), (8, 16)), ([np.int64(1), (2.0,)], (1, (2.0,))), (torch.tensor(3), 3),
+    ]:  # fmt: skip
+        made = plain("x", value)
+        assert made == wanted and type(made) is type(wanted)
+    assert message(plain, "x", float("inf")) == "x is a finite number, not inf"
+    assert message(plain, "x", object).startswith("x is a number, a text or several of them, not <class")

@@ -77,6 +77,50 @@ def test_train_says_what_it_found_and_what_it_promises(shop: Path) -> None:
     assert sorted(path.name for path in shop.glob("parts.okng*")) == ["parts.okng"]
 
 
+def test_a_model_that_was_there_is_kept_and_the_stray_image_is_said(shop: Path, tmp_path: Path) -> None:
+    model, good = tmp_path / "parts.okng", tmp_path / "good"
+    shutil.copytree(shop / "parts/train/good", good)
+    shutil.copy(shop / "parts.okng", model)
+    before = model.read_bytes()
+    wrong = okng("train", good, "-o", model, *FAST, "-p", "coreset=2")
+    assert "coreset_size=2" in one_line(wrong) and model.read_bytes() == before
+    Image.new("RGB", (64, 64)).save(good / "black.png")
+    words = ["train", good, "-o", model, "--json", "--report", tmp_path / "look", "--group-by", r"\d+|black", *FAST]
+    done = okng(*words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "parts.okng.bak").read_bytes() == before and "is kept as" in done.stderr
+    assert "good/black.png scores" in done.stderr and "is it OK?" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["provenance"]["stand_apart"][0]["image"] == "good/black.png"
+    assert result["calibration"]["unit"] == "group" and result["provenance"]["groups"] == 25
+    assert "good/black.png" in (tmp_path / "look/training.html").read_text()
+    forced = okng(*words[:5], "--force", "--drop-outliers", *FAST)
+    assert json.loads(forced.stdout)["calibration"]["dropped"] == 1
+    assert sorted(path.name for path in tmp_path.glob("parts.okng*")) == ["parts.okng", "parts.okng.bak"]
+
+
+def test_of_an_update_and_a_new_threshold_at_the_same_time_none_is_lost(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from okng.training import update as updating
+
+    model = tmp_path / "parts.okng"
+    shutil.copy(shop / "parts.okng", model)
+    run = updating.run_phases
+
+    def meanwhile(*arguments: object, **settings: object) -> None:
+        okng("threshold", model, "--score", 7.5)
+        run(*arguments, **settings)
+
+    monkeypatch.setattr(updating, "run_phases", meanwhile)
+    words = one_line(okng("train", "--update", model, shop / "parts/test/good", "--device", "cpu"))
+    assert "was changed by another command" in words and "run this one again" in words
+    assert json.loads(okng("threshold", model, "--json").stdout)["threshold"] == 7.5
+    monkeypatch.undo()
+    assert okng("train", "--update", model, shop / "parts/test/good", "--device", "cpu").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["parts.okng"]
+
+
 def test_inspect_json_and_files(shop: Path) -> None:
     asked = ["--report", shop / "out", "--overlays", shop / "maps", "--csv", shop / "all.csv", "--json"]
     done = okng("inspect", shop / "parts.okng", shop / "parts/test", "--false-alarm-rate", 0.1, *asked)

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from okng.errors import OkngError
-from okng.inspection.calibration import MIN_FOR_TAIL, Calibration, tail_threshold
+from okng.inspection.calibration import MIN_FOR_TAIL, Calibration, stand_apart, tail_threshold
 
 CHECK = settings(derandomize=True, deadline=None)
 finite = st.floats(-1e6, 1e6)
@@ -189,6 +189,41 @@ def test_promise():
         ),
     ):
         assert calibrated(np.arange(n), rate, method=method).promise() == "".join(sentence)
+
+
+def test_promise_per_group_and_with_dropped_images():
+    scores = np.arange(40.0)
+    grouped = Calibration.fit(scores, None, "split", 0.05, "group", dropped=2)
+    assert grouped.promise() == (
+        "at most 5% false alarms on OK images of new groups like the 40 held out (conformal, per group); "
+        "2 that stood apart were dropped, so it is about images like the others"
+    )
+    assert (
+        "40 cross-fitted OK scores, one from each group"
+        in Calibration.fit(scores, None, "cross", 0.05, "group").promise()
+    )
+    fields = json.loads(json.dumps(grouped.to_json()))
+    assert Calibration.from_json(fields, scores, None).promise() == grouped.promise()
+    del fields["unit"], fields["dropped"]  # of older files
+    assert "dropped" not in Calibration.from_json(fields, scores, None).promise()
+
+
+def test_new_scores_bring_their_own_unit():
+    old = Calibration.fit(np.arange(30.0), None, "split", 0.1, "group", dropped=1)
+    renewed, mixed = old.updated(np.arange(9.0), None), old.updated(np.arange(3.0), None)
+    assert (renewed.unit, renewed.dropped, mixed.unit, mixed.dropped) == ("image", 0, "group", 1)
+
+
+def test_what_stands_apart():
+    rng = np.random.default_rng(0)
+    cries = [stand_apart(rng.gamma(9, size=n)).any() for n in (10, 20, 100) for _ in range(400)]
+    assert np.mean(cries) < 0.02
+    scores = rng.normal(3, 0.3, 20)
+    scores[[4, 7]] = 65.7, 12
+    assert np.flatnonzero(stand_apart(scores)).tolist() == [4, 7]
+    assert not stand_apart(np.array([1.0, 1, 1, 60])).any()  # too few to compare
+    assert stand_apart(np.array([1.0] * 19 + [5])).tolist() == [False] * 19 + [True]  # most are tied
+    assert not stand_apart(np.zeros(30)).any() and not stand_apart(-scores).any()
 
 
 def test_promise_by_hand():

@@ -13,8 +13,10 @@ import okng
 from okng.detectors import budgets
 from okng.errors import OkngError
 from okng.inspection.images import UnreadableImage
+from okng.report.review import write_review
 from okng.training.fit import discard
 from okng.training.progress import Narrator
+from okng.training.review import Review
 
 QUICK = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
 
@@ -144,6 +146,83 @@ def test_mistakes(parts: np.ndarray, arguments: dict, message: str) -> None:
 def test_one_image_is_not_enough(parts: np.ndarray) -> None:
     with pytest.raises(OkngError, match="at least 2"):
         okng.fit(parts[:1], **QUICK)
+    with pytest.raises(OkngError, match="copies of one image; bring at least 2"):
+        okng.fit(np.stack([parts[0]] * 5), **QUICK)
+
+
+def test_numbers_of_numpy_are_stored_as_numbers(parts: np.ndarray, tmp_path: Path) -> None:
+    """They once ended the fit, all done, at the save."""
+    numbers = {"seed": np.int64(3), "false_alarm_rate": np.float32(0.125), "holdout": np.float64(0.4)}
+    sizes = {"size": np.int32(64), "coreset": np.float32(0.25), "strides": np.array([8, 16]), "neighbours": np.int8(4)}
+    okng.fit(parts, **{**QUICK, **numbers, **sizes}).save(tmp_path / "parts.okng")
+    loaded = okng.load(tmp_path / "parts.okng")
+    assert loaded.manifest["provenance"]["seed"] == 3 and loaded.calibration.false_alarm_rate == 0.125
+    arguments = loaded.manifest["detector"]["arguments"]
+    assert (arguments["coreset"], arguments["strides"], arguments["neighbours"]) == (0.25, [8, 16], 4)
+    loaded.at(np.float32(0.25)).save(tmp_path / "other.okng")
+
+
+def test_what_can_not_be_stored_is_refused_before_any_work(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"  # read only after the arguments
+    for arguments, words in [
+        ({"seed": 1.5}, "a seed is from 0"),
+        ({"seed": "3"}, "a seed is from 0"),
+        ({"holdout": float("nan")}, "holdout is a finite number"),
+        ({"false_alarm_rate": "5%"}, "a false-alarm rate lies between 0 and 1, not '5%'"),
+        ({"size": {"h": 3}}, "size is a number, a text or several"),
+    ]:
+        with pytest.raises(OkngError, match=words):
+            okng.fit(nowhere, **{**QUICK, **arguments})
+    with pytest.raises(OkngError, match="patchcore: coreset is a finite number"):
+        okng.create("patchcore", coreset=float("nan"))
+
+
+@pytest.mark.parametrize("holdout", [0, 0.4])
+def test_a_stray_image_is_named_and_left_out_only_if_asked(parts: np.ndarray, holdout: float) -> None:
+    """A black image among the held-out ones sets a threshold that all NG images pass."""
+    stray = parts.copy()
+    order = np.random.default_rng(0).permutation(len(parts))
+    stray[order[0]] = 0  # held out, in a split too
+    told: list[str] = []
+    tell = Narrator(quiet=True)
+    tell.say = told.append  # type: ignore[method-assign]
+    asked = {**QUICK, "holdout": holdout, "false_alarm_rate": 0.1, "tell": tell}
+    kept, dropped = okng.fit(stray, **asked), okng.fit(stray, **asked, drop_outliers=True)
+    odd = pictures(4, seed=9, defect=True)
+    for inspector in (kept, dropped):
+        (found,) = inspector.manifest["provenance"]["stand_apart"]
+        assert found["image"] == f"image {order[0]}" and found["score"] > 8
+    assert any(f"image {order[0]} scores" in line and "is it OK?" in line for line in told)
+    assert any("--drop-outliers" in line for line in told) and any("as asked" in line for line in told)
+    assert kept.calibration.scores.max() > 3 * dropped.calibration.scores.max()
+    assert len(kept.calibration.scores) == len(dropped.calibration.scores) + 1
+    assert all(i.is_ng for i in dropped.inspect(odd))
+    assert "1 image that stood apart was dropped" in dropped.calibration.promise()
+    assert "dropped" not in kept.calibration.promise()
+    learnt = [inspector.manifest["provenance"]["learnt_from"] for inspector in (kept, dropped)]
+    assert learnt == ([14, 14] if holdout else [24, 23])  # what is not OK is not learnt either
+
+
+@pytest.mark.parametrize("holdout", [0, 0.4])
+def test_a_review_shows_the_oddest_images_as_judged_by_what_has_not_learnt_them(
+    parts: np.ndarray, holdout: float, tmp_path: Path
+) -> None:
+    """Among the learnt images of a split the NG ones are found too, though the detector's own score hides them."""
+    mixed = parts.copy()
+    order = np.random.default_rng(0).permutation(len(parts))
+    mixed[order[20]] = pictures(1, seed=9, defect=True)[0]  # learnt in a split
+    review = Review(limit=5)
+    inspector = okng.fit(mixed, **QUICK, holdout=holdout, review=review)
+    shown = review.learnt if holdout else review.held_out
+    inspections = shown.ranked()
+    assert len(inspections) == 5 and inspections[0][2] == f"image {order[20]}" and inspections[0][0].verdict == "OK"
+    assert [found.score for found, _, _ in inspections] == sorted((f.score for f, _, _ in inspections), reverse=True)
+    assert len(review.held_out.scores) == (10 if holdout else 24) and len(review.learnt.scores) == (
+        14 if holdout else 0
+    )
+    html = write_review(tmp_path / "training.html", "Training", inspector, review).read_text()
+    assert html.count("<article") == (10 if holdout else 5) and f"image {order[20]}" in html
+    assert ("second detector" in html) == bool(holdout) and ("four fifths" in html) == (not holdout)
 
 
 def test_as_a_scikit_learn_estimator(parts: np.ndarray) -> None:

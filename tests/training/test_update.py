@@ -129,6 +129,22 @@ def test_new_scores_replace_the_old_ones_as_soon_as_they_suffice() -> None:
     assert (by_hand.basis, by_hand.threshold) == ("manual", 100)
 
 
+def test_what_is_learnt_already_counts_once(patchcore: okng.Inspector) -> None:
+    old, new = pictures(24, seed=1), pictures(3, seed=5)
+    order = np.random.default_rng(0).permutation(24)
+    learnt, held_out = old[order[10:]], old[order[:10]]
+    assert len(patchcore.manifest["unlearnt"]) == 10
+    with pytest.raises(OkngError, match="learnt all of these images already"):
+        okng.update(patchcore, learnt, device="cpu")
+    after = okng.update(patchcore, np.concatenate([learnt[:4], new, new[:2]]), device="cpu")
+    assert after.manifest["provenance"]["updates"][-1]["learnt_from"] == 3
+    assert after.manifest["provenance"]["updates"][-1]["copies"] == 6
+    assert int(detector_of(after).seen) == int(detector_of(patchcore).seen) + 3 * 64
+    again = okng.update(after, held_out[:1], device="cpu")  # a false alarm may be one of those held out
+    assert again.manifest["provenance"]["updates"][-1]["learnt_from"] == 1
+    assert len(again.manifest["unlearnt"]) == 9 and len(again.manifest["seen"]) == 27
+
+
 def test_mistakes(patchcore: okng.Inspector, tmp_path: Path) -> None:
     parts = pictures(6, seed=1)
     other = okng.fit(parts, "autoencoder", epochs=1, code=4, width=8, **QUICK)

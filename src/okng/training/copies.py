@@ -48,8 +48,8 @@ def near_copies(thumbnails: np.ndarray) -> np.ndarray:
     call every part a copy of every other. Two images are near copies when their distance is at most `ALIKE` and at
     most a third (`GAP`) of the distance to the next image that is none of them. Among distinct images neighbours follow
     each other closely: in d dimensions the nearest is that much nearer than the second with a chance of 3^-d. Camera
-    noise, which keeps distinct images of a fixed part equally far apart, leaves no gap either. What this can't tell from
-    bursts is a mix of products, each so alike as only frames are elsewhere: its groups are kept together too.
+    noise, which keeps distinct images of a fixed part equally far apart, leaves no gap either. Not to be told from
+    bursts is a mix of products, each as alike as only frames are elsewhere: its groups are kept together too.
 
     The distance is blind to brightness, contrast and a small shift: thumbnails have mean 0 and norm 1, and what one
     differs from the other by a shift, to first order, is taken out (the tangent distance of Simard, LeCun & Denker,

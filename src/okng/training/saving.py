@@ -64,19 +64,25 @@ def _keep(path: Path) -> Path | None:
 def _alone(path: Path) -> Iterator[None]:
     """No other process is within for the same `path`; they take turns."""
     lock = path.with_name(f".{path.name}.lock")
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            break
-        except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - lock.stat().st_mtime > STALE:
-                    lock.unlink(missing_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not _taken(lock):
             time.sleep(WAIT)
-        except OSError as error:
-            raise OkngError(f"{path} can't be written: {error.strerror or error}") from error
+    except OSError as error:
+        raise OkngError(f"{path} can't be written: {error.strerror or error}") from error
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _taken(lock: Path) -> bool:
+    """Whether the lock is ours now; one that was left behind is removed."""
+    try:
+        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        return True
+    except FileExistsError:
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - lock.stat().st_mtime > STALE:
+                lock.unlink(missing_ok=True)
+        return False

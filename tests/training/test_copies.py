@@ -1,0 +1,114 @@
+"""Near copies are found among images of any set, and images that are only alike are not."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.contract.conftest import pictures
+
+from okng.errors import OkngError
+from okng.inspection.files import find_images
+from okng.inspection.images import Preprocess
+from okng.training.copies import both, labelled, near_copies, numbered, thumbnail
+
+
+def scenes(count: int, seed: int = 0, side: int = 160) -> list[np.ndarray]:
+    """uint8 (side, side, 1): parts alike in shape and light, each with a surface of its own."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / side
+    part = 90.0 + 80 * ((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.12)
+    made = []
+    for _ in range(count):
+        coarse = Image.fromarray(rng.normal(0, 12, (10, 10)).astype(np.float32)).resize((side, side))
+        made.append(np.clip(part + np.asarray(coarse), 0, 255).astype(np.uint8)[..., None])
+    return made
+
+
+def again(image: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """The same scene once more, uint8 (h, w, 1)."""
+    grey = image[..., 0]
+    if kind == "noise":
+        grey = np.clip(grey + rng.normal(0, 3, grey.shape), 0, 255).astype(np.uint8)
+    if kind == "light":
+        grey = np.clip(grey * rng.choice([0.98, 1.02]), 0, 255).astype(np.uint8)
+    if kind == "shift":
+        grey = np.roll(grey, rng.choice([-1, 1], 2), (0, 1))
+    if kind == "jpeg":
+        file = io.BytesIO()
+        Image.fromarray(grey).save(file, "JPEG", quality=80)
+        grey = np.asarray(Image.open(file))
+    if kind == "size":
+        grey = np.asarray(Image.fromarray(grey).resize((80, 80)))
+    return np.asarray(grey)[..., None]
+
+
+def groups_of(images: list[np.ndarray] | np.ndarray) -> np.ndarray:
+    return near_copies(np.stack([thumbnail(image) for image in images]))
+
+
+@pytest.mark.parametrize("kind", ["noise", "light", "shift", "jpeg", "size", "same"])
+@pytest.mark.parametrize("others", [0, 30])
+def test_frames_of_one_scene_are_together_and_other_scenes_apart(kind: str, others: int) -> None:
+    rng = np.random.default_rng(1)
+    images = scenes(10 + others)
+    frames = [again(image, kind, rng) if i else image for image in images[:10] for i in range(4)]
+    groups = groups_of([*frames, *images[10:]])
+    expected = [*np.repeat(np.arange(10), 4), *range(10, 10 + others)]
+    assert groups.tolist() == expected
+
+
+def test_images_that_are_only_alike_are_no_copies() -> None:
+    """A difference hash of 64 bits calls nearly all of these copies of each other."""
+    for images in (pictures(40, seed=1), scenes(40), scenes(5), np.zeros((2, 20, 20, 1), np.uint8)):
+        assert groups_of(images).tolist() == list(range(len(images)))
+
+
+def test_beside_a_foreign_image_the_parts_are_no_copies_of_each_other() -> None:
+    """Against a black image all the others are alike."""
+    images = pictures(24, seed=1)
+    images[3] = 0
+    assert len(set(groups_of(images))) == 24
+
+
+def test_groups_that_share_an_image_become_one() -> None:
+    assert both(np.array([0, 0, 1, 2, 3]), np.array([0, 1, 1, 2, 3])).tolist() == [0, 0, 0, 1, 2]
+    assert numbered(["b", "a", "b", None]).tolist() == [0, 1, 0, 2]
+
+
+def test_group_by() -> None:
+    paths = [Path("a/lot1/x.png"), Path("b/lot1/y.png"), Path("a/lot2/x.png"), Path("a/new.png"), Path("b/new.png")]
+
+    def found(group_by: object) -> list[int]:
+        label = labelled(paths, group_by)  # type: ignore[arg-type]
+        return numbered([label(path) for path in paths]).tolist()
+
+    assert found(r"lot\d+") == found(r"/lot(\d+)/") == [0, 0, 1, 2, 3]
+    assert found(r"^([ab])/.*(lot\d)") == [0, 1, 2, 3, 4]
+    assert found(lambda path: path.name) == [0, 1, 0, 2, 2]
+    assert found(["A", "A", "B", "B", "B"]) == [0, 0, 1, 1, 1]
+    for group_by, words in [("shift", "matches no path"), ("lot(", "no regular expression"), (["A"], "1 labels")]:
+        with pytest.raises(OkngError, match=words):
+            labelled(paths, group_by)
+    with pytest.raises(OkngError, match="pattern on paths"):
+        labelled([np.zeros((8, 8), np.uint8)], "lot")
+
+
+@pytest.mark.real_data
+def test_real_parts_of_one_kind_are_no_copies(okng_data: Path) -> None:
+    files = find_images(okng_data / "mvtec_ad/transistor/train/good")
+    assert len(set(groups_of([Preprocess("L", 256).load(file)[0] for file in files]))) == len(files)
+
+
+@pytest.mark.real_data
+def test_the_same_tile_under_several_exposures_is_found(okng_data: Path) -> None:
+    """exp1_num_824, exp2_num_834 and exp4_num_889 are one tile."""
+    files = find_images(okng_data / "magnetic_tile/train/good")
+    groups = groups_of([Preprocess("L", 256).load(file)[0] for file in files])
+    of = {file.stem: group for file, group in zip(files, groups, strict=True)}
+    assert len({of[f"exp{name}"] for name in ("1_num_824", "2_num_834", "4_num_889")}) == 1
+    sizes = np.bincount(groups)
+    assert sizes[sizes > 1].sum() > 300 and sizes.max() < 20  # of 761, in no more than a few exposures each

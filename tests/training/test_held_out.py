@@ -1,0 +1,129 @@
+"""No judged image is among those its detector has learnt, nor a copy of it, nor one of its group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.contract.conftest import pictures
+from tests.training.test_copies import again, scenes
+
+import okng
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.training import fit as fitting
+from okng.training.held_out import FOLDS, Judged, divided
+
+QUICK: dict[str, Any] = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
+    """For each judgement of the fits within a test: the digests of what was learnt before it, and of what it judges."""
+    last: list[str] = []
+    pairs: list[tuple[list[str], list[str]]] = []
+    run, judge = fitting.run_phases, fitting.judge
+
+    def learns(detector: Any, images: Any, **settings: Any) -> None:
+        last[:] = images.fingerprints()
+        run(detector, images, **settings)
+
+    def judges(detector: Any, images: Any, index: np.ndarray, *more: Any) -> Judged:
+        pairs.append((list(last), images.subset(index).fingerprints()))
+        return judge(detector, images, index, *more)
+
+    monkeypatch.setattr(fitting, "run_phases", learns)
+    monkeypatch.setattr(fitting, "judge", judges)
+    return pairs
+
+
+@pytest.mark.parametrize("holdout", [0, 0.3])
+def test_no_judged_image_has_been_learnt_nor_a_copy_of_it(seen: list, holdout: float) -> None:
+    images = pictures(12, seed=1)
+    inspector = okng.fit(np.concatenate([images] * 3), **QUICK, holdout=holdout)
+    assert len(seen) == (1 if holdout else FOLDS)
+    for learnt, judged in seen:
+        assert judged and not set(learnt) & set(judged) and len(set(learnt)) == len(learnt)
+        assert len(learnt) + len(judged) == 12
+    assert (
+        sum(len(judged) for _, judged in seen) == inspector.manifest["provenance"]["held_out"] == (4 if holdout else 12)
+    )
+    assert inspector.manifest["provenance"]["copies"] == 24
+    assert len(inspector.calibration.scores) == (4 if holdout else 12)
+
+
+@pytest.mark.parametrize("holdout", [0, 0.4])
+def test_no_frame_of_a_burst_is_judged_by_what_has_learnt_another(seen: list, holdout: float) -> None:
+    rng = np.random.default_rng(0)
+    frames = [again(image, "noise", rng)[..., 0] for image in scenes(8, side=64) for _ in range(3)]
+    inspector = okng.fit(frames, **QUICK, holdout=holdout)
+    burst = {
+        digest: i // 3 for i, digest in enumerate(fitting.TrainingImages(frames, inspector.preprocess).fingerprints())
+    }
+    for learnt, judged in seen:
+        assert not {burst[d] for d in learnt} & {burst[d] for d in judged}
+    provenance = inspector.manifest["provenance"]
+    assert (provenance["near_copies"], provenance["groups"]) == (24, 8)
+    assert len(inspector.calibration.scores) == (3 if holdout else 8)  # one of each burst
+
+
+def test_groups_are_kept_together_and_the_promise_is_about_groups(seen: list) -> None:
+    images = pictures(24, seed=1)
+    inspector = okng.fit(images, **QUICK, group_by=[i % 6 for i in range(24)], holdout=0.5, false_alarm_rate=0.25)
+    lot = {
+        digest: i % 6
+        for i, digest in enumerate(fitting.TrainingImages(list(images), inspector.preprocess).fingerprints())
+    }
+    (learnt, judged), *_ = seen
+    assert not {lot[d] for d in learnt} & {lot[d] for d in judged} and len(judged) == 12
+    assert len(inspector.calibration.scores) == 3 and inspector.calibration.unit == "group"
+    assert "new groups like the 3 held out (conformal, per group)" in inspector.calibration.promise()
+    with pytest.raises(OkngError, match="all images are of one group"):
+        okng.fit(images, **QUICK, group_by=["A"] * 24)
+
+
+@pytest.mark.parametrize("holdout", [None, 0.0, 0.3])
+def test_groups_are_never_parted_and_every_fold_is_another(holdout: float | None) -> None:
+    groups = np.array([0, 1, 0, 2, 3, 3, 3, 4, 5, 6, 6, 7])
+    method, folds = divided(groups, holdout, seed=1)
+    assert (method, len(folds)) == (("split", 1) if holdout else ("cross", FOLDS))
+    for held in folds:
+        assert not set(groups[held]) & set(groups[np.setdiff1d(np.arange(12), held)])
+    assert len(set(np.concatenate(folds))) == len(np.concatenate(folds)) == (12 if not holdout else len(folds[0]))
+    if holdout:
+        assert len(set(groups[folds[0]])) == 2  # a share of the groups
+
+
+def test_without_copies_images_are_held_out_as_ever() -> None:
+    """By seed, so that figures measured before stand."""
+    order = np.random.default_rng(7).permutation(150)
+    assert divided(np.arange(150), None, 7)[1][0].tolist() == order[:30].tolist()
+    folds = divided(np.arange(30), None, 7)[1]
+    expected = np.array_split(np.random.default_rng(7).permutation(30), FOLDS)
+    assert all(a.tolist() == b.tolist() for a, b in zip(folds, expected, strict=True))
+
+
+def test_one_image_of_each_group_is_drawn_at_random() -> None:
+    groups = np.array([0, 0, 0, 1, 2, 2, 2])
+    judged = Judged(np.array([0, 1, 2, 4, 5, 6]), np.arange(6.0), np.arange(6.0))
+    drawn = [judged.one_of_each(groups, seed) for seed in range(300)]
+    assert all(groups[d.index].tolist() == [0, 2] and np.array_equal(d.scores, d.peaks) for d in drawn)
+    counts = np.bincount([d.index[0] for d in drawn], minlength=3)
+    assert counts.min() > 60 and counts.sum() == 300
+
+
+def test_the_promise_per_group_holds_where_one_by_image_breaks() -> None:
+    """Lots differ more than the images in them: a large one and 19 small ones, a new one each time."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), [143] + [3] * 19)
+    by_group, by_image = [], []
+    for seed in range(1500):
+        scores = rng.normal(size=20)[groups] + 0.1 * rng.normal(size=200)
+        new = rng.normal() + 0.1 * rng.normal(size=10)
+        judged = Judged(np.arange(200), scores, None)
+        one_each = Calibration.fit(judged.one_of_each(groups, seed).scores, None, "split", 0.05, "group")
+        by_group.append((new > one_each.threshold).mean())
+        by_image.append((new > Calibration.fit(scores, None, "split", 0.05).threshold).mean())
+    error = np.std(by_group) / np.sqrt(1500)
+    assert np.mean(by_group) <= 0.05 + 3 * error < np.mean(by_image)
