@@ -91,7 +91,7 @@ def alarms(source: str) -> Iterator[dict[str, Any]]:
     """
     dataset = open_dataset(source)
     images = [grey(sample.image) for sample in (*dataset.train, *dataset.test) if sample.label == OK]
-    preprocess, quiet = Preprocess("RGB", (128, 128), 16), Narrator(quiet=True)
+    preprocess, quiet = Preprocess("RGB", (96, 96), 16), Narrator(quiet=True)
     rates: dict[tuple[str, str], list[float]] = {}
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)

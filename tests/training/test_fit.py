@@ -217,9 +217,8 @@ def test_a_review_shows_the_oddest_images_as_judged_by_what_has_not_learnt_them(
     inspections = shown.ranked()
     assert len(inspections) == 5 and inspections[0][2] == f"image {order[20]}" and inspections[0][0].verdict == "OK"
     assert [found.score for found, _, _ in inspections] == sorted((f.score for f, _, _ in inspections), reverse=True)
-    assert len(review.held_out.scores) == (10 if holdout else 24) and len(review.learnt.scores) == (
-        14 if holdout else 0
-    )
+    counts = len(review.held_out.scores), len(review.learnt.scores)
+    assert counts == ((10, 14) if holdout else (24, 0))
     html = write_review(tmp_path / "training.html", "Training", inspector, review).read_text()
     assert html.count("<article") == (10 if holdout else 5) and f"image {order[20]}" in html
     assert ("second detector" in html) == bool(holdout) and ("four fifths" in html) == (not holdout)

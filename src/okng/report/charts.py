@@ -53,7 +53,7 @@ def expected_false_alarms(calibration: Calibration, ok_images: int) -> tuple[int
     """
     n = len(calibration.scores)
     k = int(np.floor(calibration.false_alarm_rate * (n + 1) + 1e-9))
-    if (calibration.basis, calibration.method) != ("conformal", "split") or k < 1:
+    if (calibration.basis, calibration.method, calibration.unit) != ("conformal", "split", "image") or k < 1:
         return None
     below = n + 1 - k
     x = np.arange(ok_images)  # (m,): the step from x to x + 1 false alarms

@@ -15,7 +15,7 @@ from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
 from okng.inspection.overlay import HEAT, heat_range, overlay
-from okng.report.settings import asked, method, number
+from okng.report.settings import asked, method, metric, number, share
 from okng.training.review import Oddest, Review
 
 WIDTH = 320  # pixels of a picture's longer side
@@ -29,7 +29,7 @@ def write_review(path: Path, title: str, inspector: Inspector, review: Review) -
         loader=PackageLoader("okng.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(number=number, asked=asked)
+    environment.filters.update(number=number, share=share, asked=asked, metric=metric)
     content = {
         "title": title,
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

@@ -144,14 +144,19 @@ def fit(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and not resume:
         discard(path)  # a fold of another fit would be gone on with later
+
+    def another() -> Detector:
+        """As `built` was before it learnt."""
+        torch.manual_seed(seed)
+        return build(detector, sources, preprocess.size, arguments)[0]
+
     everyone = np.arange(len(everything))
     judged = []
     for k, held in enumerate(folds):
         learner, learner_path = built, path
         if method == "cross":
             tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
-            torch.manual_seed(seed)
-            learner, _, _ = build(detector, sources, preprocess.size, arguments)
+            learner = another()
             learner_path = None if path is None else _of_fold(path, k)
         run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
         judged.append(judge(learner, ok, held, "calibration", tell, None if review is None else review.held_out.add))
@@ -168,8 +173,7 @@ def fit(
     if review is not None:
         if method == "split" and len(scores.index) >= FOLDS:
             tell.say("for the report: a second detector learns the held-out images alone and judges the others")
-            torch.manual_seed(seed)
-            second, _, _ = build(detector, sources, preprocess.size, arguments)
+            second = another()
             run_phases(
                 second, everything.subset([*kept.index, *range(n, len(everything))]), **{**settings, "resume": False}
             )

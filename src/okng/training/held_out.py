@@ -98,7 +98,8 @@ def kept_together(
     if label is not None:
         lots = numbered([label(source) for source in images.sources])
         groups = both(groups, lots)
-        tell.say(f"{len(images)} images in {groups.max() + 1} groups, which are kept together and count once each")
+        some = ", ".join(sorted({str(label(source)) for source in images.sources})[:3])
+        tell.say(f"{len(images)} images in {groups.max() + 1} groups ({some}, ...): kept together, each counts once")
         if not groups.any():
             raise OkngError("all images are of one group, so none can be held out; group_by has to tell two or more")
     return groups, near
