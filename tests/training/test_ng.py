@@ -47,9 +47,9 @@ class Watched:
             self.learnt.append(images)
             run(detector, images, **settings)
 
-        def watched_judge(detector: Any, preprocess: Any, sources: list[Any], *rest: Any) -> Any:
-            self.judged.append(sources)
-            return judge(detector, preprocess, sources, *rest)
+        def watched_judge(detector: Any, images: TrainingImages, index: np.ndarray, *rest: Any) -> Any:
+            self.judged.append([images.sources[i] for i in index])
+            return judge(detector, images, index, *rest)
 
         monkeypatch.setattr(fitting, "run_phases", watched_run)
         monkeypatch.setattr(fitting, "judge", watched_judge)
