@@ -134,9 +134,10 @@ def alarms(source: str) -> Iterator[dict[str, Any]]:
 def near(source: str, normal: str | None = None) -> Iterator[dict[str, Any]]:
     """How many real images are taken for near copies, and which share of made bursts is found."""
     dataset = open_dataset(source, normal)
+    name = dataset.name if normal is None else f"{dataset.name} {normal}"
     images = [grey(sample.image) for sample in dataset.train]
     sizes = np.bincount(near_copies(np.stack([thumbnail(image[..., None]) for image in images])))
-    common = {"dataset": dataset.name, "n": f"{len(images)} images"}
+    common = {"dataset": name, "n": f"{len(images)} images"}
     yield {**common, "case": "as they are", "metric": "images with near copies", "value": sizes[sizes > 1].sum()}
     rng = np.random.default_rng(0)
     chosen = [images[i] for i in rng.permutation(len(images))[:600]]
@@ -144,7 +145,7 @@ def near(source: str, normal: str | None = None) -> Iterator[dict[str, Any]]:
         made = [image if i == 0 else frame(image, kind, rng) for image in chosen[:20] for i in range(5)]
         groups = near_copies(np.stack([thumbnail(image[..., None]) for image in [*made, *chosen[20:]]]))
         found = np.mean([np.mean(burst[1:] == burst[0]) for burst in groups[:100].reshape(20, 5)])
-        common = {"dataset": dataset.name, "n": f"20 bursts of 5 among {len(chosen)} images"}
+        common = {"dataset": name, "n": f"20 bursts of 5 among {len(chosen)} images"}
         yield {**common, "case": kind, "metric": "frames found", "value": found}
 
 

@@ -158,7 +158,7 @@ def test_numbers_of_numpy_are_stored_as_numbers(parts: np.ndarray, tmp_path: Pat
     loaded = okng.load(tmp_path / "parts.okng")
     assert loaded.manifest["provenance"]["seed"] == 3 and loaded.calibration.false_alarm_rate == 0.125
     arguments = loaded.manifest["detector"]["arguments"]
-    assert (arguments["coreset"], arguments["strides"], arguments["neighbours"]) == (0.25, [8, 16], 4)
+    assert (arguments["coreset"], tuple(arguments["strides"]), arguments["neighbours"]) == (0.25, (8, 16), 4)
     loaded.at(np.float32(0.25)).save(tmp_path / "other.okng")
 
 
