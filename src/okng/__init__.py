@@ -73,21 +73,22 @@ def load(
     from okng.errors import OkngError, missing_extra
     from okng.inspection.model_file import read_model
 
-    if Path(path).suffix == ".onnx":
+    path = Path(path).expanduser()
+    if path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
             raise OkngError(f"{path} runs on the CPU; leave out the device {device!r}, or take the .okng file")
         from okng.inspection.engines import load_onnx
 
-        return load_onnx(Path(path), engine, precision, threads)
+        return load_onnx(path, engine, precision, threads)
     if engine not in ("auto", "torch") or precision not in (None, "f32"):
         wanted = engine if precision is None else f"{engine} at {precision}"
         raise OkngError(f"torch runs {path} at f32; for {wanted} run first: okng export {path}")
-    manifest, tensors = read_model(Path(path))
+    manifest, tensors = read_model(path)
     try:
         from okng.detectors.engine import load_torch
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "train") from error
-    return load_torch(Path(path), manifest, tensors, device, threads, detector)
+    return load_torch(path, manifest, tensors, device, threads, detector)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,13 @@ class OkngError(Exception):
     """Something a person can put right; its message is one line that says what to do next."""
 
 
+class OkngWarning(UserWarning):
+    """Something a person should know of and that stops nothing: files left out, images unlike those learnt from.
+
+    In Python it comes by `warnings.warn`; the command line prints it as a line on standard error.
+    """
+
+
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """A clause offering the names in `known` that look like `name`, or all of them when none does."""
     choices = sorted(known)

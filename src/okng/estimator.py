@@ -66,7 +66,7 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
         if seed is None or isinstance(seed, np.random.RandomState):
             seed = int(check_random_state(seed).randint(2**31))
         self.inspector_: Inspector = fit(
-            self._pixels(X),
+            list(self._pixels(X)),  # an array of three grey images could be one with its channels first
             self.detector,
             size=self.size,
             false_alarm_rate=float(rate),
@@ -79,7 +79,7 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         """The negated raw scores (n_samples,): lower = odder, as in scikit-learn."""
         check_is_fitted(self, "inspector_")
-        return -self.inspector_.score_samples(self._pixels(self._checked(X, reset=False)))
+        return -self.inspector_.score_samples(list(self._pixels(self._checked(X, reset=False))))
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """`score_samples` less `offset_`, so that odd images are negative (n_samples,)."""

@@ -431,3 +431,33 @@ def test_help_imports_nothing_heavy(word: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_pages_lists_and_what_is_left_out(shop: Path, tmp_path: Path) -> None:
+    pages = [Image.fromarray(image) for image in pictures(3, seed=5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "b.psd").touch()
+    done = okng("inspect", shop / "parts.okng", tmp_path, "--csv", tmp_path / "r.csv")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "r.csv").open()))
+    assert [row["path"] for row in rows] == [f"{tmp_path}/a.tif[{i}]" for i in range(3)]
+    assert f"okng: 1 file of formats okng doesn't read left out of {tmp_path} (.psd 1); save them as PNG" in done.stderr
+    again = okng("inspect", shop / "parts.okng", tmp_path / "r.csv", "--json")
+    assert [image["score"] for image in json.loads(again.stdout)["images"]] == [float(row["score"]) for row in rows]
+    one = okng("inspect", shop / "parts.okng", f"{tmp_path}/a.tif[1]", "--json")
+    assert json.loads(one.stdout)["images"][0]["score"] == pytest.approx(float(rows[1]["score"]))
+
+
+def test_images_unlike_those_learnt_are_a_line(shop: Path, tmp_path: Path) -> None:
+    for i, image in enumerate(pictures(5, seed=5)):
+        Image.fromarray(255 - image.repeat(4, 0).repeat(4, 1)).convert("L").save(tmp_path / f"{i}.jpg")
+    done = okng("inspect", shop / "parts.okng", tmp_path)
+    (line,) = [line for line in done.stderr.splitlines() if "unlike those learnt from: " in line]
+    assert line.startswith("okng: the images are") and "grey against colour" in line and "JPEG against PNG" in line
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(shop))
+    done = okng("inspect", "~/parts.okng", "~/parts/test/good", f"--csv={tmp_path}/r.csv", "--report=~/tilde")
+    assert done.returncode == 0, done.stderr
+    assert (shop / "tilde/report.html").exists()

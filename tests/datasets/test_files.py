@@ -1,8 +1,12 @@
+import json
+import os
+import warnings
+
 import pytest
 from PIL import Image
 
-from okng.errors import OkngError
-from okng.inspection.files import IMAGE_SUFFIXES, find_images, subfolders
+from okng.errors import OkngError, OkngWarning
+from okng.inspection.files import IMAGE_SUFFIXES, OTHER_SUFFIXES, find_images, read_list, subfolders
 
 
 def touch(folder, *names):
@@ -43,6 +47,86 @@ def test_linked_folders_are_followed_once(tmp_path):
 
 def test_pillow_knows_every_suffix():
     assert set(IMAGE_SUFFIXES) <= set(Image.registered_extensions())
+    assert not set(IMAGE_SUFFIXES) & OTHER_SUFFIXES
+
+
+def test_files_of_other_formats_are_counted_and_named(tmp_path):
+    touch(tmp_path, "1.png", "a.cr2", "b/c.CR2", "b/d.psd", "notes.txt", ".hidden.psd")
+    with pytest.warns(OkngWarning, match=r"3 files of formats okng doesn't read left out of .* \(\.cr2 2, \.psd 1\)"):
+        assert found(tmp_path) == ["1.png"]
+
+
+def test_a_folder_of_images_alone_is_no_cause_for_words(tmp_path):
+    touch(tmp_path, "1.png", "notes.txt", "Thumbs.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found(tmp_path) == ["1.png"]
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """Folders called "locked" can't be read, by nobody: root could read what permissions forbid."""
+    scan = os.scandir
+
+    def scandir(folder):
+        if os.fspath(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_one_unreadable_folder_is_named_and_left_out(tmp_path, locked):
+    touch(tmp_path, "a/1.png", "locked/2.png", "z/3.png")
+    with pytest.warns(OkngWarning, match=r"skipped: cannot read folder .*locked \(Permission denied\)"):
+        assert found(tmp_path) == ["a/1.png", "z/3.png"]
+    for folder, strict in ((tmp_path, True), (tmp_path / "locked", False)):
+        with pytest.raises(OkngError, match=r"cannot read folder .*locked"):
+            find_images(folder, strict)
+
+
+def test_pipes_are_left_out(tmp_path):
+    touch(tmp_path, "1.png")
+    os.mkfifo(tmp_path / "2.png")
+    assert found(tmp_path) == ["1.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.txt", "1.png\n\nb/2.png\r\n"),
+        ("list.csv", "path,score\n1.png,3\nb/2.png,4\n"),
+        ("list.json", json.dumps(["1.png", "b/2.png"])),
+    ],
+)
+def test_lists_of_images(tmp_path, name, text, monkeypatch):
+    touch(tmp_path, "1.png", "b/2.png")
+    (tmp_path / name).write_text(text)
+    assert read_list(tmp_path / name) == [tmp_path / "1.png", tmp_path / "b/2.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "image,score\n1.png,3\n"),
+        ("list.json", '{"a": 3}'),
+        ("list.json", "[1, 2]"),
+        ("list.json", "["),
+        ("list.txt", "\udcff"),
+    ],
+)
+def test_what_is_no_list_of_images_says_what_is(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(OkngError, match=r"list.* is no list of images; give images, folders, a \.txt with one path"):
+        read_list(tmp_path / name)
+
+
+def test_a_text_that_names_no_file_is_no_list(tmp_path):
+    (tmp_path / "notes.txt").write_text("taken on Tuesday\n")
+    with pytest.raises(
+        OkngError, match=r"notes\.txt names no file that is there; its paths are relative to its folder"
+    ):
+        read_list(tmp_path / "notes.txt")
 
 
 @pytest.mark.parametrize("list_them", [find_images, subfolders])

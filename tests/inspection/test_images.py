@@ -1,3 +1,4 @@
+import base64
 import io
 import struct
 import subprocess
@@ -6,11 +7,14 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from okng.errors import OkngError
+from okng.inspection.decoding import decode
+from okng.inspection.formats import FORMATS
 from okng.inspection.images import Preprocess, UnreadableImage, image_size, is_grey, open_image, white_level
 
 # What Pillow thinks of mutated metadata; okng's own filter is lost when pytest restores the filters.
@@ -68,9 +72,28 @@ def test_white_of_16_bit_files_is_the_bits_in_use(tmp_path, name, brightest, whi
 
 
 def test_brighter_than_white_is_white_and_8_bit_images_are_left_alone():
-    preprocess = Preprocess("L", (1, 2), white=4095)
-    assert pixels_of(preprocess, np.array([[4095, 65535]], np.uint16)).ravel().tolist() == [255, 255]
-    assert pixels_of(preprocess, np.array([[3, 200]], np.uint8)).ravel().tolist() == [3, 200]
+    glare = np.full((20, 10), 4095, np.uint16)
+    glare[0, :2] = 65535, 5000
+    preprocess = Preprocess("L", (20, 10), white=4095)
+    assert (pixels_of(preprocess, glare) == 255).all()
+    eight = np.arange(200, dtype=np.uint8).reshape(20, 10)
+    np.testing.assert_array_equal(pixels_of(preprocess, eight)[:, :, 0], eight)
+
+
+@pytest.mark.parametrize(("learnt", "scale", "white"), [(255, 16, 4095), (4095, 256, 65535), (1023, 16, 4095)])
+def test_an_image_of_another_depth_than_those_learnt_has_its_own_white(tmp_path, learnt, scale, white):
+    """A model of 8-bit images would see a 12-bit one as all white."""
+    eight = np.linspace(0, 255, 200).astype(np.uint8).reshape(20, 10)
+    Image.fromarray(eight.astype(np.uint16) * scale + scale - 1).save(tmp_path / "a.png")
+    pixels, traits = Preprocess("L", (20, 10), white=learnt).read(tmp_path / "a.png")
+    np.testing.assert_allclose(pixels[:, :, 0], eight.astype(int), atol=1)
+    assert traits.white == white
+
+
+def test_floats_within_0_and_1_are_read_so_by_any_model(tmp_path):
+    Image.fromarray(np.array([[0, 0.5, 1]], np.float32)).save(tmp_path / "a.tif")
+    for white in (1, 255, 4095):
+        assert pixels_of(Preprocess("L", (1, 3), white=white), tmp_path / "a.tif").ravel().tolist() == [0, 128, 255]
 
 
 @pytest.mark.filterwarnings("error")
@@ -170,6 +193,11 @@ def test_size_is_read_from_the_header_alone(tmp_path, corners):
 def test_arrays(corners):
     np.testing.assert_array_equal(pixels_of(RGB, corners), corners)
     np.testing.assert_array_equal(pixels_of(RGB, corners[::-1, ::-1]), corners[::-1, ::-1])  # not contiguous
+    alpha = np.dstack([corners, np.full((16, 32), 255, np.uint8)])
+    np.testing.assert_array_equal(pixels_of(RGB, alpha), corners)
+    np.testing.assert_array_equal(pixels_of(RGB, corners.astype(np.float64) / 255), corners)
+    deep = corners.astype(np.uint16) * 16  # 12 bits
+    np.testing.assert_array_equal(pixels_of(Preprocess("RGB", (16, 32), white=4080), deep), corners)
     for grey in (corners[:, :, 0], corners[:, :, :1]):
         np.testing.assert_array_equal(pixels_of(GREY, grey), corners[:, :, :1])
         assert is_grey(grey)
@@ -180,10 +208,12 @@ def test_arrays(corners):
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4), np.float32),
+        np.full((4, 4), 1.01, np.float32),
+        np.full((4, 4), np.nan, np.float32),
         np.zeros((4, 4), bool),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((4, 4), np.int64),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros(4, np.uint8),
         np.zeros((), np.uint8),
@@ -191,7 +221,7 @@ def test_arrays(corners):
 )
 def test_arrays_that_are_no_images(array):
     for read in (open_image, image_size, is_grey, RGB.load):
-        with pytest.raises(OkngError, match="is no image; give uint8"):
+        with pytest.raises(OkngError, match="is no image; "):
             read(array)
 
 
@@ -358,6 +388,128 @@ warnings.warn("mine")
     assert "DecompressionBombWarning" not in done.stderr
 
 
+def deep_png(pixels):
+    """uint16 (H, W, 2 to 4) as a PNG, which Pillow can't write."""
+    height, width, channels = pixels.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    header = struct.pack(">2I5B", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def deep_tif(pixels, **how):
+    file = io.BytesIO()
+    more = {"extrasamples": ["unassalpha"]} if pixels.shape[2] == 4 else {}
+    tifffile.imwrite(file, pixels, photometric="rgb", **more, **how)
+    return file.getvalue()
+
+
+def deep_ppm(pixels):
+    return b"P6 %d %d 65535\n" % pixels.shape[1::-1] + pixels.astype(">u2").tobytes()
+
+
+NOISE_16 = np.random.default_rng(0).integers(0, 1 << 16, (24, 20, 4), dtype=np.uint16)
+DEEP_FILES = {
+    "png": deep_png,
+    "ppm": deep_ppm,
+    "tif": deep_tif,
+    "big-endian tif": lambda pixels: deep_tif(pixels, byteorder=">"),
+    "deflated tif": lambda pixels: deep_tif(pixels, compression="zlib"),
+    "predicted tif": lambda pixels: deep_tif(pixels, compression="zlib", predictor=True, byteorder=">"),
+    "tiled tif": lambda pixels: deep_tif(pixels, tile=(16, 16)),
+    "tif in strips": lambda pixels: deep_tif(pixels, rowsperstrip=5),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_FILES)
+def test_16_bit_colour_keeps_every_bit(tmp_path, name):
+    (tmp_path / "a").write_bytes(DEEP_FILES[name](NOISE_16[:, :, :3]))
+    np.testing.assert_array_equal(decode(tmp_path / "a"), NOISE_16[:, :, :3])
+    assert image_size(tmp_path / "a") == (24, 20) and not is_grey(tmp_path / "a")
+    assert white_level([tmp_path / "a"]) == 65535
+
+
+@pytest.mark.parametrize("name", [name for name in DEEP_FILES if name != "ppm"])
+def test_16_bit_colour_with_transparency_lies_on_black(tmp_path, name):
+    (tmp_path / "a").write_bytes(DEEP_FILES[name](NOISE_16))
+    expected = np.rint(NOISE_16[:, :, :3] * (NOISE_16[:, :, 3:] / 65535))
+    np.testing.assert_allclose(decode(tmp_path / "a"), expected, atol=1)
+
+
+def test_16_bit_grey_with_transparency_is_grey(tmp_path):
+    (tmp_path / "a.png").write_bytes(deep_png(NOISE_16[:, :, 2:]))
+    expected = np.rint(NOISE_16[:, :, 2] * (NOISE_16[:, :, 3] / 65535))
+    np.testing.assert_allclose(decode(tmp_path / "a.png"), expected, atol=1)
+    assert is_grey(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("write", [deep_png, deep_tif, deep_ppm])
+def test_12_bit_colour_in_16_bit_files_keeps_its_levels(tmp_path, write):
+    """A stain of 64 of 4,095 levels is 4 of 255; by the high bytes alone it was nothing, at 16 levels in all."""
+    pixels = np.full((16, 16, 3), 3000, np.uint16)
+    pixels[4:8, 4:8] = 3064
+    (tmp_path / "a").write_bytes(write(pixels))
+    white = white_level([tmp_path / "a"])
+    seen = pixels_of(Preprocess("RGB", (16, 16), white=white), tmp_path / "a").astype(int)
+    assert white == 4095
+    assert (seen[5, 5] - seen[0, 0]).tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("turned", [1, 6, 8])
+def test_16_bit_colour_is_upright(tmp_path, turned):
+    exif = chunk(b"eXIf", ONE_TAG % turned)
+    content = deep_png(NOISE_16[:, :, :3])
+    (tmp_path / "a.png").write_bytes(content[:33] + exif + content[33:])
+    upright = np.rot90(NOISE_16[:, :, :3], {1: 0, 6: -1, 8: 1}[turned])
+    np.testing.assert_array_equal(decode(tmp_path / "a.png"), upright)
+    assert image_size(tmp_path / "a.png") == upright.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "how", "reason"),
+    [
+        ((8, 9), np.float64, {}, "1 bands of 64-bit floating-point samples"),
+        ((8, 9, 3), np.float32, {"photometric": "rgb"}, "3 bands of 32-bit floating-point samples"),
+        ((8, 9, 5), np.uint16, {"photometric": "rgb"}, "5 bands of 16-bit samples"),
+        ((3, 8, 9), np.uint16, {"photometric": "rgb", "planarconfig": "separate"}, "separate planes"),
+    ],
+)
+def test_tiffs_that_can_not_be_read_say_why(tmp_path, shape, dtype, how, reason):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, dtype), **how)
+    for read in (RGB.load, image_size):
+        with pytest.raises(UnreadableImage, match=reason):
+            read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jp2", "a.avif"])
+def test_more_formats(tmp_path, corners, name):
+    if name.endswith("avif") and "AVIF" not in FORMATS:
+        pytest.skip("this Pillow has no AVIF")
+    large = corners.repeat(8, 0).repeat(8, 1)
+    kind = {"a.jfif": "JPEG", "a.jp2": "JPEG2000", "a.avif": "AVIF"}[name]
+    Image.fromarray(large).save(tmp_path / name, kind, **({} if kind == "JPEG2000" else {"quality": 95}))
+    seen = pixels_of(Preprocess("RGB", (128, 256)), tmp_path / name)
+    np.testing.assert_allclose(seen[32::64, 64::128].astype(int), corners[4::8, 8::16], atol=30)
+
+
+HEIC = (
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAA"
+    "AAAERAAAEAAQAAAAABegABAAAAAAAAAJMAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA1mlwcnAA"
+    "AAC3aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQArQgEBA3AAAAMAkA"
+    "AAAwAAAwAeoBAgQWW6kkprm4CGgwIAAAMAMgAAAwACEGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAACAAAAA"
+    "QAAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAAJttZGF0AAAAjygBrwngxxk2oj//+9F9//7cx6H+tbOQaRf//x1vDv"
+    "9SWD//kFMDNCKKxH3SopxOHvao6rQQwI+52qVipgs9qgaHZWFJTfe9W4f56XYwqfZCLzyt5e4QiUxzFiXWH8Rt8xp5HGHgPfPKj9f636f5NUp+"
+    "ptP/85dHf9kat/+UdC2AW8H/4iFOn4Ed4vz+TU7w"
+)
+"""`corners` four times as large."""
+
+
+def test_a_telephones_pictures_are_read_by_the_plug_in(tmp_path, corners):
+    pytest.importorskip("pi_heif")
+    (tmp_path / "a.heic").write_bytes(base64.b64decode(HEIC))
+    seen = pixels_of(Preprocess("RGB", (64, 128)), tmp_path / "a.heic")
+    np.testing.assert_allclose(seen[16::32, 32::64].astype(int), corners[4::8, 8::16], atol=40)
+
+
 SEEDS = {
     "png": encoded("PNG"),
     "palette.png": encoded("PNG", "P", transparency=0),
@@ -374,6 +526,14 @@ SEEDS = {
     "webp": encoded("WEBP"),
     "lossless.webp": encoded("WEBP", lossless=True),
     "ppm": encoded("PPM"),
+    "jp2": encoded("JPEG2000"),
+    "16-bit colour.png": deep_png(NOISE_16[:, :, :3]),
+    "16-bit grey and alpha.png": deep_png(NOISE_16[:, :, 2:]),
+    "16-bit colour.tif": deep_tif(NOISE_16[:, :, :3]),
+    "16-bit colour deflated.tif": deep_tif(NOISE_16, compression="zlib"),
+    "16-bit colour.ppm": deep_ppm(NOISE_16[:, :, :3]),
+    "pages.tif": encoded("TIFF", save_all=True, append_images=[Image.new("L", (9, 9))]),
+    "pages.gif": encoded("GIF", save_all=True, append_images=[Image.new("RGB", (20, 24))]),
 }
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from okng.errors import OkngError, OkngWarning
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
-from okng.inspection.inspector import Inspector
+from okng.inspection.inspector import Inspector, each_image
+from okng.inspection.likeness import Traits, describe
 
 
 class Counting:
@@ -36,3 +41,58 @@ def test_small_inputs_go_in_larger_batches(size: int | tuple[int, int], asked: i
     images = np.zeros((130, 8, 8), np.uint8)
     assert [inspection.index for inspection in inspector.inspect(images, asked)] == list(range(130))
     assert engine.batches == batches
+
+
+class Brightness:
+    """Scores an image by its mean."""
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, None]:
+        return pixels.mean((1, 2, 3)), None
+
+
+def by_brightness(**manifest: object) -> Inspector:
+    return Inspector(Brightness(), Preprocess("L", 16), Calibration.fit(np.arange(100.0), None, "split", 0.5), manifest)  # type: ignore[arg-type]
+
+
+def test_results_are_named_by_page(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((8, 8), 10 * i, np.uint8)) for i in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    pages[1].save(tmp_path / "b.png")
+    found = [(Path(str(each.path)).name, each.score) for each in by_brightness().inspect(tmp_path)]
+    assert found == [("a.tif[0]", 0), ("a.tif[1]", 10), ("a.tif[2]", 20), ("b.png", 10)]
+
+
+def test_images_unlike_those_learnt_are_told_of_when_all_are_inspected() -> None:
+    inspector = by_brightness(learnt_images=describe([Traits((320, 320), True, 255, None, 20.0)]))
+    with pytest.warns(OkngWarning, match="the images are unlike those learnt from: 64x64 against 320x320"):
+        assert len(list(inspector.inspect(np.full((7, 64, 64), 20, np.uint8)))) == 7
+    with pytest.warns(OkngWarning, match="all 5 images are NG: if most of them are good"):
+        list(by_brightness().inspect(np.full((5, 64, 64), 200, np.uint8)))
+
+
+def test_another_depth_is_read_by_its_own_bits_and_told_of(tmp_path: Path) -> None:
+    """To a model of 8-bit images a 12-bit one was white."""
+    inspector = by_brightness(learnt_images=describe([Traits((8, 8), True, 255, "PNG", 50.0)]))
+    ramp = np.linspace(0, 1600, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    with pytest.warns(OkngWarning, match="12-bit samples against 8-bit"):
+        (found,) = inspector.inspect(tmp_path)
+    assert found.score == pytest.approx(50, abs=2)
+
+
+def test_a_path_that_is_not_there_says_so(tmp_path: Path) -> None:
+    for missing in (tmp_path / "pars", str(tmp_path / "pars"), tmp_path / "a.png", "~/no such folder"):
+        with pytest.raises(OkngError, match="does not exist; give images or folders of images"):
+            each_image(missing)
+
+
+def test_home_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    assert list(each_image("~")) == list(each_image(["~/a.png"])) == [tmp_path / "a.png"]
+
+
+def test_a_list_of_images_is_read(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "list.txt").write_text("a.png\na.png\n")
+    assert list(each_image(tmp_path / "list.txt")) == [tmp_path / "a.png"] * 2

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from tests.contract.conftest import pictures
 
 import okng
 from okng.detectors import budgets
-from okng.errors import OkngError
+from okng.errors import OkngError, OkngWarning
 from okng.inspection.images import UnreadableImage
 from okng.report.review import write_review
 from okng.training.fit import discard
@@ -267,3 +268,48 @@ def test_budgets_that_there_are_not(parts: np.ndarray) -> None:
         okng.fit(parts, "autoencoder", budget="gpu")
     with pytest.raises(OkngError, match="nobody has chosen arguments of vgg11 for the budget cpu"):
         okng.fit(parts, "vgg11", budget="cpu", ng=parts[:2])
+
+
+def test_the_model_remembers_what_its_images_were_like(parts: np.ndarray, tmp_path: Path) -> None:
+    for i, image in enumerate(parts[:4]):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    few = okng.fit(tmp_path, **QUICK)
+    height, width = parts.shape[1:3]
+    learnt = few.manifest["learnt_images"]
+    assert (learnt["height"], learnt["width"], learnt["format"]) == ([height] * 2, [width] * 2, ["PNG"])
+    assert (learnt["grey"], learnt["white"]) == ([False], [255])
+    with pytest.warns(OkngWarning, match=f"{3 * height}x{3 * width} against {height}x{width}"):
+        list(few.inspect(parts[:2].repeat(3, 1).repeat(3, 2)))
+
+
+def test_shrinking_is_said_before_it_costs_a_defect(parts: np.ndarray) -> None:
+    large = parts[:3].repeat(4, 1).repeat(4, 2)
+    with pytest.warns(OkngWarning, match=r"images shrink .*-fold, .*: a defect of 8 px becomes"):
+        okng.fit(large, **{**QUICK, "size": 32})
+
+
+def test_a_path_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OkngError, match="okk does not exist; give images or folders of images"):
+        okng.fit(tmp_path / "okk", **QUICK)
+
+
+def test_every_page_is_learnt(parts: np.ndarray, tmp_path: Path) -> None:
+    pages = [Image.fromarray(image) for image in parts[:5]]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    few = okng.fit(tmp_path, **QUICK)
+    assert few.manifest["provenance"]["images"] == len(set(few.manifest["seen"])) == 5
+
+
+def test_a_defect_in_the_upper_levels_of_12_bit_colour_is_ng(tmp_path: Path) -> None:
+    """16-bit colour was read by its high bytes alone: sixteen levels, in which this stain is not to be seen."""
+    noise = np.random.default_rng(0)
+    deep = noise.integers(0x0F08, 0x0F28, (13, 64, 64, 3)).astype(np.uint16)
+    deep[12, 16:48, 16:48] = 0x0FBC  # 4028 of 4095, where the others have 3848 to 3879
+    for i, pixels in enumerate(deep):
+        tifffile.imwrite(tmp_path / f"{i:02}.tif", pixels, photometric="rgb")
+    files = sorted(tmp_path.iterdir())
+    how = {"weights": "none", "dimensions": 20, "size": 64, "device": "cpu"}
+    fitted = okng.fit(files[:10], "padim", **how, holdout=0.4, false_alarm_rate=0.2)
+    assert fitted.preprocess.white == 4095
+    *ok, ng = fitted.inspect(files[10:])
+    assert ng.verdict == "NG" and ng.score > 5 * max(each.score for each in ok)

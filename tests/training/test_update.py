@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,13 @@ def test_in_two_halves_transistors_are_judged_as_by_a_fit_on_all(okng_data: Path
     scores = updated.score_samples(test)
     assert abs(auroc(ng, scores) - auroc(ng, whole)) < 0.03
     assert spearmanr(scores, whole).statistic > 0.9
+
+
+def test_an_update_widens_what_images_are_like(patchcore: okng.Inspector) -> None:
+    height, width = patchcore.manifest["learnt_images"]["height"][0], patchcore.manifest["learnt_images"]["width"][0]
+    updated = okng.update(patchcore, pictures(2, seed=8).repeat(2, 1).repeat(2, 2), device="cpu")
+    assert updated.manifest["learnt_images"]["height"] == [height, 2 * height]
+    assert updated.manifest["learnt_images"]["width"] == [width, 2 * width]
+    old = copy.copy(patchcore)
+    old.manifest = {key: value for key, value in patchcore.manifest.items() if key != "learnt_images"}
+    assert "learnt_images" not in okng.update(old, pictures(2, seed=8), device="cpu").manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import okng
 from okng.datasets import NG, OK, Dataset, Sample, open_dataset
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError, missing_extra
+from okng.inspection.decoding import each_page
 from okng.inspection.images import UnreadableImage, fingerprint, image_size
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
@@ -69,7 +71,7 @@ def evaluate_inspector(
     says how many.
     """
     tell = tell or Narrator(quiet=True)
-    labelled = [sample for sample in dataset.test if sample.label is not None]
+    labelled = [page for sample in dataset.test if sample.label is not None for page in _pages(sample)]
     if not labelled:
         raise OkngError(f"{dataset.name} has no labelled test images; `okng inspect` needs no labels")
     seen = set(inspector.manifest.get("seen", ()))
@@ -100,6 +102,13 @@ def evaluate_inspector(
         tell.advance()
     figures = _figures(np.array(labels), np.array(scores), np.array(verdicts), inspector, pixels, skipped)
     return {**figures, "left_out": left_out}
+
+
+def _pages(sample: Sample) -> list[Sample]:
+    """The sample, or one for each page where its file has several."""
+    if isinstance(sample.image, np.ndarray):
+        return [sample]
+    return [replace(sample, image=Path(page)) for page in each_page(sample.image) if isinstance(page, Path | str)]
 
 
 def _is_one_of(sample: Sample, fingerprints: set[str]) -> bool:

@@ -7,13 +7,14 @@ import io
 import os
 import signal
 import sys
+import warnings
 from typing import Any
 
 import typer
 import typer.core
 
 from okng.cli import demo, evaluate, explain, export, inspect, list_, reproduce, threshold, train
-from okng.errors import OkngError, missing_package, nearest_names
+from okng.errors import OkngError, OkngWarning, missing_package, nearest_names
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
 
@@ -75,9 +76,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may have letters that it can't show
+    warnings.showwarning = _show_warning
     code = 1
     try:
-        result = app(standalone_mode=False)
+        result = app([_at_home(argument) for argument in sys.argv[1:]], standalone_mode=False)
         code = result if isinstance(result, int) else 0
         if code == 130:  # newer versions of typer turn Ctrl-C into this code, older ones into Abort
             raise KeyboardInterrupt
@@ -106,3 +108,20 @@ def main() -> None:
 def _interrupt(number: int, frame: object) -> None:
     """Being asked to end, as by a system that shuts down, is like Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def _at_home(argument: str) -> str:
+    """The argument with ~ as the home folder; the shell leaves it in --report=~/r, and in a script's list."""
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    return option + equals + os.path.expanduser(value)  # noqa: PTH111, a path would lose its last slash
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Warnings of okng are a line for the person; any other keeps the form that programmers know."""
+    if issubclass(category, OkngWarning):
+        print(f"okng: {message}", file=sys.stderr, flush=True)
+    else:
+        _show_others(message, category, *where, **more)
+
+
+_show_others = warnings.showwarning

@@ -24,6 +24,7 @@ def explain(
     """Draw over each image which places raise its score, by Grad-CAM, each image on a scale of its own."""
     from okng.cli.common import check_writable, open_model, print_json, say
     from okng.errors import OkngError
+    from okng.inspection.formats import exists
     from okng.inspection.images import UnreadableImage
     from okng.inspection.outputs import save_overlay
 
@@ -32,7 +33,7 @@ def explain(
     from okng.detectors.explanation import explainer
 
     explaining = explainer(inspector, layer)
-    if missing := [path for path in images if not path.exists()]:
+    if missing := [path for path in images if not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
     skipped: list[str] = []
     explained: list[dict[str, Any]] = []

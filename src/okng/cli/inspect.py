@@ -12,7 +12,7 @@ from okng.cli.common import DEVICE
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, folders, or lists of them (.txt, .csv, .json).")],
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for one line per image.")] = None,
@@ -28,9 +28,12 @@ def inspect(
     """Say of each image whether it is OK or NG, how odd it is, and where."""
     import json
     import sys
+    from functools import partial
 
     from okng.cli.common import check_writable, open_model, plain, say
     from okng.errors import OkngError
+    from okng.inspection.files import find_images
+    from okng.inspection.formats import exists
     from okng.inspection.images import UnreadableImage
     from okng.inspection.inspector import each_image
     from okng.inspection.outputs import CsvFile, save_overlay
@@ -42,9 +45,9 @@ def inspect(
     inspector = open_model(
         model, false_alarm_rate, threshold, device=device, engine=engine, precision=precision, threads=threads
     )
-    if missing := [path for path in images if not path.exists()]:
+    if missing := [path for path in images if not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
-    total = sum(1 for _ in each_image(images))
+    total = sum(1 for _ in each_image(images, partial(find_images, strict=strict)))
     if not total:
         raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
     page = None

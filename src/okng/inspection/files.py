@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from okng.errors import OkngError
+from okng.errors import OkngError, OkngWarning
+from okng.inspection.formats import FORMATS, exists
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
+SUFFIXES_OF = {"JPEG2000": (".jp2", ".j2k"), "AVIF": (".avif",), "HEIF": (".heic", ".heif", ".hif")}
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif",
+    *(suffix for name, suffixes in SUFFIXES_OF.items() if name in FORMATS for suffix in suffixes),
+)  # fmt: skip
+OTHER_SUFFIXES = {
+    *(suffix for suffixes in SUFFIXES_OF.values() for suffix in suffixes if suffix not in IMAGE_SUFFIXES),
+    ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw",  # raw
+    ".apng", ".cin", ".dcm", ".dds", ".dicom", ".dpx", ".eps", ".exr", ".fits", ".hdr", ".ico", ".jls", ".jpe",
+    ".jpf", ".jpx", ".jxl", ".jxr", ".mat", ".mpo", ".nii", ".npy", ".npz", ".nrrd", ".pam", ".pbm", ".pcx", ".pfm",
+    ".pnm", ".psb", ".psd", ".qoi", ".sgi", ".svg", ".svs", ".tga", ".wdp", ".wmf", ".xcf",
+    ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm",
+}  # fmt: skip
+"""What holds pictures too, and is left out with a word."""
+LISTS = (".txt", ".csv", ".json")
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, strict: bool = False) -> list[Path]:
     """All image files in `folder`, then those of each folder in it; an empty list where there are none.
 
     Names are in natural order (`2.png` before `10.png`). Hidden files and folders (`._x.png`,
-    `.ipynb_checkpoints`) are left out. Linked folders are followed, but no folder is visited twice. Raises
-    `OkngError` for a folder that cannot be read.
+    `.ipynb_checkpoints`) are left out. Linked folders are followed, but no folder is visited twice. Files of formats
+    okng doesn't read are counted in an `OkngWarning`, and so is a folder below that can't be read, unless `strict`.
+    Raises `OkngError` for a `folder` that cannot be read.
     """
     found: list[Path] = []
-    seen: set[Path] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        real = Path(root).resolve()
-        if real in seen:  # a link back up, or two links to one place
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_order)
-        found += [Path(root, name) for name in sorted(filter(is_image, names), key=natural_order)]
+    others: Counter[str] = Counter()
+    for path in _walk(folder, set(), strict):
+        if is_image(path.name):
+            found.append(path)
+        elif path.suffix.lower() in OTHER_SUFFIXES:
+            others[path.suffix.lower()] += 1
+    if others:
+        kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.most_common())
+        heif = "; pip install pi-heif for .heic" if {".heic", ".heif", ".hif"} & others.keys() else ""
+        plural = "s" if others.total() > 1 else ""
+        _warn(
+            f"{others.total()} file{plural} of formats okng doesn't read left out of {folder} ({kinds}); "
+            f"save them as PNG{heif}"
+        )
     return found
 
 
@@ -38,8 +64,7 @@ def is_image(name: str) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in `folder`, without hidden ones, in natural order; errors as in `find_images`."""
-    _, names, _ = next(os.walk(folder, onerror=_refuse))
-    return [folder / name for name in sorted(names, key=natural_order) if not name.startswith(".")]
+    return [Path(entry) for entry in _entries(folder) if entry.is_dir()]
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -47,5 +72,61 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
 
 
-def _refuse(error: OSError) -> None:
-    raise OkngError(f"cannot read folder {error.filename} ({error.strerror}); check its path and permissions")
+def read_list(path: Path) -> list[Path]:
+    """The images that a list names: a .txt with one path a line, a .csv with a column "path", a .json list of paths.
+
+    Paths are relative to the list's folder or, where there is no such file, to the working folder.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            names = [row["path"] for row in csv.DictReader(text.splitlines())]
+        else:
+            names = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+            if not isinstance(names, list):
+                raise TypeError(names)
+        named = [Path(name.strip()).expanduser() for name in names if name.strip()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OkngError(
+            f"{path} is no list of images; give images, folders, a .txt with one path a line, a .csv with a column "
+            "named path, or a .json list of paths"
+        ) from error
+    found = [beside if exists(beside := path.parent / name) else name for name in named]
+    if not any(map(exists, found)):
+        raise OkngError(f"{path} names no file that is there; its paths are relative to its folder, or to this one")
+    return found
+
+
+def _walk(folder: Path, seen: set[Path], strict: bool) -> Iterator[Path]:
+    """The files below `folder`, not hidden, in natural order, those of a folder before those of its folders."""
+    real = folder.resolve()
+    if real in seen:  # a link back up, or two links to one place
+        return
+    top = not seen
+    seen.add(real)
+    try:
+        entries = _entries(folder)
+    except OkngError as error:
+        if top or strict:
+            raise
+        _warn(f"skipped: {error}")
+        return
+    yield from (Path(entry) for entry in entries if entry.is_file())  # a pipe or a device is none
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(Path(entry), seen, strict)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise OkngError(
+            f"cannot read folder {error.filename} ({error.strerror}); check its path and permissions"
+        ) from error
+    return sorted(shown, key=lambda entry: natural_order(entry.name))
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, OkngWarning, stacklevel=3)

@@ -1,86 +1,67 @@
-"""From an image file to the pixels a detector sees: the one preprocessing of training and of the line.
+"""From an image to the pixels a detector sees: the one preprocessing of training and of the line.
 
-Pillow decodes and resizes, here and nowhere else, so that a detector meets the same bytes wherever it runs.
+Pillow decodes (`decoding.py`) and resizes, so that a detector meets the same bytes wherever it runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from okng.errors import OkngError
+from okng.inspection.arrays import one_image
+from okng.inspection.decoding import decode, digest, header, is_deep
+from okng.inspection.formats import Encoded, UnreadableImage, blaming
+from okng.inspection.likeness import Traits
 
-Source = Path | str | np.ndarray
-"""An image file, or pixels: uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3)."""
+__all__ = [
+    "Preprocess", "Source", "UnreadableImage", "fingerprint", "image_size", "is_grey", "open_image", "white_level",
+]  # fmt: skip
+
+Source = Path | str | Encoded | np.ndarray
+"""An image file, also one held in memory, or pixels: uint8 or uint16 of shape (H, W), (H, W, 1), (H, W, 3), (H, W, 4)
+or floats from 0 to 1 of these shapes. `each_image` makes it of all else a person may hand over."""
 
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 and 16 bits per sample
-# Only these decoders meet a file, whatever it is called; some of Pillow's others start programs.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each EXIF orientation."""
-
-# Pillow warns of odd metadata and of images above half its size limit; nobody here can act on that. Once for
-# all, because `warnings.catch_warnings` is not safe in the threads that decode.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-class UnreadableImage(OkngError):
-    """A file that is not a whole image: `path` and `reason` in one line."""
-
-    def __init__(self, path: str, reason: str):
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason = path, reason
+BRIGHTER = 0.01  # with a larger share of samples above a model's white, an image has more bits than those learnt
 
 
 def open_image(source: Source) -> Image.Image:
-    """Decode `source` upright (EXIF orientation applied), in whatever mode it is stored.
+    """Decode `source` upright (EXIF orientation applied), in whatever mode it is stored; 16-bit colour as 8-bit.
 
-    Of several frames the first is taken. Raises `UnreadableImage` for anything that is no complete image of
-    `FORMATS`, or has more than Pillow's limit of 179 megapixels.
+    Of several pages the first is taken unless one is named. Raises `UnreadableImage` as `decoding.decode` does.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    with _blaming(source), Image.open(source, formats=FORMATS) as image:
-        orientation = _orientation(image)
-        image.load()
-        return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    pixels = _decoded(source)
+    if isinstance(pixels, np.ndarray):
+        return Image.fromarray((pixels >> 8).astype(np.uint8) if pixels.ndim == 3 else pixels)
+    return pixels
 
 
 def fingerprint(source: Source) -> str:
     """What only the same image file, under whatever name, or the same array has: 16 hexadecimal digits."""
     if isinstance(source, np.ndarray):
         return hashlib.sha256(repr(source.shape).encode() + source.tobytes()).hexdigest()[:16]
-    with _blaming(source):
-        return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
+    return digest(source)
 
 
 def image_size(source: Source) -> tuple[int, int]:
     """Height and width as the image will be seen upright, read from the header alone."""
-    return _header(source)[1]
+    if isinstance(source, np.ndarray):
+        height, width = one_image(source).shape[:2]
+        return height, width
+    return header(source).size
 
 
 def is_grey(source: Source) -> bool:
     """Whether the image is stored without colour, by its header."""
-    mode, _ = _header(source)
-    return mode in ("1", "L", "LA") or _is_deep(mode)
+    return one_image(source).ndim == 2 if isinstance(source, np.ndarray) else header(source).is_grey
 
 
 def white_level(sources: Iterable[Source]) -> int:
@@ -89,19 +70,17 @@ def white_level(sources: Iterable[Source]) -> int:
     A 12-bit camera often writes 16-bit files; read against 65535 they would be nearly black. Floating-point
     samples that stay within 0 and 1 have white at 1. Unreadable files are left out.
     """
-    brightest = 0.0
-    levels: tuple[int, ...] = WHITE_LEVELS
+    brightest, floats = 0.0, False
     for source in sources:
         try:
-            if not _is_deep(_header(source)[0]):
+            if not isinstance(source, np.ndarray) and not header(source).deep:
                 continue
-            samples = np.asarray(open_image(source))
+            samples = _deep_samples(_decoded(source))
         except UnreadableImage:
             continue
-        brightest = max(brightest, float(samples.max(initial=0, where=np.isfinite(samples))))
-        if samples.dtype == np.float32:
-            levels = (1, *WHITE_LEVELS)
-    return next((level for level in levels if brightest <= level), WHITE_LEVELS[-1])
+        if samples is not None:
+            brightest, floats = max(brightest, _brightest(samples)), floats or samples.dtype == np.float32
+    return _white(brightest, floats)
 
 
 @dataclass(frozen=True)
@@ -110,7 +89,9 @@ class Preprocess:
 
     `mode` is "RGB" or "L" (grey). `size` is one number to keep each image's aspect ratio at an area of about
     size² pixels, or (height, width) to bring every image to one shape. `multiple` is what both sides are
-    rounded to, the backbone's stride. `white` is the sample value that becomes 255, for more than 8 bits.
+    rounded to, the backbone's stride. `white` is the sample value that becomes 255, for more than 8 bits. An image of
+    another depth than that has a white of its own: 8-bit images are taken as they are, and one of 16 bits that the
+    model, having learnt fewer, would see as white is read against the bits it uses itself.
     """
 
     mode: str
@@ -129,20 +110,25 @@ class Preprocess:
 
     def decode(self, source: Source) -> Image.Image:
         """The image upright and at its own size, in `mode` with 8 bits per sample."""
-        image = open_image(source)
-        with _blaming(source):
-            return _to_mode(image, self.mode, self.white)
+        return self._decode(source)[0]
 
     def load(self, source: Source) -> tuple[np.ndarray, tuple[int, int]]:
         """The input, uint8 of shape (h, w, C), and the original's (height, width)."""
-        image = self.decode(source)
+        pixels, traits = self.read(source)
+        return pixels, traits.size
+
+    def read(self, source: Source) -> tuple[np.ndarray, Traits]:
+        """The input, uint8 of shape (h, w, C), and what the original is like."""
+        image, white = self._decode(source)
         width, height = image.size
         h, w = self.shape(height, width)
-        with _blaming(source):
+        with blaming(source):
             if (h, w) != (height, width):
                 image = image.resize((w, h), Image.Resampling.BILINEAR)  # antialiased when shrinking
-            pixels = np.asarray(image)
-        return pixels.reshape(h, w, self.channels), (height, width)
+            pixels = np.asarray(image).reshape(h, w, self.channels)
+        head = None if isinstance(source, np.ndarray) else header(source)
+        grey, kind = (is_grey(source), None) if head is None else (head.is_grey, head.format)
+        return pixels, Traits((height, width), grey, white, kind, round(float(pixels.mean()), 1))
 
     @property
     def channels(self) -> int:
@@ -170,83 +156,56 @@ class Preprocess:
     def _round(self, side: float) -> int:
         return max(1, round(side / self.multiple)) * self.multiple
 
+    def _decode(self, source: Source) -> tuple[Image.Image, int]:
+        """The image in `mode` with 8 bits per sample, and the sample value that was taken as white."""
+        pixels = _decoded(source)
+        with blaming(source):
+            samples = _deep_samples(pixels)
+            white = 255 if samples is None else self._white_of(samples)
+            return _to_mode(pixels if samples is None else _to_8_bits(samples, white), self.mode), white
 
-@contextmanager
-def _blaming(source: Source) -> Iterator[None]:
-    """Whatever goes wrong inside is the image's fault: decoders meet any bytes and raise any error."""
-    try:
-        yield
-    except Exception as error:
-        name = "pixels" if isinstance(source, np.ndarray) else str(source)
-        name = name if name.isprintable() else ascii(name)  # a name can hold a line break
-        raise UnreadableImage(name, _reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case UnidentifiedImageError():
-            return f"holds no image of a format okng reads ({', '.join(FORMATS)})"
-        case Image.DecompressionBombError():
-            return "too large to decode (over 179 megapixels); crop or tile it"
-        case MemoryError():
-            return "too large for this machine's memory; crop or tile it"
-        case OSError(strerror=str(strerror)):
-            return f"can't be read ({strerror})"
-    return f"damaged ({(str(error).splitlines() or [type(error).__name__])[0]}); copy it again"
+    def _white_of(self, samples: np.ndarray) -> int:
+        """The model's white, unless these deep samples are of another depth than the images learnt."""
+        brightest, floats = _brightest(samples), samples.dtype == np.float32
+        darker = floats and brightest <= 1  # the whole range is within the first step of other depths
+        brighter = np.mean(samples > self.white) > BRIGHTER or self.white == 255
+        return _white(brightest, floats) if darker or brighter else self.white
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8, by the header; 1 where there is none or it is damaged."""
-    if image.format == "TIFF":  # Pillow turns these by itself
-        return 1
-    try:
-        # Not PNG's own `getexif`, which would decode all pixels to look for EXIF behind them.
-        orientation = Image.Image.getexif(image).get(0x0112, 1)
-    except Exception:  # damaged metadata spoils no pixels
-        return 1
-    return orientation if orientation in UPRIGHT else 1
+def _decoded(source: Source) -> Image.Image | np.ndarray:
+    """The image as stored: by Pillow, or samples of 16 bits."""
+    if not isinstance(source, np.ndarray):
+        return decode(source)
+    pixels = one_image(source)
+    return Image.fromarray(pixels) if pixels.dtype == np.uint8 else pixels
 
 
-def _to_mode(image: Image.Image, mode: str, white: int) -> Image.Image:
-    """Convert to "RGB" or "L" with 8 bits per sample; transparent pixels lie on black, NaN is black too."""
-    if _is_deep(image.mode):
-        samples = np.nan_to_num(np.clip(np.asarray(image, np.float32), 0, white))
-        image = Image.fromarray(np.rint(samples * (255 / white)).astype(np.uint8))
-    elif image.has_transparency_data:
+def _deep_samples(pixels: Image.Image | np.ndarray) -> np.ndarray | None:
+    """Samples (H, W) or (H, W, 3) of more than 8 bits; None for any other image."""
+    if isinstance(pixels, np.ndarray):
+        return pixels
+    return np.asarray(pixels) if is_deep(pixels.mode) else None
+
+
+def _brightest(samples: np.ndarray) -> float:
+    return float(samples.max(initial=0, where=np.isfinite(samples)))
+
+
+def _white(brightest: float, floats: bool) -> int:
+    levels = (1, *WHITE_LEVELS) if floats else WHITE_LEVELS
+    return next((level for level in levels if brightest <= level), WHITE_LEVELS[-1])
+
+
+def _to_8_bits(samples: np.ndarray, white: int) -> Image.Image:
+    """`white` becomes 255 and what is brighter too; NaN is black."""
+    scaled = np.nan_to_num(np.clip(samples.astype(np.float32), 0, white)) * (255 / white)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _to_mode(image: Any, mode: str) -> Image.Image:
+    """Convert 8-bit samples to "RGB" or "L"; transparent pixels lie on black."""
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _header(source: Source) -> tuple[str, tuple[int, int]]:
-    """Pillow's mode of the image as stored, and its upright (height, width)."""
-    if isinstance(source, np.ndarray):
-        image = _from_array(source)
-        return image.mode, (image.height, image.width)
-    with _blaming(source):
-        state = Path(source).stat()
-        return _read_header(str(source), state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(1 << 16)
-def _read_header(path: str, changed: int, length: int) -> tuple[str, tuple[int, int]]:
-    """The header of a file in this state; a fit asks for it several times."""
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        return image.mode, (width, height) if _orientation(image) >= 5 else (height, width)  # 5 to 8 swap the sides
-
-
-def _is_deep(mode: str) -> bool:
-    return mode.startswith("I") or mode == "F"
-
-
-def _from_array(pixels: np.ndarray) -> Image.Image:
-    grey = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    deep = grey.ndim == 2 and grey.dtype == np.uint16
-    plain = grey.dtype == np.uint8 and (grey.ndim == 2 or (grey.ndim == 3 and grey.shape[2] == 3))
-    if not (deep or plain) or grey.size == 0:
-        raise OkngError(
-            f"an array of {pixels.dtype} and shape {pixels.shape} is no image; give uint8 of shape (H, W) or "
-            "(H, W, 3), or uint16 of shape (H, W)"
-        )
-    return Image.fromarray(np.ascontiguousarray(grey))
+    converted: Image.Image = image if image.mode == mode else image.convert(mode)
+    return converted

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
+from PIL import Image
 
 from okng.errors import OkngError
+from okng.inspection.arrays import each_image_of, from_pillow, from_tensor, is_tensor
 from okng.inspection.calibration import Calibration
-from okng.inspection.files import find_images
-from okng.inspection.images import Preprocess, Source, UnreadableImage
+from okng.inspection.decoding import each_page
+from okng.inspection.files import LISTS, find_images, read_list
+from okng.inspection.formats import Encoded, UnreadableImage, exists
+from okng.inspection.images import Preprocess, Source
+from okng.inspection.likeness import Likeness, Traits
 from okng.inspection.regions import Region, find_regions
 from okng.inspection.result import Inspection
+from okng.inspection.workers import Workers
 
-Images = Source | Iterable[Source]
-"""A folder, a file, pixels (H, W[, 3]), a stack of them (N, H, W[, 3]), or any iterable of files and pixels."""
+Images = Source | bytes | BinaryIO | Image.Image | Iterable[Any]
+"""A folder, a file, a list of files (.txt, .csv, .json), a file's bytes, a file opened to read bytes, a Pillow image,
+an array or a PyTorch tensor (its shapes: `arrays.each_image_of`), or any iterable of these."""
 
 
 class Engine(Protocol):
@@ -35,12 +41,12 @@ class Engine(Protocol):
 
 
 class Decoded(NamedTuple):
-    """One image ready for the engine: `pixels` (h, w, C), the original's `size`, milliseconds taken."""
+    """One image ready for the engine: `pixels` (h, w, C), what the original is like, milliseconds taken."""
 
     place: int
     source: Source
     pixels: np.ndarray
-    size: tuple[int, int]
+    traits: Traits
     ms: float
 
 
@@ -74,7 +80,7 @@ class Inspector:
 
     def save(self, path: str | Path) -> None:
         """Write the model file, all or nothing."""
-        self.engine.write(Path(path), *self.described())
+        self.engine.write(Path(path).expanduser(), *self.described())
 
     def described(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What a model file holds beside the fitted state: the manifest and the calibration's arrays."""
@@ -104,15 +110,23 @@ class Inspector:
         Files are decoded ahead in threads while the engine works on `batch_size` images at once: by default 8, and
         where inputs are smaller than 256 × 256 up to 64. For images that come one after another, as from a camera, 1 is
         quickest. An unreadable image is handed to `unreadable` and skipped; without that it raises `UnreadableImage`.
+        At the end an `OkngWarning` tells of images unlike those learnt from, and of five or more that are all NG.
         """
         batch_size = self._usual_batch() if batch_size is None else batch_size
-        decoded = self._decoded(enumerate(each_image(images)), 2 * batch_size, unreadable)
-        for batch in self._batches(decoded, batch_size):
-            start = perf_counter()
-            scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
-            ms = (perf_counter() - start) * 1000 / len(batch)
-            for i, item in enumerate(batch):
-                yield self._judge(item, float(scores[i]), None if maps is None else maps[i], ms)
+        sources = each_image(images, partial(find_images, strict=unreadable is None))
+        decoded = self._decoded(enumerate(sources), 2 * batch_size, unreadable)
+        likeness = Likeness(self.manifest.get("learnt_images"))
+        try:
+            for batch in self._batches(decoded, batch_size):
+                start = perf_counter()
+                scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
+                ms = (perf_counter() - start) * 1000 / len(batch)
+                for i, item in enumerate(batch):
+                    inspection = self._judge(item, float(scores[i]), None if maps is None else maps[i], ms)
+                    likeness.add(item.traits, inspection.is_ng)
+                    yield inspection
+        finally:
+            likeness.warn()
 
     def score_samples(self, images: Images) -> np.ndarray:
         """Raw scores (n,), higher = odder."""
@@ -144,14 +158,14 @@ class Inspector:
         if not (np.isfinite(score) and (scores is None or np.isfinite(scores).all())):
             raise OkngError(f"the detector's score of {item.source} is no number; fit again, with another seed")
         if scores is not None and calibration.pixel_threshold is not None:
-            regions = find_regions(scores, calibration.pixel_threshold, item.size)
+            regions = find_regions(scores, calibration.pixel_threshold, item.traits.size)
         return Inspection(
             index=item.place,
-            path=None if isinstance(item.source, np.ndarray) else str(item.source),
+            path=str(item.source) if isinstance(item.source, Path | str) else None,
             score=score,
             p_value=calibration.p_value(score),
             verdict="NG" if calibration.is_ng(score) else "OK",
-            size=item.size,
+            size=item.traits.size,
             map=scores,
             regions=tuple(regions),
             timing={"decode": round(item.ms, 3), "score": round(ms, 3)},
@@ -164,28 +178,25 @@ class Inspector:
         unreadable: Callable[[UnreadableImage], None] | None,
     ) -> Iterator[Decoded]:
         """Decode at most `ahead` images before they are asked for: the first one here, the others in threads."""
-        pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="okng-decode")
         first = next(sources, None)
         waiting: deque[Callable[[], Decoded]] = deque()
         if first is not None:
             waiting.append(partial(self._decode, *first))
-        try:
+        with Workers() as workers:
             while waiting:
                 for numbered in islice(sources, ahead - len(waiting)):
-                    waiting.append(pool.submit(self._decode, *numbered).result)
+                    waiting.append(workers.submit(self._decode, *numbered).result)
                 try:
                     yield waiting.popleft()()
                 except UnreadableImage as error:
                     if unreadable is None:
                         raise
                     unreadable(error)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _decode(self, index: int, source: Source) -> Decoded:
         start = perf_counter()
-        pixels, size = self.preprocess.load(source)
-        return Decoded(index, source, pixels, size, (perf_counter() - start) * 1000)
+        pixels, traits = self.preprocess.read(source)
+        return Decoded(index, source, pixels, traits, (perf_counter() - start) * 1000)
 
     @staticmethod
     def _batches(items: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:
@@ -201,11 +212,40 @@ class Inspector:
 
 
 def each_image(images: Images, listed: Callable[[Path], list[Path]] = find_images) -> Iterator[Source]:
-    """The single images of whatever a person handed over; a folder gives what `listed` finds, all images below it."""
-    if isinstance(images, np.ndarray):
-        stack = images.ndim == 4 or (images.ndim == 3 and images.shape[-1] not in (1, 3))
-        yield from images if stack else [images]
-    elif isinstance(images, str | Path):
-        yield from listed(Path(images)) if Path(images).is_dir() else [Path(images)]
+    """The single images of whatever a person handed over; a folder gives what `listed` finds, all images below it.
+
+    A file gives its pages. Raises `OkngError` for a path that doesn't exist and for what is no image, or may be two
+    things.
+    """
+    if isinstance(images, str | Path) and not exists(Path(images).expanduser()):
+        raise OkngError(f"{images} does not exist; give images or folders of images")
+    return _each(images, listed)
+
+
+def _each(images: Any, listed: Callable[[Path], list[Path]]) -> Iterator[Source]:
+    if isinstance(images, str | Path):
+        path = Path(images).expanduser()
+        if not path.is_dir():
+            listed = read_list if path.suffix.lower() in LISTS else lambda file: [file]
+        for file in listed(path):
+            yield from each_page(file)
+    elif isinstance(images, bytes | bytearray | memoryview):
+        yield from each_page(Encoded(bytes(images)))
+    elif isinstance(images, Encoded):
+        yield images
+    elif isinstance(images, Image.Image):
+        yield from_pillow(images)
+    elif is_tensor(images):
+        yield from each_image_of(from_tensor(images), tensor=True)
+    elif isinstance(content := images.read() if hasattr(images, "read") else None, bytes):
+        yield from each_page(Encoded(content))
+    elif hasattr(images, "__array__") and (array := np.asarray(images)).dtype.kind not in "OU":
+        yield from each_image_of(array)
+    elif isinstance(images, Iterable) and content is None:
+        for image in images:
+            yield from _each(image, listed)
     else:
-        yield from chain.from_iterable(each_image(image, listed) for image in images)
+        raise OkngError(
+            f"{type(images).__name__} is no image; give files, folders, pixels, Pillow images, or a file's bytes "
+            "(a file opened with 'rb')"
+        )

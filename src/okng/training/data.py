@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from okng.inspection.images import Preprocess, Source, fingerprint, image_size
+from okng.inspection.likeness import Traits
+from okng.inspection.workers import Workers
 from okng.training.copies import thumbnail
 
 PIXEL_BUDGET = 2 << 30
@@ -43,6 +45,7 @@ class TrainingImages:
         self._kept: dict[int, Tensor] = {}
         self._fingerprints: dict[int, str] = {}
         self._thumbnails: dict[int, np.ndarray] = {}
+        self._traits: dict[int, Traits] = {}
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -50,7 +53,7 @@ class TrainingImages:
     def name(self, index: int) -> str:
         """What a person knows image `index` by: its folder and file, or its place among those given."""
         source = self.sources[index]
-        if isinstance(source, np.ndarray):
+        if not isinstance(source, str | Path):
             return f"image {self.places[index]}"
         return "/".join(Path(source).parts[-2:])
 
@@ -58,7 +61,7 @@ class TrainingImages:
         """Image `index` as uint8 (C, H, W)."""
         if index in self._kept:
             return self._kept[index]
-        pixels, _ = self.preprocess.load(self.sources[index])
+        pixels, self._traits[index] = self.preprocess.read(self.sources[index])
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()  # (C, H, W)
         if index not in self._thumbnails:
             self._thumbnails[index] = thumbnail(pixels)
@@ -80,6 +83,10 @@ class TrainingImages:
                 self[index]
         return np.stack([self._thumbnails[index] for index in range(len(self))])
 
+    def traits(self) -> list[Traits]:
+        """What each image that has been decoded is like."""
+        return [self._traits[index] for index in sorted(self._traits)]
+
     def subset(self, indices: Iterable[int]) -> TrainingImages:
         """Some of the images, with what is known of them already."""
         chosen = [int(i) for i in indices]
@@ -91,6 +98,7 @@ class TrainingImages:
         part._fingerprints = {new: known[old] for new, old in enumerate(chosen) if old in known}
         seen = self._thumbnails
         part._thumbnails = {new: seen[old] for new, old in enumerate(chosen) if old in seen}
+        part._traits = {new: self._traits[old] for new, old in enumerate(chosen) if old in self._traits}
         return part
 
     def batches(self, batch_size: int, shuffle: bool) -> list[list[int]]:
@@ -104,19 +112,14 @@ class TrainingImages:
 
     def load(self, batches: Sequence[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Each batch's indices and images, uint8 (B, C, H, W); two batches are decoded ahead in threads."""
-        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="okng-decode") as pool:
+        with Workers() as workers:
             waiting: deque[tuple[list[int], list[Future[Tensor]]]] = deque()
-            try:
-                for indices in batches:
-                    waiting.append((indices, [pool.submit(self.__getitem__, i) for i in indices]))
-                    if len(waiting) > 2:
-                        yield self._stack(*waiting.popleft())
-                while waiting:
+            for indices in batches:
+                waiting.append((indices, [workers.submit(self.__getitem__, i) for i in indices]))
+                if len(waiting) > 2:
                     yield self._stack(*waiting.popleft())
-            finally:
-                for _, futures in waiting:
-                    for future in futures:
-                        future.cancel()
+            while waiting:
+                yield self._stack(*waiting.popleft())
 
     @staticmethod
     def _stack(indices: list[int], futures: list[Future[Tensor]]) -> tuple[list[int], Tensor]:

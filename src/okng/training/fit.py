@@ -23,6 +23,7 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, Source, UnreadableImage, image_size, is_grey, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
+from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
@@ -134,6 +135,8 @@ def fit(
     groups, near = kept_together(ok, label, tell)
     method, folds = divided(groups, holdout, seed)
 
+    learnt_images = ok.traits()
+    warn_of_shrinking([image.size for image in learnt_images], ok.shapes)
     settings: dict[str, Any] = {
         "seed": seed,
         "device": device,
@@ -141,7 +144,7 @@ def fit(
         "resume": resume,
         "tell": tell,
     }
-    path = None if checkpoint is None else Path(checkpoint)
+    path = None if checkpoint is None else Path(checkpoint).expanduser()
     if path is not None and not resume:
         discard(path)  # a fold of another fit would be gone on with later
 
@@ -192,6 +195,7 @@ def fit(
             "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
+        "learnt_images": describe(learnt_images),  # what they were like
         "seen": fingerprints,  # never to be tested on
         "unlearnt": [fingerprints[i] for i in unlearnt],  # of those; an update may learn them
     }  # fmt: skip

@@ -18,6 +18,7 @@ from okng.datasets.ok_images import lister
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector, each_image
+from okng.inspection.likeness import describe
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
 from okng.training.fit import COUNTED, whole, with_header
@@ -107,6 +108,8 @@ def update(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     manifest = _recorded(old.manifest, done)
+    if before := manifest.get("learnt_images"):
+        manifest["learnt_images"] = describe(everything.traits(), before)
     fingerprints = everything.fingerprints()
     manifest["seen"] = [*dict.fromkeys([*manifest.get("seen", ()), *fingerprints])]
     unlearnt = {*manifest.get("unlearnt", ()), *(fingerprints[i] for i in held)} - set(learnt.fingerprints())

@@ -1,0 +1,89 @@
+"""Images unlike those learnt from are told of, and others are not."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from okng.errors import OkngWarning
+from okng.inspection.likeness import Likeness, Traits, describe, warn_of_shrinking
+
+USUAL = Traits((320, 320), False, 255, "PNG", 100.0)
+LEARNT = describe([USUAL, USUAL._replace(brightness=120.0)])
+
+
+def told(images: list[Traits], ng: int = 0, learnt: dict | None = LEARNT) -> list[str]:
+    likeness = Likeness(learnt)
+    for i, image in enumerate(images):
+        likeness.add(image, i < ng)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        likeness.warn()
+    assert all(warning.category is OkngWarning for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+def test_a_description_is_of_all_images_there_were() -> None:
+    more = describe([Traits((100, 400), True, 4095, "JPEG", 20.0)], LEARNT)
+    assert more == {
+        "height": [100, 320], "width": [320, 400], "aspect": [0.25, 1.0], "brightness": [20.0, 120.0],
+        "grey": [False, True], "white": [255, 4095], "format": ["JPEG", "PNG"],
+    }  # fmt: skip
+    assert describe([USUAL], LEARNT) == LEARNT
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": (2048, 2048)}, "2048x2048 against 320x320"),
+        ({"size": (100, 100)}, "100x100 against 320x320"),
+        ({"size": (320, 440)}, "320x440 against 320x320"),
+        ({"grey": True}, "grey against colour"),
+        ({"white": 4095}, "12-bit samples against 8-bit"),
+        ({"format": "JPEG"}, "JPEG against PNG"),
+        ({"brightness": 200.0}, "mean brightness 200 against 100 to 120 of 255"),
+        ({"brightness": 30.0}, "mean brightness 30"),
+    ],
+)
+def test_what_is_unlike_is_named(change: dict, words: str) -> None:
+    (line,) = told([USUAL._replace(**change)] * 3)
+    assert line.startswith("the images are unlike those learnt from: ") and words in line
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"size": (300, 330)}, {"format": "BMP"}, {"format": None}, {"brightness": 80.0}, {"brightness": 140.0}],
+)
+def test_what_is_like_enough_is_not(change: dict) -> None:
+    assert told([USUAL._replace(**change)] * 3) == []
+
+
+def test_a_few_are_counted_and_a_single_dark_one_is_a_verdicts_matter() -> None:
+    dark, large = USUAL._replace(brightness=0.0), USUAL._replace(size=(640, 640))
+    assert told([USUAL] * 5 + [dark]) == []
+    (line,) = told([USUAL] * 5 + [dark, large])
+    assert line == "1 of 7 images are unlike those learnt from: 640x640 against 320x320"
+
+
+def test_all_ng_is_said_with_the_likely_cause() -> None:
+    (line,) = told([USUAL] * 5, ng=5)
+    assert line.startswith("all 5 images are NG: if most of them are good, see whether camera, light")
+    unlike, line = told([USUAL._replace(grey=True)] * 9, ng=9)
+    assert "unlike" in unlike and line.startswith("all 9 images are NG: likely because they are unlike")
+    assert told([USUAL] * 4, ng=4) == told([USUAL] * 9, ng=8) == told([], learnt=None) == []
+
+
+def test_a_model_that_remembers_nothing_says_nothing() -> None:
+    assert told([USUAL._replace(size=(2048, 2048))] * 3, learnt=None) == []
+
+
+def test_shrinking_more_than_threefold_is_said_with_its_consequence() -> None:
+    with pytest.warns(OkngWarning, match=r"shrink 8\.0-fold, from 2048x2048 to 256x256: a defect of 8 px becomes 1 px"):
+        warn_of_shrinking([(300, 300), (2048, 2048)], [(256, 256)] * 2)
+    with pytest.warns(OkngWarning, match=r"--size 704 \(size=704\)"):
+        warn_of_shrinking([(2048, 2048)], [(256, 256)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_shrinking([(768, 768)], [(256, 256)])
+        warn_of_shrinking([(2048, 2048)], [(704, 704)])
