@@ -1,4 +1,4 @@
-"""Where: connected regions of a map above a threshold, measured in the original image's pixels."""
+"""Where: the regions of a map that stand out, measured in the original image's pixels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 from contourpy import FillType, contour_generator
+from numpy.lib.stride_tricks import sliding_window_view
+
+LEVELS = 8  # from the threshold to half the height of the highest peak
 
 
 @dataclass(frozen=True)
 class Region:
-    """A connected part of the image whose map is above the pixel threshold.
+    """A connected part of the image that stands out: see `find_regions`.
 
     `box` is (left, top, right, bottom), `peak` the (x, y) of the middle of the map cell of highest value
     `score`, `area` in pixels, `contour` the closed outer boundary as (x, y) points; all in pixels of the
@@ -27,7 +30,37 @@ class Region:
 
 
 def find_regions(scores: np.ndarray, threshold: float, size: tuple[int, int]) -> list[Region]:
-    """The regions where `scores` (h, w), interpolated bilinearly, exceeds `threshold`, highest peak first.
+    """Where `scores` (h, w) exceeds `threshold`, each place outlined at half its height, highest peak first.
+
+    A map falls off over a margin around a defect, because features see their surroundings. At one fixed level the
+    outline would grow with the defect's strength, until a strong one fills the picture; at half the height of its peak
+    over the rest of the image a blurred edge is where the sharp one was. So every connected part above the threshold
+    has a region, but its outline is never lower than halfway up to its peak. By the same measure another peak in it is
+    a region of its own if the map between the two sinks below half that peak's height. The rest is the map's lowest
+    tenth: a defect may fill most of the image. `size` is the original image's (height, width). Raises `ValueError` for
+    a map that is not finite.
+    """
+    found = regions_above(scores, threshold, size)
+    rest = float(np.quantile(scores, 0.1))
+    if not found or rest >= threshold or found[0].score <= 2 * threshold - rest:
+        return found
+    # Peaks share a few levels, each the last one up to half their height: a map of noise has hundreds of peaks.
+    levels = np.geomspace(threshold - rest, (found[0].score - rest) / 2, LEVELS)
+    around = np.pad(scores, 1, constant_values=-np.inf)  # (h + 2, w + 2)
+    peaks = scores[scores == sliding_window_view(around, (3, 3)).max(axis=(2, 3))].astype(np.float64)  # (n,)
+
+    def level_of(peak: Any) -> Any:
+        return np.maximum(np.searchsorted(levels, (peak - rest) / 2, side="right") - 1, 0)
+
+    outlined = [region for region in found if level_of(region.score) == 0]
+    for level in np.unique(level_of(peaks)):
+        if level > 0:
+            outlined += [r for r in regions_above(scores, rest + levels[level], size) if level_of(r.score) == level]
+    return sorted(outlined, key=lambda region: -region.score)
+
+
+def regions_above(scores: np.ndarray, threshold: float, size: tuple[int, int]) -> list[Region]:
+    """The connected parts where `scores` (h, w), interpolated bilinearly, exceeds `threshold`, highest peak first.
 
     `size` is the original image's (height, width). The contour is traced on the map's own grid, which costs
     the same for a camera image of 20 megapixels as for a small one. Raises `ValueError` for a map that is not
