@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import csv
 import gc
 import io
+import json
 import re
 import weakref
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +23,14 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
+from okng.inspection.outputs import CsvFile
 from okng.inspection.regions import find_regions
 from okng.inspection.result import Inspection
 from okng.report import Report
-from okng.report.report import NAMED_UNREADABLE, SMALL, THUMBNAIL
+from okng.report.pictures import SMALL, THUMBNAIL
+from okng.report.report import NAMED_UNREADABLE
+from okng.report.table import UPDATABLE
+from okng.report.words import distance, how_far
 
 MANIFEST = {
     "okng": "9.8.7",
@@ -127,7 +134,8 @@ def test_labelled_run(tmp_path: Path, picture: Path) -> None:
         report.add(inspected(inspector, score, picture), 1, "crack")
     page = page_of(report, tmp_path, {"image_auroc": 0.98765, "aupro": float("nan")})
     assert page.sections == [
-        "scores", "kinds", "missed", "false-alarms", "worst", "borderline", "settings", "reading",
+        "scores", "kinds", "missed", "false-alarms", "worst", "borderline", "all", "held-out",
+        "settings", "reading",
     ]  # fmt: skip
     assert "64 inspected" in page.text
     assert "Asked false-alarm rate: 5%" in page.text
@@ -180,7 +188,7 @@ def test_without_labels_there_is_nothing_that_needs_them(tmp_path: Path, picture
     report.add(inspected(inspector, 200, picture))
     report.add(inspected(inspector, 20, picture))
     page = page_of(report, tmp_path, {"image_auroc": float("nan")})
-    assert page.sections == ["scores", "worst", "borderline", "settings", "reading"]
+    assert page.sections == ["scores", "worst", "borderline", "all", "held-out", "settings", "reading"]
     for word in ("ROC", "Measured", "caught", "Labelled"):
         assert word not in page.text
 
@@ -200,7 +208,7 @@ def test_only_unreadable_images(tmp_path: Path) -> None:
     for i in range(NAMED_UNREADABLE + 5):
         report.skip(tmp_path / f"{i}.png", "truncated")
     page = page_of(report, tmp_path)
-    assert page.sections == ["unreadable", "settings", "reading"]
+    assert page.sections == ["held-out", "unreadable", "settings", "reading"]
     assert "0 inspected" in page.text
     assert f"{NAMED_UNREADABLE + 5} unreadable" in page.text
     assert page.text.count("truncated") == NAMED_UNREADABLE
@@ -336,4 +344,186 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(OkngError, match="No space left"):
         report.write(target)
     assert target.read_bytes() == before
-    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["report.csv", "report.html"]
+
+
+def test_a_report_of_a_part_says_so_and_leaves_the_older_one(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    target = tmp_path / "report.html"
+    target.write_text("the older one")
+    report = Report("Line 1", inspector, total=4)
+    report.add(inspected(inspector, 10))
+    report.skip("b.png", "truncated")
+    assert report.write(target) == tmp_path / "report.partial.html"
+    assert target.read_text() == "the older one"
+    assert len((tmp_path / "report.partial.csv").read_text().splitlines()) == 2
+    assert "A part only: stopped after 2 of 4 images" in Page((tmp_path / "report.partial.html").read_text()).text
+    report.add(inspected(inspector, 20))
+    report.add(inspected(inspector, 30))
+    assert report.write(target) == target
+    assert "A part only" not in Page(target.read_text()).text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.csv", "report.html"]
+
+
+def embedded(folder: Path) -> dict[str, Any]:
+    """What the page's script is given for the table."""
+    (found,) = re.findall(r"^const data = (.*);$", (folder / "report.html").read_text(), re.MULTILINE)
+    data: dict[str, Any] = json.loads(found)
+    return data
+
+
+def test_all_images_are_in_the_csv_and_in_the_table(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector, worst=1, borderline=0)
+    paths = [tmp_path / "a" / f"{i}.png" for i in range(50)]
+    for i, path in enumerate(paths):
+        report.add(inspected(inspector, 60.0 + i, path), label=i % 2, kind="cut, deep" if i % 2 else "good")
+    report.write(tmp_path / "report.html")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["path"] for line in lines] == list(map(str, paths))
+    assert {(line["label"], line["kind"]) for line in lines} == {("OK", "good"), ("NG", "cut, deep")}
+    assert [float(line["score"]) for line in lines] == [60.0 + i for i in range(50)]
+    data = embedded(tmp_path)
+    assert data["root"] == f"{tmp_path}/a/" and data["kinds"] == ["cut, deep", "good"]
+    assert data["rows"][40] == [41, "40.png", 100.0, 0.01, 1.11, 1, 1, "OK", "good"]
+    assert [row[5] for row in data["rows"]] == [int(60 + i > 95) for i in range(50)]
+
+
+def test_without_labels_the_csv_is_that_of_inspect(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report, alone = Report("Line 1", inspector), CsvFile(tmp_path / "alone.csv")
+    for score, path in ((10, Path("/a,b/c.png")), (99, None)):
+        report.add(inspected(inspector, score, path))
+        alone.add(inspected(inspector, score, path))
+    report.write(tmp_path / "report.html")
+    alone.close(complete=True)
+    assert (tmp_path / "report.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
+
+
+def test_a_name_can_not_end_the_script(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 10, Path("/parts/</script><script>alert(1)</script>'\"\\.png")), kind="</script>")
+    page = page_of(report, tmp_path)
+    assert len(page.all("script")) == 1
+    assert embedded(tmp_path)["rows"][0][1] == "script>'\"\\.png"
+
+
+def test_the_table_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("okng.report.table.ROWS", 3)
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    for score in (5, 9, 7, 8, 6):
+        report.add(inspected(inspector, score))
+    assert "the 3 oddest of 5" in page_of(report, tmp_path).text
+    assert [row[:3] for row in embedded(tmp_path)["rows"]] == [[2, "", 9.0], [3, "", 7.0], [4, "", 8.0]]
+    assert len((tmp_path / "report.csv").read_text().splitlines()) == 1 + 5
+
+
+def test_truth_and_verdict_are_both_shown_where_they_differ(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    for score, label in ((200, 1), (10, 0)):
+        report.add(inspected(inspector, score), label)
+    page = page_of(report, tmp_path)
+    assert "missed" not in page.text.replace("Missed", "") and "a false alarm" not in page.text
+    report.add(inspected(inspector, 20), 1)
+    report.add(inspected(inspector, 300), 0)
+    text = page_of(report, tmp_path).text
+    assert "OK labelled NG: missed" in text and "NG labelled OK: a false alarm" in text
+
+
+def test_a_region_in_an_ok_image_is_explained(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 96))
+    assert "A small region" not in page_of(report, tmp_path).text
+    still_ok = inspected(inspector, 96)
+    report.add(replace(still_ok, score=90, verdict="OK"))
+    assert "A small region stands out; the image as a whole is still OK." in page_of(report, tmp_path).text
+
+
+def test_the_smallest_p_value_is_a_bound(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 99))
+    assert "p-value 0.02 " in page_of(report, tmp_path).text
+    report.add(inspected(inspector, 99.5))
+    assert "p-value ≤ 0.01 " in page_of(report, tmp_path).text
+
+
+def test_the_distance_to_the_threshold_in_words() -> None:
+    calibration = make_inspector().calibration  # median 50, threshold 95
+    assert how_far(95 + 2 * 45, calibration) == "3 times as far from the usual OK image as the threshold"
+    assert how_far(95, calibration) == "100% of the way from the usual OK image to the threshold"
+    assert how_far(94.9, calibration) == "99% of the way from the usual OK image to the threshold"  # never rounded up
+    assert how_far(50, calibration) == "No odder than the usual OK image"
+    assert how_far(60, calibration.with_threshold(20)) == ""
+    moved = Calibration.fit(-3.0 + 0.001 * np.arange(1, 100), None, "split", 0.05)  # another detector's unit
+    assert distance(-3.0 + 0.001 * 140, moved) == pytest.approx(distance(140, calibration))
+
+
+def test_the_oddest_held_out_images_are_shown(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    for score in (97.5, 200, 10):
+        report.add(inspected(inspector, score))
+    text = page_of(report, tmp_path).text
+    assert "1 (above the threshold) 99 1.09 1 of 3" in text and "3 (above the threshold) 97 1.04 2 of 3" in text
+    assert "5 95 1.00 2 of 3" in text
+
+
+def shown_heatmap(page: Page) -> np.ndarray:
+    (uri,) = [str(a["src"]) for a in page.all("img") if str(a["alt"]).startswith("Heatmap")]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB")).astype(int)
+
+
+def test_a_mask_is_outlined_over_the_heatmap(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    mask = np.zeros((40, 60), np.uint8)
+    mask[20:30, 40:50] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 200, picture), 1, mask=tmp_path / "mask.png")
+    page = page_of(report, tmp_path)
+    pixels = shown_heatmap(page)
+    scale = len(pixels) / 40
+    ys, xs = np.nonzero((pixels[..., 0] < 110) & (pixels[..., 1] > 150) & (pixels[..., 2] > 180))  # cyan
+    edges = (ys.min() / scale, ys.max() / scale, xs.min() / scale, xs.max() / scale)
+    assert edges == pytest.approx((20, 30, 40, 50), abs=1)
+    assert "with the labelled mask's outline" in str([image["alt"] for image in page.all("img")])
+    (tmp_path / "mask.png").write_text("no image any more")
+    assert "labelled mask's outline" not in str([image["alt"] for image in page_of(report, tmp_path).all("img")])
+
+
+def test_false_alarms_can_be_ticked_where_the_model_can_learn_them(tmp_path: Path, picture: Path) -> None:
+    inspector = make_inspector()
+    for name in ("parts.okng", "alone.onnx"):
+        (tmp_path / name).touch()
+
+    def ticks(model: Path | None, **label: Any) -> int:
+        report = Report("Line 1", inspector, model=model)
+        report.add(inspected(inspector, 200, picture), **label)
+        report.add(inspected(inspector, 20, picture))
+        return sum(a.get("class") == "really-ok" for a in page_of(report, tmp_path).all("input"))
+
+    assert ticks(tmp_path / "parts.okng") == 1  # of the NG image only
+    assert (
+        f'const learning = ["okng", "train", "--update", "{tmp_path}/parts.okng"];'
+        in (tmp_path / "report.html").read_text()
+    )
+    assert ticks(tmp_path / "parts.okng", label=0) == 1
+    assert ticks(tmp_path / "parts.okng", label=1) == 0  # a defect
+    assert ticks(tmp_path / "parts.onnx") == 1  # exported from the file beside it
+    assert ticks(tmp_path / "alone.onnx") == ticks(None) == 0
+    inspector.manifest = {"detector": {"name": "stfpm"}}
+    assert ticks(tmp_path / "parts.okng") == 0
+
+
+def test_only_detectors_that_can_be_updated_are_offered_it() -> None:
+    from okng.detectors.base import Detector
+    from okng.detectors.catalogue import CATALOGUE, detector_class
+
+    able = {name for name in CATALOGUE if detector_class(name).update_phases is not Detector.update_phases}
+    assert able == set(UPDATABLE)

@@ -82,6 +82,8 @@ def evaluate_inspector(
     _check_masks(samples)
     labels, scores, verdicts, skipped = [], [], [], []
     pixels = _Pixels()
+    if page is not None:
+        page.total = len(samples)
     tell.begin("evaluating", len(samples))
 
     def unreadable(error: UnreadableImage) -> None:
@@ -98,7 +100,7 @@ def evaluate_inspector(
         pixels.add(sample, inspection)
         if page is not None:
             image = sample.image if isinstance(sample.image, np.ndarray) else None
-            page.add(inspection, sample.label, sample.kind, image)
+            page.add(inspection, sample.label, sample.kind, image, sample.mask)
         tell.advance()
     figures = _figures(np.array(labels), np.array(scores), np.array(verdicts), inspector, pixels, skipped)
     return {**figures, "left_out": left_out}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -12,6 +14,7 @@ from okng.inspection.result import Inspection
 # From dark violet over red to pale yellow: lightness rises all the way, so the order can be read without
 # telling colours apart, and in a grey print.
 HEAT = ((60, 20, 120), (150, 30, 125), (215, 60, 80), (245, 135, 25), (250, 240, 130))
+MASK = "#00e5ff"  # of a labelled defect's outline: cyan is not among the heat's colours
 OPACITY = 0.6  # of the hottest places, so that the part stays visible beneath
 
 
@@ -46,16 +49,24 @@ def overlay(image: Image.Image | np.ndarray, inspection: Inspection, low: float,
     colours = Image.fromarray(palette.astype(np.uint8)[(heat * 255).astype(np.uint8)])  # (H, W, 3)
     opacity = Image.fromarray((np.sqrt(heat) * (OPACITY * 255)).astype(np.uint8))
     picture.paste(colours, mask=opacity)
-    _outline(picture, inspection)
+    outline(picture, [region.contour for region in inspection.regions], inspection.size)
     return picture
 
 
-def _outline(picture: Image.Image, inspection: Inspection) -> None:
-    """Draw each region's contour, white between two black lines: visible on an image of any colour."""
-    scale = np.array(picture.size) / (inspection.size[1], inspection.size[0])
+def outline(
+    picture: Image.Image,
+    contours: Sequence[Sequence[tuple[float, float]]],
+    size: tuple[int, int],
+    colour: str = "white",
+) -> None:
+    """Draw contours, in pixels of an image of `size` (height, width), onto `picture` of any size.
+
+    Each in `colour` between two black lines: visible on an image of any colour.
+    """
+    scale = np.array(picture.size) / (size[1], size[0])
     line = max(1, round(max(picture.size) / 300))
     draw = ImageDraw.Draw(picture)
-    for colour, width in (("black", line + 2 * max(1, round(line / 2))), ("white", line)):
-        for region in inspection.regions:
-            points = np.array(region.contour) * scale - 0.5  # Pillow's coordinates are those of pixel centres
-            draw.line([(float(x), float(y)) for x, y in points], fill=colour, width=width, joint="curve")
+    for ink, width in (("black", line + 2 * max(1, round(line / 2))), (colour, line)):
+        for contour in contours:
+            points = np.array(contour) * scale - 0.5  # Pillow's coordinates are those of pixel centres
+            draw.line([(float(x), float(y)) for x, y in points], fill=ink, width=width, joint="curve")

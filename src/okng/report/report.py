@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from heapq import heappush, heapreplace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from okng.datasets.base import NG, OK
-from okng.inspection.images import Source, UnreadableImage
+from okng.inspection.images import Source
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
-from okng.inspection.overlay import HEAT, heat_range, overlay
+from okng.inspection.outputs import partial_name
+from okng.inspection.overlay import HEAT, heat_range
 from okng.inspection.result import Inspection
 from okng.report.charts import expected_false_alarms, histogram, rate_above, roc
-from okng.report.settings import BASES, asked, method, metric, number, settings, share
+from okng.report.pictures import pictures, thumbnail
+from okng.report.settings import BASES, method, settings
+from okng.report.shortlist import Kept, Shortlist
+from okng.report.table import Table, learning_command
+from okng.report.words import asked, distance, how_far, metric, number, p, share
 
-THUMBNAIL = 480  # pixels of the longer side
-SMALL = 128  # up to this long a side, pixels are shown as they are, and JPEG would smear them
 NAMED_UNREADABLE = 100
+HELD_OUT = 10  # of the oddest held-out OK images
 OTHER_RATES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)
 METRIC_NAMES = {
     "image_auroc": "Image AUROC",
@@ -38,59 +39,34 @@ METRIC_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Kept:
-    """The `number`-th image, which may be shown; `pixels` is its thumbnail where there is no file."""
-
-    number: int
-    inspection: Inspection
-    label: int | None
-    kind: str
-    pixels: np.ndarray | None
-
-
-class Shortlist:
-    """The `limit` images of highest priority among all that were offered; ties go to the earlier one."""
-
-    def __init__(self, limit: int):
-        self.limit = limit
-        self.offered = 0
-        self._heap: list[tuple[float, int, Kept]] = []
-
-    def wants(self, priority: float) -> bool:
-        """Count an offer; whether it belongs here so far."""
-        self.offered += 1
-        return len(self._heap) < self.limit or (self.limit > 0 and priority > self._heap[0][0])
-
-    def push(self, priority: float, kept: Kept) -> None:
-        """Take the image last offered, and drop the lowest when full."""
-        entry = (priority, -self.offered, kept)
-        if len(self._heap) < self.limit:
-            heappush(self._heap, entry)
-        else:
-            heapreplace(self._heap, entry)
-
-    def ranked(self) -> list[Kept]:
-        """Highest priority first."""
-        return [kept for _, _, kept in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
-
-
 class Report:
     """Collects inspections one by one and writes them up.
 
-    All scores are kept, eight bytes each, but maps only of the images to be shown: the `worst` highest
+    A line of some 100 bytes is kept of every image, but maps only of the images to be shown: the `worst` highest
     scores, `borderline` ones around the threshold and, where labels are known, up to `worst` missed NG images
-    and as many false alarms.
+    and as many false alarms. `model` is the file of `inspector`, for the command that learns false alarms; `total` how
+    many images there will be: a report of fewer says that it is one of a part.
     """
 
-    def __init__(self, title: str, inspector: Inspector, worst: int = 24, borderline: int = 12):
+    def __init__(
+        self,
+        title: str,
+        inspector: Inspector,
+        worst: int = 24,
+        borderline: int = 12,
+        model: Path | None = None,
+        total: int | None = None,
+    ):
         self.title = title
         self.inspector = inspector
+        self.model = model
+        self.total = total
         self.inspected = 0
         self.unreadable: list[tuple[str, str]] = []
         self.unreadable_count = 0
         self._scores: dict[tuple[str, int | None], array[float]] = defaultdict(lambda: array("d"))
         self._milliseconds: dict[str, float] = defaultdict(float)
+        self._table = Table()
         self.worst = Shortlist(worst)
         self.just_ng = Shortlist(borderline // 2)
         self.just_ok = Shortlist(borderline - borderline // 2)
@@ -103,14 +79,18 @@ class Report:
         label: int | None = None,
         kind: str = "",
         image: np.ndarray | None = None,
+        mask: Source | None = None,
     ) -> None:
         """Take in one result; `label` is 0 for OK, 1 for NG, None for unknown, `kind` its folder or class.
+
+        `mask` is where the defect really is, white, and is drawn over the heatmap.
 
         Thumbnails are read from `inspection.path` when the report is written; give `image`, the pixels that
         were inspected, where there is no file.
         """
         self.inspected += 1
         self._scores[kind, label].append(inspection.score)
+        self._table.add(inspection, label, kind)
         for stage, milliseconds in inspection.timing.items():
             self._milliseconds[stage] += milliseconds
         wanted = [
@@ -122,8 +102,8 @@ class Report:
             return
         if inspection.map is not None:  # a view would keep the maps of its whole batch alive
             inspection = replace(inspection, map=inspection.map.copy())
-        pixels = None if image is None else self._thumbnail(image, inspection.size)
-        kept = Kept(self.inspected, inspection, label, kind, pixels)
+        pixels = None if image is None else thumbnail(self.inspector, image, inspection.size)
+        kept = Kept(self.inspected, inspection, label, kind, pixels, mask)
         for shortlist, priority in wanted:
             shortlist.push(priority, kept)
 
@@ -133,10 +113,16 @@ class Report:
         if len(self.unreadable) < NAMED_UNREADABLE:
             self.unreadable.append((str(path), reason))
 
-    def write(self, path: Path, metrics: dict[str, float] | None = None) -> Path:
-        """Write the HTML file, all or nothing, and return `path`; `metrics` are shown below the ROC curve.
+    @property
+    def complete(self) -> bool:
+        """Whether all `total` images were inspected or found unreadable, as far as that is known."""
+        return self.total is None or self.inspected + self.unreadable_count >= self.total
 
-        Metrics need labels: without both an OK and an NG image they are left out, as the curve is.
+    def write(self, path: Path, metrics: dict[str, float] | None = None) -> Path:
+        """Write the HTML file and all results as a CSV file beside it, all or nothing, and return the page's path.
+
+        `metrics` are shown below the ROC curve; they need labels: without both an OK and an NG image they are left out,
+        as the curve is. A report of a part is NAME.partial.html, and leaves an older `path` alone.
         """
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -148,9 +134,16 @@ class Report:
             lstrip_blocks=True,
         )
         environment.filters.update(number=number, share=share, asked=asked, metric=metric)
-        html = environment.get_template("report.html").render(**self._content(metrics or {}))
-        write_atomically(Path(path), html.encode("utf-8", "replace"))  # file names need not be valid Unicode
-        return Path(path)
+        written = Path(path) if self.complete else partial_name(Path(path))
+        beside = written.with_suffix(".csv")
+        content = self._content(metrics or {}) | {"csv": beside.name}
+        html = environment.get_template("report.html").render(**content)
+        write_atomically(beside, self._table.as_csv())
+        write_atomically(written, html.encode("utf-8", "replace"))  # file names need not be valid Unicode
+        if self.complete:  # what was left by a run that was stopped is outlived
+            for part in (partial_name(written), partial_name(beside)):
+                part.unlink(missing_ok=True)
+        return written
 
     def _places(self, inspection: Inspection, label: int | None) -> Iterator[tuple[Shortlist, float]]:
         """The shortlists that `inspection` stands for, with its priority in each."""
@@ -181,6 +174,13 @@ class Report:
             "calibration": calibration,
             "bases": BASES,
             "inspected": self.inspected,
+            "complete": self.complete,
+            "total": self.total,
+            "p": partial(p, calibration=calibration),
+            "how_far": partial(how_far, calibration=calibration),
+            "table": self._table.for_page(calibration),
+            "learning": learning_command(self.model, self.inspector),
+            "held_out": self._held_out(scores),
             "called_ng": int((scores > calibration.threshold).sum()),
             "unreadable": self.unreadable,
             "unreadable_count": self.unreadable_count,
@@ -199,6 +199,19 @@ class Report:
             "heat": None if calibration.peaks is None else heat_range(calibration),
             "heat_colours": HEAT,
         }
+
+    def _held_out(self, scores: np.ndarray) -> list[dict[str, Any]]:
+        """The oddest held-out OK images, the oddest first, each with how many of the inspected `scores` are above."""
+        calibration = self.inspector.calibration
+        return [
+            {
+                "score": score,
+                "distance": distance(score, calibration),
+                "above": int((scores > score).sum()),
+                "beyond": calibration.is_ng(score),
+            }
+            for score in calibration.scores[::-1][:HELD_OUT].tolist()
+        ]
 
     def _other_rates(self, ok: np.ndarray, ng: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
         """What other false-alarm rates would have given on the same images, with the one in force."""
@@ -247,49 +260,14 @@ class Report:
         for name, images, total in sections:
             cards = []
             for rank, kept in enumerate(images, 1):
-                pictures = None if kept.number in shown else self._pictures(kept)
-                cards.append({"rank": rank, "kept": kept, "name": _name(kept), "pictures": pictures})
+                seen = None if kept.number in shown else pictures(kept, self.inspector)
+                cards.append({"rank": rank, "kept": kept, "name": _name(kept), "pictures": seen})
                 shown.add(kept.number)
             result.append({"name": name, "cards": cards, "total": total})
         return result
-
-    def _pictures(self, kept: Kept) -> dict[str, Any]:
-        """The original and its heatmap as data URIs; None for what there is not."""
-        inspection = kept.inspection
-        pixels, reason = kept.pixels, "its pixels were not kept"
-        if pixels is None and inspection.path is not None:
-            try:
-                pixels = self._thumbnail(inspection.path, inspection.size)
-            except UnreadableImage:
-                reason = "the file could not be read again"
-        if pixels is None:
-            return {"original": None, "heatmap": None, "small": False, "reason": reason}
-        image = Image.fromarray(pixels)
-        calibration = self.inspector.calibration
-        small = max(image.size) <= SMALL
-        heatmap = None
-        if inspection.map is not None and calibration.peaks is not None:
-            enlarge = max(1, THUMBNAIL // 2 // max(image.size)) if small else 1  # room for outlines
-            canvas = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST)
-            heatmap = _data_uri(overlay(canvas, inspection, *heat_range(calibration)))
-        return {"original": _data_uri(image), "heatmap": heatmap, "small": small, "reason": ""}
-
-    def _thumbnail(self, source: Source, size: tuple[int, int]) -> np.ndarray:
-        """The image in colour, uint8 (h, w, 3), its longer side at most `THUMBNAIL`; `size` is its own."""
-        scale = min(1.0, THUMBNAIL / max(size))
-        shape = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        return replace(self.inspector.preprocess, mode="RGB", size=shape).load(source)[0]
 
 
 def _name(kept: Kept) -> str:
     """Folder and file name, for file names alone repeat (`crack/000.png`, `stain/000.png`)."""
     path = kept.inspection.path
     return f"image {kept.inspection.index}" if path is None else "/".join(Path(path).parts[-2:])
-
-
-def _data_uri(image: Image.Image) -> str:
-    """PNG for small images, which JPEG would smear, else JPEG."""
-    kind = "png" if max(image.size) <= SMALL else "jpeg"
-    buffer = io.BytesIO()
-    image.save(buffer, kind, optimize=True, **({"quality": 85} if kind == "jpeg" else {}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
