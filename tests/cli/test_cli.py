@@ -263,27 +263,6 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new.okng").exists()
 
 
-def test_what_was_inspected_before_a_stop_is_not_lost(
-    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ["inspect", shop / "parts.okng", shop / "parts/test/good", "--json"]
-    drawn = []
-
-    def third_is_ctrl_c(*arguments: object) -> None:
-        drawn.append(arguments)
-        if len(drawn) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as stop:
-        stop.setattr("okng.inspection.outputs.save_overlay", third_is_ctrl_c)
-        stopped = okng(*words, "--csv", tmp_path / "all.csv", "--overlays", tmp_path / "drawn")
-    assert stopped.returncode == 130
-    told = json.loads(stopped.stdout)
-    assert told["complete"] is False and len(told["images"]) == 3
-    assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + 3
-    assert json.loads(okng(*words).stdout)["complete"] is True
-
-
 def test_a_mask_that_is_no_image_is_named_before_anything_is_scored(shop: Path, tmp_path: Path) -> None:
     shutil.copytree(shop / "parts", tmp_path / "parts")
     (tmp_path / "parts/ground_truth/cut/03_mask.png").write_text("no image")

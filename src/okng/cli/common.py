@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +28,39 @@ CONTAMINATION = "Share of NG images to hide among the training images."
 
 def say(line: str = "") -> None:
     """A line for the person, on standard error: standard output belongs to results."""
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it any more; the work goes on
+        print(line, file=sys.stderr, flush=True)
+
+
+class Lines:
+    """Standard output, line by line. Its reader may leave, as `head` does, or its disk be full.
+
+    That ends the run when standard output is all that was asked for (`alone`); else the rest is dropped, and `lost`
+    says why.
+    """
+
+    def __init__(self, alone: bool):
+        self.alone, self.lost = alone, ""
+
+    def put(self, text: str, end: str = "\n") -> None:
+        """Print `text`, at once: who reads line by line need not wait."""
+        if self.lost:
+            return
+        try:
+            print(text, end=end, flush=True)
+        except OSError as error:
+            if self.alone:
+                raise
+            self.lost = error.strerror or str(error)
+            with contextlib.suppress(OSError):  # what is left in the buffer would fail again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def write(self, data: bytes) -> None:
+        """Print whole lines, as `CsvFile` makes them."""
+        self.put(data.decode(), end="")
+
+    def flush(self) -> None:
+        """`put` has done that."""
 
 
 def plain(value: Any) -> Any:
@@ -104,13 +138,15 @@ def open_model(path: Path, rate: float | None = None, score: float | None = None
     return inspector if score is None else inspector.with_threshold(score)
 
 
-def check_writable(path: Path) -> None:
-    """Find out before long work, not after it, that `path` can't be written."""
+def check_writable(path: Path, option: str = "-o", example: str = "parts.okng") -> None:
+    """Find out before long work, not after it, that `path`, which `option` named, can't be written."""
     try:
         nearest = next(folder for folder in path.parents if folder.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise OkngError(f"{path} can't be written: {error.strerror or error}; choose another -o") from error
+        raise OkngError(f"{path} can't be written: {error.strerror or error}; choose another {option}") from error
     if path.is_dir():
-        raise OkngError(f"{path} is a folder; give a file such as {path / 'parts.okng'}")
+        raise OkngError(f"{path} is a folder; give {option} a file such as {path / example}")
+    if path.exists() and not path.is_file():
+        raise OkngError(f"{path} is a device or a pipe; give {option} the name of a file")

@@ -31,10 +31,10 @@ def evaluate(
 
     from okng.cli.common import check_writable, open_model, print_json, say, show_dataset
     from okng.datasets import open_dataset
-    from okng.errors import missing_extra
+    from okng.errors import OkngError, missing_extra
 
     if report is not None:
-        check_writable(report / "report.html")
+        check_writable(report / "report.html", "--report")
     if find_spec("sklearn") is None:  # the line inspects without it
         raise missing_extra("scikit-learn", "train")
     dataset = open_dataset(source, normal, seed, protocol, abnormal, contamination)
@@ -45,13 +45,24 @@ def evaluate(
     from okng.report import Report
     from okng.training.progress import Narrator
 
-    page = Report(f"{model.name} on {dataset.name}", inspector) if report is not None else None
-    with Narrator() as tell:
-        figures = evaluate_inspector(inspector, dataset, page, tell)
+    page = Report(f"{model.name} on {dataset.name}", inspector, model=model) if report is not None else None
+    try:
+        with Narrator() as tell:
+            figures = evaluate_inspector(inspector, dataset, page, tell)
+    except KeyboardInterrupt:
+        if page is not None and report is not None:  # figures of a part would be no figures; what was judged is kept
+            say(f"wrote {page.write(report / 'report.html')}: {page.inspected} of {page.total} images, no figures")
+        raise
     for line in metric_lines(figures):
         say(line)
+    failure = None
     if page is not None and report is not None:
         metrics = {key: figures[key] for key in ("image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro")}
-        say(f"wrote {page.write(report / 'report.html', metrics)}")
+        try:
+            say(f"wrote {page.write(report / 'report.html', metrics)}: {page.inspected} of {page.total} images")
+        except OkngError as error:  # the figures are printed all the same
+            failure = error
     if as_json:
         print_json({"model": str(model), "dataset": dataset.name, "protocol": dataset.protocol, **figures})
+    if failure is not None:
+        raise failure

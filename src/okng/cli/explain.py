@@ -22,11 +22,14 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Draw over each image which places raise its score, by Grad-CAM, each image on a scale of its own."""
-    from okng.cli.common import check_writable, open_model, print_json, say
+    import json
+
+    from okng.cli.common import Lines, check_writable, open_model, plain, say
     from okng.errors import OkngError
     from okng.inspection.formats import exists
     from okng.inspection.images import UnreadableImage
-    from okng.inspection.outputs import save_overlay
+    from okng.inspection.inspector import each_image
+    from okng.inspection.outputs import Overlays
 
     check_writable(output / "picture.png")
     inspector = open_model(model, device=device)
@@ -35,26 +38,39 @@ def explain(
     explaining = explainer(inspector, layer)
     if missing := [path for path in images if not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
+    drawn = Overlays(output, explaining)
+    total = sum(1 for _ in each_image(images))
+    lines = Lines(alone=False)
     skipped: list[str] = []
     explained: list[dict[str, Any]] = []
     blank = 0
+    complete = False
 
     def unreadable(error: UnreadableImage) -> None:
         skipped.append(str(error))
         say(f"skipped: {error}")
 
-    for inspection in explaining.inspect(images, unreadable=None if strict else unreadable):
-        assert inspection.map is not None
-        blank += not inspection.map.any()
-        drawn = save_overlay(output, inspection, explaining, (0.0, float(inspection.map.max())))
-        explained.append(inspection.to_dict() | {"overlay": str(drawn)})
-        if not as_json:
-            print(f"{inspection.verdict}  score {inspection.score:.4g}  {inspection.path}  {drawn}")
-    if not explained:
-        raise OkngError(f"no readable images in {', '.join(str(path) for path in images)}")
-    used = explaining.engine.layer  # type: ignore[attr-defined]
-    say(f"{len(explained)} images explained at {used}, in {output}")
-    if blank:
-        say(f"on {blank} of them no place of {used} raises the score; try another --layer")
-    if as_json:
-        print_json({"model": str(model), "layer": used, "images": explained, "skipped": skipped})
+    try:
+        for inspection in explaining.inspect(images, unreadable=None if strict else unreadable):
+            assert inspection.map is not None
+            blank += not inspection.map.any()
+            written = drawn.add(inspection, (0.0, float(inspection.map.max())))
+            if written is None:
+                say(drawn.failed[-1])
+            explained.append(inspection.to_dict() | {"overlay": None if written is None else str(written)})
+            if not as_json and written is not None:
+                lines.put(f"{inspection.verdict}  score {inspection.score:.4g}  {inspection.path}  {written}")
+        if not explained:
+            raise OkngError(f"no readable images in {', '.join(str(path) for path in images)}")
+        complete = True
+    finally:  # what was explained until something stopped it is told
+        used = explaining.engine.layer  # type: ignore[attr-defined]
+        if explained:
+            say(f"{drawn.written} of {total} images explained at {used}, in {output}")
+        if blank:
+            say(f"on {blank} of them no place of {used} raises the score; try another --layer")
+        if as_json and explained:
+            told = {"model": str(model), "layer": used, "images": explained, "skipped": skipped, "total": total}
+            lines.put(json.dumps(plain(told | {"complete": complete})))
+    if drawn.failed:
+        raise OkngError(f"{len(drawn.failed)} pictures are missing, the first: {drawn.failed[0]}")

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from okng.cli.common import DEVICE
+from okng.cli.common import DEVICE, Lines, check_writable, open_model, plain, say
+from okng.errors import OkngError
+
+if TYPE_CHECKING:
+    from okng.inspection.images import UnreadableImage
+    from okng.inspection.outputs import CsvFile, Overlays
+    from okng.inspection.result import Inspection
+    from okng.report import Report
+
+NG_FOUND = 3  # 1 is a mistake, 2 a command that can't be read, 130 Ctrl-C
+NAMED = 10  # overlays that fail are named one by one until then
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def inspect(
@@ -15,38 +28,44 @@ def inspect(
     images: Annotated[list[Path], typer.Argument(help="Images, folders, or lists of them (.txt, .csv, .json).")],
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="File for one line per image.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="File for one line per image; - for standard output.")] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
+    fail_on_ng: Annotated[
+        bool, typer.Option("--fail-on-ng", help=f"Exit code {NG_FOUND} if an image is NG or could not be read.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Say of each image whether it is OK or NG, how odd it is, and where."""
-    import json
-    import sys
-    from functools import partial
-
-    from okng.cli.common import check_writable, open_model, plain, say
-    from okng.errors import OkngError
     from okng.inspection.files import find_images
     from okng.inspection.formats import exists
-    from okng.inspection.images import UnreadableImage
     from okng.inspection.inspector import each_image
-    from okng.inspection.outputs import CsvFile, save_overlay
+    from okng.inspection.outputs import CsvFile, Overlays, is_stream
+    from okng.inspection.result import p_words
     from okng.training.progress import Narrator
 
-    for wanted in (csv, report and report / "report.html", overlays and overlays / "overlay.png"):
-        if wanted is not None:
-            check_writable(wanted)
+    csv_printed = str(csv) in STDOUT
+    if csv_printed and as_json:
+        raise OkngError("--json and --csv - both want standard output; give --csv the name of a file")
+    if csv is not None and not csv_printed and not is_stream(csv):
+        check_writable(csv, "--csv", "all.csv")
+    if report is not None:
+        check_writable(report / "report.html", "--report")
+    if overlays is not None:
+        check_writable(overlays / "overlay.png", "--overlays")
     inspector = open_model(
         model, false_alarm_rate, threshold, device=device, engine=engine, precision=precision, threads=threads
     )
     if missing := [path for path in images if not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
+    if overlays is not None and inspector.calibration.pixel_threshold is None:
+        raise OkngError("this detector gives no map, so there is no heat to draw; leave out --overlays")
+    drawn = None if overlays is None else Overlays(overlays, inspector)
     total = sum(1 for _ in each_image(images, partial(find_images, strict=strict)))
     if not total:
         raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
@@ -54,50 +73,115 @@ def inspect(
     if report is not None:
         from okng.report import Report
 
-        page = Report(f"Inspection with {model.name}", inspector)
-    skipped: list[str] = []
-
-    def unreadable(error: UnreadableImage) -> None:
-        skipped.append(str(error))
-        say(f"skipped: {error}")
-        if page is not None:
-            page.skip(error.path, error.reason)
-
-    table = None if csv is None else CsvFile(csv)
-    counts = {"OK": 0, "NG": 0}
+        page = Report(f"Inspection with {model.name}", inspector, model=model, total=total)
+    lines = Lines(alone=drawn is None and page is None and (csv is None or csv_printed))
+    table = None if csv is None else CsvFile(csv, lines if csv_printed else None)
+    files = _Files(total, table, drawn, page, report)
     if as_json:
-        print(f'{{"model": {json.dumps(str(model))}, "images": [', end="")
+        lines.put(f'{{"model": {json.dumps(str(model))}, "images": [', end="")
     complete = False
     try:
-        with Narrator(quiet=not as_json) as tell:  # without --json the verdicts themselves show how far it is
+        # Without --json the verdicts themselves show how far it is.
+        with Narrator(quiet=not (as_json or csv_printed)) as tell:
             tell.begin("inspecting", total)
-            for inspection in inspector.inspect(images, unreadable=None if strict else unreadable):
+            for inspection in inspector.inspect(images, unreadable=None if strict else files.skip):
                 if as_json:
-                    print(", " if sum(counts.values()) else "", json.dumps(plain(inspection.to_dict())), sep="", end="")
-                else:
-                    where = f"  {len(inspection.regions)} regions" if inspection.regions else ""
-                    score = f"score {inspection.score:.4g}  p {inspection.p_value:.4f}"
-                    print(f"{inspection.verdict}  {score}  {inspection.path}{where}")
-                counts[inspection.verdict] += 1
-                if table is not None:
-                    table.add(inspection)
-                if overlays is not None:
-                    save_overlay(overlays, inspection, inspector)
-                if page is not None:
-                    page.add(inspection)
+                    lines.put((", " if files.judged else "") + json.dumps(plain(inspection.to_dict())), end="")
+                elif not csv_printed:
+                    p = p_words(inspection.p_value, inspector.calibration.smallest_rate)
+                    judged = f"{inspection.verdict}  score {inspection.score:.4g}  {p}"
+                    lines.put(f"{judged}  {inspection.path}{_where(inspection)}")
+                files.add(inspection)
                 tell.advance()
         complete = True
     finally:  # what was judged until something stopped it is not lost
-        if table is not None:
-            say(f"wrote {table.close()}")
+        failures = files.close(complete)
         if as_json:
-            print(f'], "counts": {json.dumps(counts)}, "skipped": {json.dumps(skipped)}, ', end="")
-            print(f'"complete": {json.dumps(complete)}, ', end="")
-            print(f'"calibration": {json.dumps(plain(inspector.calibration.to_json()))}}}')
-    sys.stdout.flush()
-    if page is not None and report is not None:
-        say(f"wrote {page.write(report / 'report.html')}")
-    unread = f", {len(skipped)} unreadable" if skipped else ""
-    say(f"{counts['OK']} OK, {counts['NG']} NG{unread}: {inspector.calibration.promise()}")
-    if not sum(counts.values()):
+            closing = {
+                "counts": files.counts,
+                "skipped": files.skipped,
+                "not_drawn": [] if drawn is None else drawn.failed,
+                "total": total,
+                "complete": complete,
+                "calibration": plain(inspector.calibration.to_json()),
+            }
+            lines.put(f"], {json.dumps(closing)[1:]}")
+        if lines.lost:
+            say(f"standard output ended early: {lines.lost}")
+    unread = f", {len(files.skipped)} unreadable" if files.skipped else ""
+    say(f"{files.counts['OK']} OK, {files.counts['NG']} NG{unread}: {inspector.calibration.promise()}")
+    if failures:
+        raise OkngError("; ".join(failures))
+    if not files.judged:
         raise OkngError("none of the images could be read")
+    if fail_on_ng and (files.counts["NG"] or files.skipped):
+        raise typer.Exit(NG_FOUND)
+
+
+class _Files:
+    """The files that were asked for, each with what it holds of how much."""
+
+    def __init__(
+        self, total: int, table: CsvFile | None, drawn: Overlays | None, page: Report | None, report: Path | None
+    ):
+        self.total, self.table, self.drawn, self.page, self.report = total, table, drawn, page, report
+        self.counts = {"OK": 0, "NG": 0}
+        self.skipped: list[str] = []
+
+    @property
+    def judged(self) -> int:
+        """How many images have a verdict."""
+        return sum(self.counts.values())
+
+    def add(self, inspection: Inspection) -> None:
+        """One result into each of them."""
+        self.counts[inspection.verdict] += 1
+        if self.table is not None:
+            self.table.add(inspection)
+        if self.drawn is not None and self.drawn.add(inspection) is None and len(self.drawn.failed) <= NAMED:
+            say(self.drawn.failed[-1] if len(self.drawn.failed) < NAMED else "further overlays fail, too")
+        if self.page is not None:
+            self.page.add(inspection)
+
+    def skip(self, error: UnreadableImage) -> None:
+        """One image without a result."""
+        self.skipped.append(str(error))
+        say(f"skipped: {error}")
+        if self.page is not None:
+            self.page.skip(error.path, error.reason)
+
+    def close(self, complete: bool) -> list[str]:
+        """Finish them one by one, say what each holds, and return what went wrong."""
+        failures = []
+        unread = f", {len(self.skipped)} unreadable" if self.skipped else ""
+        if self.table is not None:
+            written = self.table.close(complete)
+            if written is not None:
+                say(f"wrote {written}: {self.table.rows} of {self.total} images{unread}")
+            if written != self.table.path and self.table.path.exists():
+                say(f"{self.table.path} is of an earlier run")
+            if self.table.error:
+                failures.append(f"{self.table.path} can't be written: {self.table.error}")
+        if self.drawn is not None:
+            say(f"wrote {self.drawn.written} of {self.total} overlays{unread}: {self.drawn.folder}")
+            if self.drawn.failed:
+                failures.append(f"{len(self.drawn.failed)} overlays are missing, the first: {self.drawn.failed[0]}")
+        if self.page is not None and self.report is not None:
+            try:
+                written = self.page.write(self.report / "report.html")
+                say(f"wrote {written}: {self.judged} of {self.total} images{unread}")
+            except OkngError as error:
+                failures.append(str(error))
+        if not complete:
+            for failure in failures:
+                say(failure)
+        return failures
+
+
+def _where(inspection: Inspection) -> str:
+    """How many regions, and that they don't contradict an OK."""
+    if not inspection.regions:
+        return ""
+    count = len(inspection.regions)
+    but = "" if inspection.is_ng else ", the image is still OK"
+    return f"  {count} region{'s'[: count != 1]}{but}"

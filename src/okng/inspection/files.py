@@ -30,14 +30,17 @@ OTHER_SUFFIXES = {
 """What holds pictures too, and is left out with a word."""
 LISTS = (".txt", ".csv", ".json")
 
+OVERLAYS_MARK = ".okng-overlays"
+"""A folder with a file of this name holds pictures that okng drew over images."""
+
 
 def find_images(folder: Path, strict: bool = False) -> list[Path]:
     """All image files in `folder`, then those of each folder in it; an empty list where there are none.
 
     Names are in natural order (`2.png` before `10.png`). Hidden files and folders (`._x.png`,
-    `.ipynb_checkpoints`) are left out. Linked folders are followed, but no folder is visited twice. Files of formats
-    okng doesn't read are counted in an `OkngWarning`, and so is a folder below that can't be read, unless `strict`.
-    Raises `OkngError` for a `folder` that cannot be read.
+    `.ipynb_checkpoints`) are left out, and so are folders of okng's own overlays. Linked folders are followed, but no
+    folder is visited twice. Files of formats okng doesn't read are counted in an `OkngWarning`, and so is a folder
+    below that can't be read, unless `strict`. Raises `OkngError` for a `folder` that cannot be read.
     """
     found: list[Path] = []
     others: Counter[str] = Counter()
@@ -100,7 +103,7 @@ def read_list(path: Path) -> list[Path]:
 def _walk(folder: Path, seen: set[Path], strict: bool) -> Iterator[Path]:
     """The files below `folder`, not hidden, in natural order, those of a folder before those of its folders."""
     real = folder.resolve()
-    if real in seen:  # a link back up, or two links to one place
+    if real in seen or (folder / OVERLAYS_MARK).exists():  # a link back up, or two links to one place; what okng drew
         return
     top = not seen
     seen.add(real)

@@ -116,7 +116,7 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
         if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
             raise OkngError(f"{path} is a folder or a device; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # `remove` knows such names
+        temporary = path.with_name(f".{short_name(path.name, 240)}.{secrets.token_hex(4)}")  # `remove` knows such names
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
@@ -133,5 +133,10 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
 def remove(path: Path) -> None:
     """Remove `path`, if it is there, and what killed processes left of writing it."""
     path.unlink(missing_ok=True)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+    for leftover in path.parent.glob(f".{glob.escape(short_name(path.name, 240))}.{'[0-9a-f]' * 8}"):
         leftover.unlink(missing_ok=True)
+
+
+def short_name(name: str, length: int) -> str:
+    """A file's `name` cut to `length` bytes, for what is put before or behind it: file systems allow 255 in all."""
+    return os.fsencode(name)[:length].decode(errors="ignore") if len(os.fsencode(name)) > length else name

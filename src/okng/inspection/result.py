@@ -66,6 +66,11 @@ class Inspection:
         }
 
 
+def p_words(p_value: float, smallest: float) -> str:
+    """A p-value in words: "p 0.14", or "p <= 0.023" at the `smallest` one, below which nothing can be told."""
+    return f"p {'<= ' if p_value <= smallest else ''}{p_value:.2g}"
+
+
 def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bring a map (h, w) bilinearly to `size` (height, width); pixel centres correspond, float32."""
     height, width = size
