@@ -194,6 +194,15 @@ def test_a_stopped_explanation_tells_what_was_explained(
     assert [Path(image["overlay"]).exists() for image in told["images"]] == [True, True]
 
 
+def test_several_false_alarms_are_learnt_by_one_command(model: Path, images: Path, tmp_path: Path) -> None:
+    """The command that the report's ticks make."""
+    several = sorted((images / "good").iterdir())[:3]
+    done = okng("train", "--update", model, *several, "-o", tmp_path / "new.okng", "--device", "cpu", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["provenance"]["updates"][-1]["images"] == 3
+    assert "only --update takes several" in one_line(okng("train", *several, "-o", tmp_path / "other.okng"))
+
+
 def test_a_long_name_has_an_overlay(model: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     Image.fromarray(pictures(1, 5)[0]).save(tmp_path / "new" / f"{'n' * 246}.png")

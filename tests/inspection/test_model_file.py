@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import struct
 import zipfile
@@ -13,9 +14,11 @@ import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from okng.errors import OkngError
 from okng.inspection.model_file import parse_model, read_model, write_atomically, write_model
+from okng.inspection.onnx_file import parse_onnx, write_onnx
 
 MANIFEST = {"detector": {"name": "patchcore", "arguments": {"coreset": 0.01}}, "note": 'é "sha256": "x'}
 TENSORS = {"bank": np.arange(12, dtype=np.float32).reshape(3, 4), "count": np.array(7)}
@@ -80,7 +83,7 @@ def test_every_flipped_byte_is_refused(valid):
 
 def test_every_truncation_is_refused(valid):
     for length in range(len(valid)):
-        with pytest.raises(OkngError, match=r"parts\.okng is (not|damaged)"):
+        with pytest.raises(OkngError, match=r"parts\.okng is (no|damaged)"):
             parse_model(valid[:length], "parts.okng")
     with pytest.raises(OkngError, match="damaged"):
         parse_model(valid + b"\0", "parts.okng")
@@ -154,6 +157,45 @@ def test_pickles_are_refused_by_name(content):
 def test_other_files_are_refused(content):
     with pytest.raises(OkngError, match="okng model file"):
         parse_model(content, "parts.okng")
+
+
+def saved(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (saved("PNG"), "but a PNG image; give the file that `okng train` wrote"),
+        (saved("JPEG"), "but a JPEG image"),
+        (saved("BMP"), "but a BMP image"),
+        (saved("TIFF"), "but a TIFF image"),
+        ("Teile: sehr schön\n".encode() * 999, "but a text"),
+        (b"<!DOCTYPE html><html>", "but a page of HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "but a pointer of Git LFS: run `git lfs pull`"),
+        (b"\x08\x08\x12\x07pytorch", "but an ONNX model, whose name ends in .onnx"),
+        (b"\0" * 5000, "but nothing but zeros"),
+        (b"", "but empty"),
+        (bytes(range(1, 250)), "but of a kind that okng does not know"),
+    ],
+)
+def test_what_a_file_really_is(content, what):
+    with pytest.raises(OkngError, match=re.escape(f"parts.okng is no okng model file {what}")):
+        parse_model(content, "parts.okng")
+    with pytest.raises(OkngError, match=r"parts\.onnx is no"):
+        parse_onnx(content, "parts.onnx")
+
+
+def test_one_model_by_the_others_name(valid, tmp_path):
+    with pytest.raises(OkngError, match=r"is no ONNX file but an okng model, whose name ends in \.okng"):
+        parse_onnx(valid, "parts.onnx")
+    write_onnx(tmp_path / "a.onnx", b"", MANIFEST, {})
+    with pytest.raises(OkngError, match=r"is no okng model file but an ONNX model, whose name ends in \.onnx"):
+        parse_model((tmp_path / "a.onnx").read_bytes(), "parts.okng")
+    with pytest.raises(OkngError, match="its end is missing"):
+        parse_model(valid[:40], "parts.okng")
 
 
 def test_a_folder_and_a_missing_file(tmp_path):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def train(
     source: Annotated[str, typer.Argument(help="A folder of OK images, or any data set of `okng list datasets`.")],
+    more: Annotated[list[str] | None, typer.Argument(help="With --update: more images.")] = None,
     detector: Annotated[str | None, typer.Option("-d", "--detector", help=DETECTOR)] = None,
     parameter: Annotated[
         list[str],
@@ -90,6 +91,10 @@ def train(
     if update is not None and (detector or parameter or size or resume or budget):
         left_out = "leave out -d, -p, --size, --budget, --resume"
         raise OkngError(f"an update keeps the model's detector, parameters and size; {left_out}")
+    if more and update is None:
+        raise OkngError(
+            "one folder of OK images is learnt from; put them all into it (only --update takes several images)"
+        )
     output = output or update or Path("parts.okng")
     if update is not None and ng is not None:
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
@@ -104,6 +109,7 @@ def train(
         check_writable(report / "training.html")
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
     images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
+    images += map(Path, more or ())
 
     import okng
     from okng.training.fit import discard, is_stopped

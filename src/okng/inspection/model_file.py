@@ -6,6 +6,7 @@ single value is used. Nothing in the file is code; a pickle is refused by name.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import hashlib
@@ -63,8 +64,12 @@ def parse_model(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np
     length = int.from_bytes(content[:8], "little")  # of the JSON header, which follows
     if content[8:9] != b"{" and content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise OkngError(f"{name} is a pickle or PyTorch file, which can run code; give a file that okng wrote")
-    if content[8:9] != b"{" or length > len(content) - 8:
-        raise OkngError(f"{name} is not a whole okng model file (truncated?); copy it again or fit again")
+    if content[8:9] != b"{":
+        raise OkngError(
+            f"{name} is no okng model file but {what_it_is(content)}; give the file that `okng train` wrote"
+        )
+    if length > len(content) - 8:
+        raise OkngError(f"{name} is not a whole okng model file: its end is missing; copy it again or fit again")
     at = content.find(_MARK, 8, 8 + length) + len(_MARK)
     if at < len(_MARK):
         raise OkngError(f"{name} is not an okng model file, or it is damaged; fit again")
@@ -128,6 +133,41 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+KINDS = (
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"BM", "a BMP image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"\x1f\x8b", "a gzip archive: unpack it"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"%PDF", "a PDF"),
+    (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
+    (b"<", "a page of HTML or XML, as a failed download leaves"),
+)
+"""How files begin that are taken for models."""
+
+
+def what_it_is(content: bytes) -> str:
+    """A guess, by its first bytes, at what is no model file of the kind that was asked for."""
+    if not content.strip(b"\0"):
+        return "nothing but zeros, as a failed copy leaves" if content else "empty"
+    if content[8:9] == b"{":
+        return "an okng model, whose name ends in .okng"
+    if content[:1] == b"\x08" or (content[:1] == b"r" and b"okng" in content[:32]):
+        return "an ONNX model, whose name ends in .onnx"
+    for start, kind in KINDS:
+        if content.startswith(start):
+            return kind
+    head = content[:4096]
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a letter
+    except UnicodeDecodeError:
+        return "of a kind that okng does not know"
+    return "of a kind that okng does not know" if any(byte < 9 for byte in head) else "a text"
 
 
 def remove(path: Path) -> None:

@@ -21,6 +21,7 @@ from okng.inspection.model_file import (
     digest,
     manifest_of,
     read_bytes,
+    what_it_is,
     write_atomically,
 )
 
@@ -51,6 +52,8 @@ def read_onnx(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], bytes]
 def parse_onnx(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], bytes]:
     """As `read_onnx`, from the file's bytes; `name` is for messages."""
     foreign = OkngError(f"{name} is not an ONNX file that `okng export` wrote, or it is damaged; export again")
+    if content[:1] not in (b"\x08", bytes([_METADATA])):
+        raise OkngError(f"{name} is no ONNX file but {what_it_is(content)}; give the file that `okng export` wrote")
     try:
         start, end = _enter(content, 0, _METADATA)
         key, key_end = _enter(content, start, _KEY)

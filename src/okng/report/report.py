@@ -22,10 +22,10 @@ from okng.inspection.overlay import HEAT, heat_range
 from okng.inspection.result import Inspection
 from okng.report.charts import expected_false_alarms, histogram, rate_above, roc
 from okng.report.pictures import pictures, thumbnail
-from okng.report.settings import BASES, method, settings
+from okng.report.settings import BASES, asked, method, metric, number, settings, share
 from okng.report.shortlist import Kept, Shortlist
 from okng.report.table import Table, learning_command
-from okng.report.words import asked, distance, how_far, metric, number, p, share
+from okng.report.words import distance, how_far, p
 
 NAMED_UNREADABLE = 100
 HELD_OUT = 10  # of the oddest held-out OK images

@@ -1,14 +1,14 @@
-"""How the model was made, calibrated and used, as tables of words."""
+"""How the model was made, calibrated and used, as tables of words; and how the report writes numbers."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from okng.detectors.catalogue import CATALOGUE
 from okng.inspection.inspector import Inspector
-from okng.report.words import asked, number
 
 BASES = {"conformal": "conformal", "tail": "tail estimate", "largest": "largest score", "manual": "by hand"}
 METHODS = {"split": "a split", "cross": "cross-fitting", "updated": "a split, before and since updates"}
@@ -57,6 +57,26 @@ def method(inspector: Inspector) -> str:
     """The detector's name as its paper writes it, or empty where the model file does not say."""
     name = inspector.manifest.get("detector", {}).get("name", "")
     return CATALOGUE[name].title if name in CATALOGUE else str(name)
+
+
+def number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def share(value: float) -> str:
+    """A share in percent, with more digits where it is small."""
+    return f"{value:.2%}" if 0 < value < 0.01 else f"{value:.1%}"
+
+
+def asked(rate: float) -> str:
+    """A rate in percent as a person would have typed it."""
+    return f"{100 * rate:.4g}%"
+
+
+def metric(value: float) -> str:
+    """Four decimals, or a dash for what is not defined."""
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def _title(key: str) -> str:

@@ -1,4 +1,4 @@
-"""How the report says numbers."""
+"""How the report says how odd an image is."""
 
 from __future__ import annotations
 
@@ -7,26 +7,6 @@ import math
 import numpy as np
 
 from okng.inspection.calibration import Calibration
-
-
-def number(value: float) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}"
-
-
-def share(value: float) -> str:
-    """A share in percent, with more digits where it is small."""
-    return f"{value:.2%}" if 0 < value < 0.01 else f"{value:.1%}"
-
-
-def asked(rate: float) -> str:
-    """A rate in percent as a person would have typed it."""
-    return f"{100 * rate:.4g}%"
-
-
-def metric(value: float) -> str:
-    """Four decimals, or a dash for what is not defined."""
-    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 def p(value: float, calibration: Calibration) -> str:
