@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from okng.inspection.calibration import Calibration
 
 
@@ -19,7 +17,8 @@ def distance(score: float, calibration: Calibration) -> float | None:
 
     So it has the same meaning whatever the detector's unit. None where the threshold is not above the median.
     """
-    usual = float(np.median(calibration.scores))
+    ascending = calibration.scores
+    usual = float(ascending[(len(ascending) - 1) // 2] + ascending[len(ascending) // 2]) / 2
     room = calibration.threshold - usual
     return (score - usual) / room if room > 0 else None
 
