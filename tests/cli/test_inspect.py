@@ -17,6 +17,7 @@ from PIL import Image
 from tests.cli.test_cli import okng, one_line, shop  # noqa: F401
 from tests.contract.conftest import pictures
 
+from okng.cli import main
 from okng.inspection.outputs import Overlays
 
 IMAGES = 10  # of the shop's test part
@@ -110,6 +111,20 @@ def test_a_full_disk_is_said_of_each_file(model: Path, images: Path, tmp_path: P
     rows = len((tmp_path / "all.partial.csv").read_text().splitlines()) - 1
     assert 0 < rows < IMAGES and f"all.partial.csv: {rows} of 10 images" in done.stderr
     assert (tmp_path / "report/report.html").read_text() == "older"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_standard_output_that_is_full_stops_no_file_and_is_a_mistake(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["okng", "inspect", str(model), str(images), "--csv", str(tmp_path / "all.csv")])
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert done.value.code == 1
+    assert "standard output can't be written: No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + IMAGES
 
 
 def test_overlays_lie_in_one_place_and_are_not_inspected(model: Path, images: Path) -> None:

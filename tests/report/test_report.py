@@ -470,6 +470,8 @@ def test_the_oddest_held_out_images_are_shown(tmp_path: Path) -> None:
     for score in (97.5, 200, 10):
         report.add(inspected(inspector, score))
     text = page_of(report, tmp_path).text
+    inspector.manifest = {"provenance": {"stand_apart": [{"image": "ok/black.png", "score": 98.0}]}}
+    assert "2 (above the threshold) ok/black.png 98 1.07 1 of 3" in page_of(report, tmp_path).text
     assert "1 (above the threshold) 99 1.09 1 of 3" in text and "3 (above the threshold) 97 1.04 2 of 3" in text
     assert "5 95 1.00 2 of 3" in text
 

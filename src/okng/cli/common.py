@@ -36,11 +36,11 @@ class Lines:
     """Standard output, line by line. Its reader may leave, as `head` does, or its disk be full.
 
     That ends the run when standard output is all that was asked for (`alone`); else the rest is dropped, and `lost`
-    says why.
+    says why; `left` if it was the reader's own will.
     """
 
     def __init__(self, alone: bool):
-        self.alone, self.lost = alone, ""
+        self.alone, self.lost, self.left = alone, "", False
 
     def put(self, text: str, end: str = "\n") -> None:
         """Print `text`, at once: who reads line by line need not wait."""
@@ -51,7 +51,7 @@ class Lines:
         except OSError as error:
             if self.alone:
                 raise
-            self.lost = error.strerror or str(error)
+            self.lost, self.left = error.strerror or str(error), isinstance(error, BrokenPipeError)
             with contextlib.suppress(OSError):  # what is left in the buffer would fail again at the end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

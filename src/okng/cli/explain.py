@@ -72,5 +72,7 @@ def explain(
         if as_json and explained:
             told = {"model": str(model), "layer": used, "images": explained, "skipped": skipped, "total": total}
             lines.put(json.dumps(plain(told | {"complete": complete})))
+    if lines.lost and not lines.left:
+        raise OkngError(f"standard output can't be written: {lines.lost}")
     if drawn.failed:
         raise OkngError(f"{len(drawn.failed)} pictures are missing, the first: {drawn.failed[0]}")

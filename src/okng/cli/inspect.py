@@ -110,6 +110,8 @@ def inspect(
             say(f"standard output ended early: {lines.lost}")
     unread = f", {len(files.skipped)} unreadable" if files.skipped else ""
     say(f"{files.counts['OK']} OK, {files.counts['NG']} NG{unread}: {inspector.calibration.promise()}")
+    if lines.lost and not lines.left:
+        failures.append(f"standard output can't be written: {lines.lost}")
     if failures:
         raise OkngError("; ".join(failures))
     if not files.judged:

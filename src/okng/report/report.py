@@ -202,10 +202,12 @@ class Report:
 
     def _held_out(self, scores: np.ndarray) -> list[dict[str, Any]]:
         """The oddest held-out OK images, the oddest first, each with how many of the inspected `scores` are above."""
-        calibration = self.inspector.calibration
+        calibration, provenance = self.inspector.calibration, self.inspector.manifest.get("provenance", {})
+        names = {image["score"]: image["image"] for image in provenance.get("stand_apart", ())}  # the fit named these
         return [
             {
                 "score": score,
+                "name": names.get(score, ""),
                 "distance": distance(score, calibration),
                 "above": int((scores > score).sum()),
                 "beyond": calibration.is_ng(score),
