@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from okng.inspection.images import Source, UnreadableImage, open_image
+from okng.datasets.base import Mask
+from okng.datasets.masks import read_mask
+from okng.errors import OkngError
+from okng.inspection.images import Source, UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.overlay import MASK, heat_range, outline, overlay
 from okng.inspection.regions import regions_above
@@ -52,16 +55,14 @@ def thumbnail(inspector: Inspector, source: Source, size: tuple[int, int]) -> np
     return replace(inspector.preprocess, mode="RGB", size=shape).load(source)[0]
 
 
-def mask_outlines(
-    mask: Source, drawn: tuple[int, int], size: tuple[int, int]
-) -> list[list[tuple[float, float]]] | None:
+def mask_outlines(mask: Mask, drawn: tuple[int, int], size: tuple[int, int]) -> list[list[tuple[float, float]]] | None:
     """The outlines of a mask as seen at the size `drawn` (width, height), in pixels of the image; None if unreadable.
 
     `size` is the image's (height, width).
     """
     try:
-        inside = np.asarray(open_image(mask).convert("L")) > 0  # (H, W)
-    except UnreadableImage:
+        inside = read_mask(mask)  # (H, W)
+    except OkngError:
         return None
     width, height = (min(sides) for sides in zip(drawn, inside.shape[::-1], strict=True))
     seen = Image.fromarray(inside.astype(np.float32)).resize((width, height), Image.Resampling.BOX)

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from okng.datasets.base import NG, OK
-from okng.inspection.images import Source
+from okng.datasets.base import NG, OK, Mask
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
 from okng.inspection.outputs import partial_name
@@ -79,11 +78,11 @@ class Report:
         label: int | None = None,
         kind: str = "",
         image: np.ndarray | None = None,
-        mask: Source | None = None,
+        mask: Mask | None = None,
     ) -> None:
         """Take in one result; `label` is 0 for OK, 1 for NG, None for unknown, `kind` its folder or class.
 
-        `mask` is where the defect really is, white, and is drawn over the heatmap.
+        `mask` marks where the defect really is, in a file or several, and is drawn over the heatmap.
 
         Thumbnails are read from `inspection.path` when the report is written; give `image`, the pixels that
         were inspected, where there is no file.

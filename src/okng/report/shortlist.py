@@ -7,7 +7,7 @@ from heapq import heappush, heapreplace
 
 import numpy as np
 
-from okng.inspection.images import Source
+from okng.datasets.base import Mask
 from okng.inspection.result import Inspection
 
 
@@ -20,7 +20,7 @@ class Kept:
     label: int | None
     kind: str
     pixels: np.ndarray | None
-    mask: Source | None
+    mask: Mask | None
 
 
 class Shortlist:
