@@ -201,9 +201,9 @@ def test_every_argument_is_typed_documented_and_checked(name: str) -> None:
         assert key in ("image_size", "channels") or len(explanations(name)[key]) >= 8, f"{name}: nothing said of {key}"
     with pytest.raises(OkngError, match="has no parameter"):
         create(name, colour="red")
-    first = next(iter(parameters(name)))
-    with pytest.raises(OkngError, match="takes"):
-        create(name, **{first: object()})
+    for first in list(parameters(name))[:1]:  # a method may have none
+        with pytest.raises(OkngError, match="takes"):
+            create(name, **{first: object()})
 
 
 @pytest.mark.parametrize("name", NAMES)
