@@ -11,7 +11,7 @@ from pathlib import Path
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.datasets.folder import no_images
 from okng.errors import OkngError
-from okng.inspection.files import find_images, subfolders
+from okng.inspection.files import find_images
 
 PARTS = ("Train", "Test")
 
@@ -39,11 +39,6 @@ def open_dagm(folder: Path) -> Dataset:
         test=tuple(parts["Test"]),
         ng=tuple(sample for sample in parts["Train"] if sample.label == NG),
     )
-
-
-def dagm_classes(folder: Path) -> list[str]:
-    """The classes in `folder`, where it holds the whole competition."""
-    return [path.name for path in subfolders(folder) if has_dagm_layout(path)]
 
 
 def _samples(part: Path) -> list[Sample]:
