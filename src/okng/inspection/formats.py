@@ -19,7 +19,7 @@ from okng.errors import OkngError
 
 with suppress(ImportError):  # Pillow before 11.3 has none
     from PIL import AvifImagePlugin  # noqa: F401
-with suppress(ImportError):  # okng[heif]
+with suppress(ImportError):  # the extra `heif`
     import pi_heif
 
     pi_heif.register_heif_opener()
