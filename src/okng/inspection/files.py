@@ -51,7 +51,7 @@ def find_images(folder: Path, strict: bool = False) -> list[Path]:
             others[path.suffix.lower()] += 1
     if others:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.most_common())
-        heif = "; pip install pi-heif for .heic" if {".heic", ".heif", ".hif"} & others.keys() else ""
+        heif = "; .heic is read after: pip install pi-heif" if {".heic", ".heif", ".hif"} & others.keys() else ""
         plural = "s" if others.total() > 1 else ""
         _warn(
             f"{others.total()} file{plural} of formats okng doesn't read left out of {folder} ({kinds}); "
