@@ -97,6 +97,11 @@ def test_jpeg_marks_more_than_zero_around_the_edge(tmp_path):
     Image.fromarray(SQUARE.astype(np.uint8) * 255).save(tmp_path / "mask.jpg", quality=60)
     assert (np.asarray(Image.open(tmp_path / "mask.jpg")) > 0).sum() > SQUARE.sum()  # what the test above is about
     assert (read_mask(tmp_path / "mask.jpg") == SQUARE).all()
+    noise = np.random.default_rng(0).integers(0, 12, SQUARE.shape)
+    Image.fromarray(noise.astype(np.uint8)).save(
+        tmp_path / "empty.jpg", quality=60
+    )  # nothing is marked, and not quite black
+    assert not read_mask(tmp_path / "empty.jpg").any()
 
 
 def test_soft_edges_are_cut_in_their_middle(tmp_path):

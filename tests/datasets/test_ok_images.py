@@ -7,7 +7,7 @@ import pytest
 import okng
 from okng.datasets import open_dataset
 from okng.datasets.ok_images import ok_images, part_images
-from okng.errors import OkngError
+from okng.errors import OkngError, OkngWarning
 
 
 def learnt(folder):
@@ -122,10 +122,10 @@ def test_an_ng_folder_is_left_out_on_the_line_and_in_python(put):
     assert len(dataset.train) == 4
     assert dataset.protocol.endswith("Left out: 1 image in NG/, 1 mask beside images (1_mask.jpg).")
     common = {"detector": "autoencoder", "size": 32, "epochs": 1}
-    with pytest.warns(UserWarning, match=r"Left out: 1 image in NG/, 1 mask beside images"):
+    with pytest.warns(OkngWarning, match=r"Left out: 1 image in NG/, 1 mask beside images"):
         fitted = okng.fit(root, **common)
     assert fitted.manifest["provenance"]["images"] == 4
-    with pytest.warns(UserWarning, match="Left out"):
+    with pytest.warns(OkngWarning, match="Left out"):
         assert (
             okng.fit([root, root / "NG/1.png"], **common).manifest["provenance"]["images"] == 5
         )  # a list is a decision
@@ -134,7 +134,7 @@ def test_an_ng_folder_is_left_out_on_the_line_and_in_python(put):
 def test_an_update_lists_folders_by_the_same_rule(put):
     root = put(*(f"parts/{i}.png" for i in range(4)), "NG/1.png")
     fitted = okng.fit(root / "parts", "padim", dimensions=5, size=64)
-    with pytest.warns(UserWarning, match="Left out: 1 image in NG/"):
+    with pytest.warns(OkngWarning, match="Left out: 1 image in NG/"):
         updated = okng.update(fitted, root)
     assert updated.manifest["provenance"]["updates"][-1]["images"] == 4
 

@@ -15,7 +15,7 @@ from okng.detectors.budgets import BUDGETS, LARGE, LEFT_OUT, PAPER, SMALL, argum
 from okng.detectors.catalogue import CATALOGUE, create, parameters
 from okng.errors import OkngError
 from okng.training.data import TrainingImages
-from okng.training.fit import build
+from okng.training.input import build
 from okng.training.phases import run_phases
 
 OTHERS = {"vgg11_classifier"}  # of the tables, no detector

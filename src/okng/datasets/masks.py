@@ -23,10 +23,10 @@ EDGE = 0.12  # of a mask's range: what still counts as dark or bright, after JPE
 def read_mask(mask: Mask) -> np.ndarray:
     """Where `mask` marks a defect, bool (H, W); several masks are united.
 
-    A mask's edge may be soft, from resizing or JPEG: the threshold is half of its brightest value. A lossless mask
-    that holds class numbers (below 32) or a colour palette marks whatever is not black. The colour is that of its
-    brightest channel. Where all is black but part of it transparent, what is opaque is marked. Raises
-    `UnreadableImage`, and `OkngError` where masks to be united differ in size.
+    A mask's edge may be soft, from resizing or JPEG: the threshold is half of its brightest value, in JPEG half of the
+    range. A lossless mask that holds class numbers (below 32) or a colour palette marks whatever is not black. The
+    colour is that of its brightest channel. Where all is black but part of it transparent, what is opaque is marked.
+    Raises `UnreadableImage`, and `OkngError` where masks to be united differ in size.
     """
     if isinstance(mask, Path):
         return _marked(open_image(mask))
@@ -152,7 +152,10 @@ def _marked(image: Image.Image) -> np.ndarray:
     if values.dtype == bool:
         return values
     coloured = image.mode == "P" and not _is_grey(image)
-    numbers = image.format != "JPEG" and values.dtype != np.float32 and values.max() < NUMBERS
+    if image.format == "JPEG":  # its black is not quite black, also where nothing is marked
+        half: np.ndarray = values > 127
+        return half
+    numbers = values.dtype != np.float32 and values.max() < NUMBERS
     marked: np.ndarray = values > (0 if coloured or numbers else values.max() / 2)
     return marked
 

@@ -7,28 +7,29 @@ sure, the folder is refused with what to give instead. A list of files is a deci
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 from okng.datasets.masks import is_marked, is_mask_folder, masks_beside
 from okng.datasets.names import DEPTH, GOOD, says_good, says_ng, says_only_ng, says_test, words
-from okng.errors import OkngError
+from okng.errors import OkngError, OkngWarning
 from okng.inspection.files import find_images
 
 WAYS_OUT = "give a plain folder of OK images, or lay all out as MVTec AD: train/good, test/KIND, ground_truth/KIND"
 
 
-def ok_images(folder: Path) -> tuple[list[Path], str]:
+def ok_images(folder: Path, strict: bool = False) -> tuple[list[Path], str]:
     """The images in `folder` and below to learn as OK, and a sentence or two of what else is there, counted.
 
     Left out are folders that are called after defects, masks or tests, at every depth, masks beside their images,
     images whose mask marks something, and files called NG among others that are not. Raises `OkngError` where masks
     elsewhere in the folder mark defects in nobody knows which images, where other folders lie beside one called good,
-    where nothing is left, and for a folder of masks.
+    where nothing is left, for a folder of masks, and, if `strict`, for a folder below that can't be read.
     """
     own = folder.resolve().name
-    images, masks, left_out = _sort(folder, lambda name: says_ng(name) or says_test(name))
+    images, masks, left_out = _sort(folder, lambda name: says_ng(name) or says_test(name), strict)
     if is_mask_folder(own, [*masks, *images]):
         raise OkngError(f"{folder} holds masks, not images of parts; {WAYS_OUT}")
     beside = masks_beside(images)
@@ -62,21 +63,23 @@ def part_images(folder: Path) -> tuple[list[Path], dict[Path, Path | None], list
     return [image for image in images if image not in beside], beside, masks
 
 
-def lister(tell: Callable[[str], None]) -> Callable[[Path], list[Path]]:
-    """`ok_images` of any folder, telling what is left out: how `okng.fit` and `okng.update` list folders."""
+def lister(strict: bool = False) -> Callable[[Path], list[Path]]:
+    """`ok_images` of any folder, with an `OkngWarning` of what is left out: how `okng.fit` and `okng.update` list."""
 
     def listed(folder: Path) -> list[Path]:
-        images, said = ok_images(folder)
+        images, said = ok_images(folder, strict)
         if said:
-            tell(f"{folder}: {said}")
+            warnings.warn(f"{folder}: {said}", OkngWarning, stacklevel=2)
         return images
 
     return listed
 
 
-def _sort(folder: Path, is_other: Callable[[str], bool]) -> tuple[list[Path], list[Path], list[str]]:
+def _sort(
+    folder: Path, is_other: Callable[[str], bool], strict: bool = False
+) -> tuple[list[Path], list[Path], list[str]]:
     """Images, masks by their folders, and all that is left out, counted; `is_other` is asked of folders' names."""
-    places = _by_folder(find_images(folder))
+    places = _by_folder(find_images(folder, strict))
     below: dict[Path, list[Path]] = defaultdict(list)  # all images of every folder
     for place, inside in places.items():
         for path in _way(folder, place):

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from warnings import warn
 
 import numpy as np
 import torch
 
 import okng
 from okng.checks import check_rate, check_seed, check_share, plain
-from okng.datasets.ok_images import lister, part_images
+from okng.datasets.ok_images import part_images
 from okng.detectors.base import Detector
-from okng.detectors.budgets import LEFT_OUT, SMALL_SIDE, arguments_for
-from okng.detectors.catalogue import create, detector_class, name_of, parameters
+from okng.detectors.catalogue import detector_class, name_of
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess, Source, UnreadableImage, image_size, is_grey, white_level
+from okng.inspection.images import Source
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
 from okng.training.held_out import FOLDS, Judged, divided, judge, kept_together, named, once, say_apart
+from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
+from okng.training.reading import given_images, whole, with_header
 from okng.training.review import Review
 from okng.training.turns import one_at_a_time
 
-SIZE = 256
 COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
 DROPPED = "left out of the calibration, as asked: the promise is about images like the others"
 LEARNT = "that was learnt as OK; if it is not, take it out and fit again"
@@ -106,7 +104,7 @@ def fit(
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
-    given = list(each_image(images, lister(warn if tell.quiet else tell.say)))
+    given = given_images(images, strict)
     label = None if group_by is None else labelled(given, group_by)
     sources, skipped = with_header(given, strict, tell)
     if budget is not None:
@@ -138,12 +136,8 @@ def fit(
     learnt_images = ok.traits()
     warn_of_shrinking([image.size for image in learnt_images], ok.shapes)
     settings: dict[str, Any] = {
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "resume": resume,
-        "tell": tell,
-    }
+        "seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell,
+    }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint).expanduser()
     if path is not None and not resume:
         discard(path)  # a fold of another fit would be gone on with later
@@ -177,9 +171,8 @@ def fit(
         if method == "split" and len(scores.index) >= FOLDS:
             tell.say("for the report: a second detector learns the held-out images alone and judges the others")
             second = another()
-            run_phases(
-                second, everything.subset([*kept.index, *range(n, len(everything))]), **{**settings, "resume": False}
-            )
+            alone = everything.subset([*kept.index, *range(n, len(everything))])
+            run_phases(second, alone, **{**settings, "resume": False})
             say_apart(judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add), ok, tell, LEARNT)
         review.conclude(calibration)
     fingerprints = everything.fingerprints()
@@ -202,56 +195,6 @@ def fit(
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
 
 
-def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narrator) -> dict[str, Any]:
-    """The arguments of a budget for such images, `size` among them; what "paper" can't do is said."""
-    sides = np.median([image_size(source) for source in sources], axis=0)
-    chosen = arguments_for(budget, detector, small=bool(max(sides) <= SMALL_SIDE))
-    if chosen is None:
-        raise OkngError(f"nobody has chosen arguments of {detector} for the budget {budget} on such images; name them")
-    tell.say(f"budget {budget}: " + (", ".join(f"{key}={value}" for key, value in chosen.items()) or "the defaults"))
-    if budget == "paper" and detector in LEFT_OUT:
-        tell.say(f"not as in the paper: {LEFT_OUT[detector]}")
-    return dict(chosen)
-
-
-def build(
-    name: str, sources: Sequence[Source], size: int | tuple[int, int] | None, arguments: dict[str, Any]
-) -> tuple[Detector, Preprocess, str]:
-    """An unfitted detector, the preprocessing for it, and a sentence that says which input size and why."""
-    kind = detector_class(name)
-    known = parameters(name)
-    _check_size(size)
-    if given := {"image_size", "channels"} & arguments.keys():
-        raise OkngError(f"{given.pop()} follows from the images; leave it out, and give size, or --size, if need be")
-    shapes = np.array([image_size(source) for source in sources])  # (n, 2): height, width
-    height, width = (int(side) for side in np.median(shapes, axis=0))
-    mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
-    why = f"area of about {SIZE}², the default (--size changes it)"
-    if size is None:
-        size = SIZE
-        if not kind.pretrained and height * width < SIZE * SIZE:
-            size, why = (
-                (height, width),
-                "the images' own size, and this detector gains nothing from enlarging",
-            )
-    else:
-        why = "as asked"
-    if "image_size" in known:
-        shape = Preprocess(mode, size).shape(height, width)
-        built = create(name, **{"image_size": shape, "channels": len(mode), **arguments})
-        return built, Preprocess(mode, shape, white=white_level(sources)), _explain(shape, why, shapes)
-    built = create(name, **arguments)
-    preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
-    shape = preprocess.shape(height, width)
-    if kind.fixed_size or not isinstance(size, int):
-        if any(side % built.multiple for side in shape):
-            raise OkngError(f"{name} needs sides that are multiples of {built.multiple}, not {shape[0]}x{shape[1]}")
-        return built, Preprocess(mode, shape, built.multiple, preprocess.white), _explain(shape, why, shapes)
-    varied = len({preprocess.shape(int(h), int(w)) for h, w in shapes}) > 1
-    note = "each image keeps its own aspect ratio" if varied else "aspect ratio kept"
-    return built, preprocess, f"input {shape[0]}x{shape[1]}{' (median)' if varied else ''}: {why}; {note}"
-
-
 def discard(checkpoint: str | Path) -> None:
     """Remove what a fit has left at `checkpoint`, once its result is saved."""
     for path in _checkpoints(Path(checkpoint)):
@@ -264,54 +207,9 @@ def is_stopped(checkpoint: str | Path) -> bool:
 
 
 def _checkpoints(checkpoint: Path) -> list[Path]:
+    checkpoint = checkpoint.expanduser()
     return [checkpoint, *(_of_fold(checkpoint, k) for k in range(FOLDS))]
 
 
 def _of_fold(checkpoint: Path, k: int) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.{k}")
-
-
-def _explain(shape: tuple[int, int], why: str, shapes: np.ndarray) -> str:
-    aspects = shapes[:, 0] / shapes[:, 1]
-    squeezed = aspects.max() / aspects.min() > 1.1
-    note = "the images' aspect ratios differ, and this detector needs one shape for all" if squeezed else "one shape"
-    return f"input {shape[0]}x{shape[1]}: {why}; {note}"
-
-
-def _check_size(size: Any) -> None:
-    sides = [size] if isinstance(size, int) else list(size or [])
-    if any(not isinstance(side, int) or not 8 <= side <= 8192 for side in sides) or len(sides) > 2:
-        raise OkngError(f"size is one number such as 256, or HxW such as 256x512, each from 8 to 8192, not {size}")
-
-
-def with_header(sources: list[Source], strict: bool, tell: Narrator, kind: str = "OK") -> tuple[list[Source], int]:
-    """The sources whose header can be read, and how many can't."""
-    good = []
-    for source in sources:
-        try:
-            image_size(source)
-            good.append(source)
-        except UnreadableImage as error:
-            if strict:
-                raise
-            tell.say(f"skipped: {error}")
-    if not good:
-        wanted = "at least 2 OK images" if kind == "OK" else "at least one NG image"
-        raise OkngError(f"there is no readable image among what was given; bring {wanted}")
-    return good, len(sources) - len(good)
-
-
-def whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[TrainingImages, int]:
-    """The images that decode to the end, and how many don't."""
-    tell.begin("reading images", len(images))
-    good = []
-    for i in range(len(images)):
-        try:
-            images[i]
-            good.append(i)
-        except UnreadableImage as error:
-            if strict:
-                raise
-            tell.say(f"skipped: {error}")
-        tell.advance()
-    return images.subset(good), len(images) - len(good)

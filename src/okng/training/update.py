@@ -7,21 +7,19 @@ import datetime
 import time
 from pathlib import Path
 from typing import Any
-from warnings import warn
 
 import numpy as np
 import torch
 
 import okng
 from okng.checks import check_seed, check_share, plain
-from okng.datasets.ok_images import lister
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
-from okng.inspection.inspector import Images, Inspector, each_image
+from okng.inspection.inspector import Images, Inspector
 from okng.inspection.likeness import describe
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
-from okng.training.fit import COUNTED, whole, with_header
+from okng.training.fit import COUNTED
 from okng.training.held_out import (
     HELD_OUT,
     SPLIT_FROM,
@@ -34,6 +32,7 @@ from okng.training.held_out import (
 )
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
+from okng.training.reading import given_images, whole, with_header
 from okng.training.turns import one_at_a_time
 
 
@@ -76,7 +75,7 @@ def update(
     if not isinstance(old.engine, TorchEngine):
         raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
     old.engine.detector.update_phases()  # raises here, before any work, if there are none
-    given = list(each_image(images, lister(warn if tell.quiet else tell.say)))
+    given = given_images(images, strict)
     label = None if group_by is None else labelled(given, group_by)
     sources, skipped = with_header(given, strict, tell)
     everything, broken = whole(TrainingImages(sources, old.preprocess), strict, tell)

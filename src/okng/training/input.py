@@ -1,0 +1,80 @@
+"""What a detector is built for: the input's size, its colour and its depth, by the images that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from okng.detectors.base import Detector
+from okng.detectors.budgets import LEFT_OUT, SMALL_SIDE, arguments_for
+from okng.detectors.catalogue import create, detector_class, parameters
+from okng.errors import OkngError
+from okng.inspection.images import Preprocess, Source, image_size, is_grey, white_level
+from okng.training.progress import Narrator
+
+SIZE = 256
+
+
+def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narrator) -> dict[str, Any]:
+    """The arguments of a budget for such images, `size` among them; what "paper" can't do is said."""
+    sides = np.median([image_size(source) for source in sources], axis=0)
+    chosen = arguments_for(budget, detector, small=bool(max(sides) <= SMALL_SIDE))
+    if chosen is None:
+        raise OkngError(f"nobody has chosen arguments of {detector} for the budget {budget} on such images; name them")
+    tell.say(f"budget {budget}: " + (", ".join(f"{key}={value}" for key, value in chosen.items()) or "the defaults"))
+    if budget == "paper" and detector in LEFT_OUT:
+        tell.say(f"not as in the paper: {LEFT_OUT[detector]}")
+    return dict(chosen)
+
+
+def build(
+    name: str, sources: Sequence[Source], size: int | tuple[int, int] | None, arguments: dict[str, Any]
+) -> tuple[Detector, Preprocess, str]:
+    """An unfitted detector, the preprocessing for it, and a sentence that says which input size and why."""
+    kind = detector_class(name)
+    known = parameters(name)
+    _check_size(size)
+    if given := {"image_size", "channels"} & arguments.keys():
+        raise OkngError(f"{given.pop()} follows from the images; leave it out, and give size, or --size, if need be")
+    shapes = np.array([image_size(source) for source in sources])  # (n, 2): height, width
+    height, width = (int(side) for side in np.median(shapes, axis=0))
+    mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
+    why = f"area of about {SIZE}², the default (--size changes it)"
+    if size is None:
+        size = SIZE
+        if not kind.pretrained and height * width < SIZE * SIZE:
+            size, why = (
+                (height, width),
+                "the images' own size, and this detector gains nothing from enlarging",
+            )
+    else:
+        why = "as asked"
+    if "image_size" in known:
+        shape = Preprocess(mode, size).shape(height, width)
+        built = create(name, **{"image_size": shape, "channels": len(mode), **arguments})
+        return built, Preprocess(mode, shape, white=white_level(sources)), _explain(shape, why, shapes)
+    built = create(name, **arguments)
+    preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
+    shape = preprocess.shape(height, width)
+    if kind.fixed_size or not isinstance(size, int):
+        if any(side % built.multiple for side in shape):
+            raise OkngError(f"{name} needs sides that are multiples of {built.multiple}, not {shape[0]}x{shape[1]}")
+        return built, Preprocess(mode, shape, built.multiple, preprocess.white), _explain(shape, why, shapes)
+    varied = len({preprocess.shape(int(h), int(w)) for h, w in shapes}) > 1
+    note = "each image keeps its own aspect ratio" if varied else "aspect ratio kept"
+    return built, preprocess, f"input {shape[0]}x{shape[1]}{' (median)' if varied else ''}: {why}; {note}"
+
+
+def _explain(shape: tuple[int, int], why: str, shapes: np.ndarray) -> str:
+    aspects = shapes[:, 0] / shapes[:, 1]
+    squeezed = aspects.max() / aspects.min() > 1.1
+    note = "the images' aspect ratios differ, and this detector needs one shape for all" if squeezed else "one shape"
+    return f"input {shape[0]}x{shape[1]}: {why}; {note}"
+
+
+def _check_size(size: Any) -> None:
+    sides = [size] if isinstance(size, int) else list(size or [])
+    if any(not isinstance(side, int) or not 8 <= side <= 8192 for side in sides) or len(sides) > 2:
+        raise OkngError(f"size is one number such as 256, or HxW such as 256x512, each from 8 to 8192, not {size}")

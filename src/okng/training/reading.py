@@ -1,0 +1,48 @@
+"""From what a person gave to images that can be learnt from: what can't be read is named and left out."""
+
+from __future__ import annotations
+
+from okng.datasets.ok_images import lister
+from okng.errors import OkngError
+from okng.inspection.images import Source, UnreadableImage, image_size
+from okng.inspection.inspector import Images, each_image
+from okng.training.data import TrainingImages
+from okng.training.progress import Narrator
+
+
+def given_images(images: Images, strict: bool) -> list[Source]:
+    """The single OK images of what a person gave; of a folder those that `ok_images` takes for OK."""
+    return list(each_image(images, lister(strict)))
+
+
+def with_header(sources: list[Source], strict: bool, tell: Narrator, kind: str = "OK") -> tuple[list[Source], int]:
+    """The sources whose header can be read, and how many can't."""
+    good = []
+    for source in sources:
+        try:
+            image_size(source)
+            good.append(source)
+        except UnreadableImage as error:
+            if strict:
+                raise
+            tell.say(f"skipped: {error}")
+    if not good:
+        wanted = "at least 2 OK images" if kind == "OK" else "at least one NG image"
+        raise OkngError(f"there is no readable image among what was given; bring {wanted}")
+    return good, len(sources) - len(good)
+
+
+def whole(images: TrainingImages, strict: bool, tell: Narrator) -> tuple[TrainingImages, int]:
+    """The images that decode to the end, and how many don't."""
+    tell.begin("reading images", len(images))
+    good = []
+    for i in range(len(images)):
+        try:
+            images[i]
+            good.append(i)
+        except UnreadableImage as error:
+            if strict:
+                raise
+            tell.say(f"skipped: {error}")
+        tell.advance()
+    return images.subset(good), len(images) - len(good)
