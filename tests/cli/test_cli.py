@@ -366,7 +366,7 @@ def test_a_budget_on_the_command_line(shop: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "budget cpu: size=128, code=100, epochs=60" in done.stderr, done.stderr
     arguments = library.load(tmp_path / "a.okng").manifest["detector"]["arguments"]
     assert (arguments["epochs"], arguments["code"], arguments["batch_size"]) == (1, 3, 16)
-    assert arguments["image_size"] == [24, 24]
+    assert tuple(arguments["image_size"]) == (24, 24)
 
 
 def test_where_the_defaults_take_long_the_budget_is_named() -> None:
