@@ -35,7 +35,7 @@ from okng.training.held_out import Judged, divided, kept_together, once
 from okng.training.progress import Narrator
 
 RESULTS = Path(__file__).parents[1] / "results" / "promise.csv"
-FIELDS = ("experiment", "dataset", "case", "metric", "value", "n", "command", "versions", "machine", "date")
+FIELDS = ("experiment", "dataset", "case", "figure", "value", "n", "command", "versions", "machine", "date")
 SEEDS, RATE = 20, 0.05
 KINDS = ("noise", "brightness", "shift", "jpeg", "half size", "all")
 
@@ -127,8 +127,8 @@ def alarms(source: str) -> Iterator[dict[str, Any]]:
         )
     for (case, how), found in rates.items():
         common = {"dataset": dataset.name, "case": f"{case}; {how}", "n": f"{SEEDS} seeds, 40 unseen OK images each"}
-        yield {**common, "metric": f"false_alarm_rate, asked {RATE}", "value": np.mean(found)}
-        yield {**common, "metric": "standard error of it", "value": np.std(found, ddof=1) / np.sqrt(SEEDS)}
+        yield {**common, "figure": f"false_alarm_rate, asked {RATE}", "value": np.mean(found)}
+        yield {**common, "figure": "standard error of it", "value": np.std(found, ddof=1) / np.sqrt(SEEDS)}
 
 
 def near(source: str, normal: str | None = None) -> Iterator[dict[str, Any]]:
@@ -138,7 +138,7 @@ def near(source: str, normal: str | None = None) -> Iterator[dict[str, Any]]:
     images = [grey(sample.image) for sample in dataset.train]
     sizes = np.bincount(near_copies(np.stack([thumbnail(image[..., None]) for image in images])))
     common = {"dataset": name, "n": f"{len(images)} images"}
-    yield {**common, "case": "as they are", "metric": "images with near copies", "value": sizes[sizes > 1].sum()}
+    yield {**common, "case": "as they are", "figure": "images with near copies", "value": sizes[sizes > 1].sum()}
     rng = np.random.default_rng(0)
     chosen = [images[i] for i in rng.permutation(len(images))[:600]]
     for kind in KINDS:
@@ -146,7 +146,7 @@ def near(source: str, normal: str | None = None) -> Iterator[dict[str, Any]]:
         groups = near_copies(np.stack([thumbnail(image[..., None]) for image in [*made, *chosen[20:]]]))
         found = np.mean([np.mean(burst[1:] == burst[0]) for burst in groups[:100].reshape(20, 5)])
         common = {"dataset": name, "n": f"20 bursts of 5 among {len(chosen)} images"}
-        yield {**common, "case": kind, "metric": "frames found", "value": found}
+        yield {**common, "case": kind, "figure": "frames found", "value": found}
 
 
 def apart(source: str) -> Iterator[dict[str, Any]]:
@@ -181,7 +181,7 @@ def apart(source: str) -> Iterator[dict[str, Any]]:
         for case, found in hits.items():
             if found:
                 common = {"dataset": dataset.name, "case": f"{size} images, {case}", "n": "40 draws"}
-                yield {**common, "metric": "fits with an image said to stand apart", "value": np.mean(found)}
+                yield {**common, "figure": "fits with an image said to stand apart", "value": np.mean(found)}
 
 
 def main() -> None:
@@ -211,7 +211,7 @@ def main() -> None:
         }  # fmt: skip
         for row in rows:
             row |= {**common, "value": f"{float(row['value']):.4g}"}
-            print(row["experiment"], row["dataset"], row["case"], row["metric"], row["value"], flush=True)
+            print(row["experiment"], row["dataset"], row["case"], row["figure"], row["value"], flush=True)
         others = [row for row in read_rows(RESULTS) if row["experiment"] != experiment] if RESULTS.exists() else []
         write_rows(RESULTS, FIELDS, [*others, *rows])
 
