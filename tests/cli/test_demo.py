@@ -37,7 +37,8 @@ def test_a_first_look_comes_before_the_whole(tmp_path: Path, monkeypatch: pytest
     assert figures.keys() == {"mono", "poly"}
     assert all((figure["n_ok"], figure["n_ng"]) == (8, 9) for figure in figures.values())  # of all of them, as ever
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"first.html", "mono.html", "poly.html", "mono.okng", "poly.okng"}
+    pages = {f"{page}.{kind}" for page in ("first", "mono", "poly") for kind in ("html", "csv")}
+    assert written == pages | {"mono.okng", "poly.okng"}
 
 
 def test_what_the_first_look_tests_it_has_not_learnt() -> None:

@@ -88,8 +88,8 @@ def test_grad_cam_explains_it_or_says_why_not(fitted: Fitted, unseen: np.ndarray
 
 def test_threads_are_told_what_one_alone_is(fitted: Fitted, unseen: np.ndarray) -> None:
     """Scores, maps and explanations, to the last digit, of an engine that all threads share."""
-    explaining = GradCAMEngine(fitted.detector, None)
     try:
+        explaining = GradCAMEngine(fitted.detector, None)
         explaining(unseen[:1])
         engines: list[Any] = [TorchEngine(fitted.detector), explaining]
     except OkngError:  # no gradient reaches a convolution

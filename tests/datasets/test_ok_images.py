@@ -132,11 +132,11 @@ def test_an_ng_folder_is_left_out_on_the_line_and_in_python(put):
 
 
 def test_an_update_lists_folders_by_the_same_rule(put):
-    root = put(*(f"parts/{i}.png" for i in range(4)), "NG/1.png")
+    root = put(*(f"parts/{i}.png" for i in range(4)), *(f"new/parts/{i}.png" for i in range(3)), "new/NG/1.png")
     fitted = okng.fit(root / "parts", "padim", dimensions=5, size=64)
     with pytest.warns(OkngWarning, match="Left out: 1 image in NG/"):
-        updated = okng.update(fitted, root)
-    assert updated.manifest["provenance"]["updates"][-1]["images"] == 4
+        updated = okng.update(fitted, root / "new")
+    assert updated.manifest["provenance"]["updates"][-1]["images"] == 3
 
 
 def test_parts_of_a_test_folder_whatever_their_label(put):

@@ -123,7 +123,10 @@ def test_a_detector_that_a_package_brings(parts: Path, tmp_path: Path, package: 
     assert json.loads(command("list", "Lasting", "--json").stdout)["parameters"] == {"epsilon": 0.001}
     done = command("train", parts, "-d", "Lasting", "-p", "epsilon=0.01", "-o", model, "--device", "cpu", "--json")
     assert json.loads(done.stdout)["detector"] == {"name": "lasting", "arguments": {"epsilon": 0.01}}, done.stderr
-    assert command("train", "--update", model, parts, "-o", tmp_path / "new.okng").returncode == 0
+    Image.fromarray(pictures(1, seed=2)[0]).save(tmp_path / "false_alarm.png")
+    assert (
+        command("train", "--update", model, tmp_path / "false_alarm.png", "-o", tmp_path / "new.okng").returncode == 0
+    )
     assert command("export", tmp_path / "new.okng").returncode == 0
     found = [
         json.loads(command("inspect", tmp_path / f"new.{kind}", parts, "--json").stdout) for kind in ("okng", "onnx")
