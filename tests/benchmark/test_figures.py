@@ -45,6 +45,18 @@ def test_the_present_code_comes_first_then_the_newest(
     assert (known["value"] if known else None) == (wins if shown["code"] == NOW else None)
 
 
+def test_the_list_of_all_detectors_goes_by_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of two settings of as many digits by the one that the present code was measured at."""
+    write_rows(tmp_path / "a.csv", reproduce.FIELDS, [row("0.1"), row("0.2", code="older", date="2026-02-02")])
+    monkeypatch.setattr(figures, "_results", lambda: tmp_path)
+    assert figures.headlines()["autoencoder"]["image_auroc"] == 0.1
+    at_other_settings = {**row("0.3", code="older", date="2026-02-02"), "arguments": "others"}
+    write_rows(tmp_path / "0.csv", reproduce.FIELDS, [at_other_settings])
+    assert figures.headlines()["autoencoder"]["image_auroc"] == 0.1
+    write_rows(tmp_path / "0.csv", reproduce.FIELDS, [at_other_settings, {**at_other_settings, "dataset": "MNIST 4"}])
+    assert figures.headlines()["autoencoder"]["image_auroc"] == 0.3
+
+
 def test_no_two_rows_of_the_results_disagree() -> None:
     """The same detector, data, protocol, metric, arguments, budget and seed have one figure."""
     found = defaultdict(set)
