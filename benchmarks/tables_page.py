@@ -19,8 +19,8 @@ Each cell is *measured*, or *measured (published)* where a figure is printed; a 
 budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/detectors/budgets.py); what
 is published was got with larger networks and longer training.
 
-- † with earlier arguments.
-- ‡ by earlier code of the detector, or before digests of it were kept.
+- † with other arguments than today's.
+- ‡ by other code of the detector than today's, or before that was noted; run again, it may differ.
 
 One seed, the last epoch. No figure here was chosen among several by its test labels; what was known of test figures
 when the arguments were chosen is in [choices.md](choices.md). CIFAR-10 is a copy whose images were stored as JPEG

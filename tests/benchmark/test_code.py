@@ -63,6 +63,17 @@ def test_what_is_only_said_or_refused_does_not(package: Path, file: str, old: st
     assert edited(package, file, old, new) == present_code("anogan")
 
 
+def test_a_module_counts_however_it_is_imported(package: Path) -> None:
+    """Imports themselves don't count, what they bring does."""
+    start = "from itertools import pairwise"
+    digests = [
+        edited(package, "nn/ssim.py", "def ", "EXTRA = 1\n\n\ndef "),
+        edited(package, DCGAN, start, f"import okng.nn.ssim as other\n{start}"),
+        edited(package, "nn/ssim.py", "EXTRA = 1", "EXTRA = 2"),
+    ]
+    assert digests[0] == present_code("anogan") and len(set(digests)) == 3
+
+
 def test_moving_a_network_to_another_room_does_not_count(package: Path) -> None:
     shutil.move(package / DCGAN, package / "nn/networks.py")
     for file in (GAN, "detectors/reconstruction/anogan.py"):

@@ -33,7 +33,8 @@ def one_step_each(detector: Detector) -> Iterator[Phase]:
 
 
 def test_every_detector_has_a_paper_budget() -> None:
-    assert set(PAPER) == {*CATALOGUE, *OTHERS} and set(LEFT_OUT) <= set(CATALOGUE)
+    assert set(PAPER) == {*CATALOGUE, *OTHERS}
+    assert set(LEFT_OUT) == set(CATALOGUE)  # none is the paper's in everything, and each says in what it is not
     assert set(SMALL) <= {*CATALOGUE, *OTHERS} and set(LARGE) <= set(CATALOGUE)
 
 
@@ -62,6 +63,39 @@ def test_the_paper_counts_steps_whatever_the_number_of_images(name: str, steps: 
     small = {"image_size": (32, 32), "width": 2}
     trains = [phase for phase in create(name, **{**arguments, **small}).phases() if isinstance(phase, Train)]
     assert sum(phase.steps or 0 for phase in trains) == steps
+
+
+ADAM = (0.9, 0.999)  # the betas that nobody states
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "epochs", "stated"),
+    [
+        ("aesc", 16, None, [("Adam", 0.01 / 2**part, ADAM, 0) for part in range(5)]),
+        ("f_anogan", 64, None, [("Adam", 1e-4, (0, 0.9), 0), ("Adam", 1e-4, (0, 0.9), 0), ("RMSprop", 5e-5, 0, 0)]),
+        ("gan", 128, None, [("Adam", 2e-4, (0.5, 0.999), 0)] * 2),
+        ("ocgan", 512, 201, [("Adam", 2e-4, (0.5, 0.999), 0)] * 4),  # of two networks each, before mining and with it
+        ("ssim_autoencoder", 128, None, [("Adam", 2e-4, ADAM, 1e-5)]),
+        ("stfpm", 32, 100, [("SGD", 0.4, 0.9, 1e-4)]),
+    ],
+)
+def test_the_paper_budget_descends_as_the_paper_or_its_authors_code_states(
+    name: str, batch: int, epochs: int | None, stated: list[tuple[object, ...]]
+) -> None:
+    """Batches, epochs where it counts those, and of each optimiser the rate, betas or momentum and weight decay."""
+    arguments = {key: value for key, value in PAPER[name].items() if key != "size"}
+    arguments |= {"weights": "none"} if "weights" in parameters(name) else {"image_size": (32, 32), "width": 2}
+    trains = [phase for phase in create(name, **arguments).phases() if isinstance(phase, Train)]
+    groups = [(update.optimizer, update.optimizer.param_groups[0]) for train in trains for update in train.updates]
+    assert [
+        (type(optimizer).__name__, group["lr"], group.get("betas", group.get("momentum")), group["weight_decay"])
+        for optimizer, group in groups
+    ] == stated
+    assert {train.batch_size for train in trains} == {batch}
+    assert epochs is None or sum(train.epochs for train in trains) == epochs
+    assert (epochs is None) == all(train.steps for train in trains)
+    if name == "f_anogan":
+        assert [update.every for update in trains[0].updates] == [1, 5]  # five batches to the critic, one to the other
 
 
 @pytest.mark.parametrize("small", [True, False])

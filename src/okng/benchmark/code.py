@@ -56,6 +56,8 @@ def is_older(row: dict[str, str]) -> bool:
 def _imported(tree: ast.Module) -> Iterator[str]:
     """The okng modules it may import: of `from okng.nn import blur` either name may be one."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.startswith("okng."))
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("okng."):
             yield node.module
             yield from (f"{node.module}.{name.name}" for name in node.names)

@@ -82,8 +82,8 @@ def headlines() -> dict[str, dict[str, Any]]:
     """One measured image AUROC for each detector, for a list of all: "dataset", "image_auroc" and "seconds".
 
     On MVTec AD's transistor where the method is measured there by itself, else the mean of MNIST's ten digits, each
-    against the rest. `seconds` is one fit with its test. Of each measurement the row counts that `standing` says, and of
-    several arguments those with the most digits, then those of the present code, then the newest.
+    against the rest. `seconds` is one fit with its test. The row of each measurement is `standing`'s; of several
+    arguments those count that have the most digits, then those of the present code, then the newest.
     """
     alone: dict[str, dict[str, Any]] = {}
     digits: dict[str, dict[str, dict[str, dict[str, str]]]] = {}  # by detector, arguments and digit

@@ -148,7 +148,8 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
             older = "‡" if title == "measured" and is_older(row) else ""
             lines.append(f"  {row['metric']:<{wide}}  {row['value'] + older:<8}{where}  {row['source']}")
     if any(is_older(row) for row in figures["measured"]):
-        lines += ["", "‡ by earlier code of the detector, or before digests of it were kept"]
+        noted = "‡ by other code of the detector than today's, or before that was noted; run again, it may differ"
+        lines += ["", noted]
     described = {"parameters": defaults, "explanations": told, "default": name == DEFAULT}
     return {**asdict(card), "name": name, **described, **figures}, lines
 

@@ -28,8 +28,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "width": 16, "classifier_width": 16, "dropout": 0.0, "reconstruction_weight": 100.0, "epochs": 10,
         "batch_size": 32, "learning_rate": 1e-3,
     },
-    # Attention weights of CAVGA: the largest power of ten at which less than a tenth of the places in held-out OK
-    # images has an attention above 0.95. In so few steps the paper's 0.01 moves nothing; ten times these saturate it.
+    # Attention weights of CAVGA: of powers of ten the one below that at which more than a tenth of the places in
+    # held-out OK images has an attention above 0.95. In so few steps the paper's 0.01 moves nothing. What was tried,
+    # on one digit and on transistor, is in docs/choices.md.
     "cavga_u": {
         "width": 16, "latent": 16, "attention_weight": 0.1, "learning_rate": 1e-3, "batch_size": 64, "epochs": 10,
     },
@@ -107,7 +108,7 @@ LARGE["oe_sdn"] = LARGE["sdn"]
 PAPER: dict[str, dict[str, Any]] = {
     # The authors' code: 250 epochs of 2000 / 16 batches whatever the set, no augmentation.
     "aesc": {"size": (256, 256), "training_steps": 31_250},
-    # A million patches of 64 px. That they were met 20 times, in batches of 64, is remembered and could not be checked.
+    # Patches of 64 px. That a million were met 20 times, in batches of 64, is remembered and could not be checked.
     "anogan": {"size": (64, 64), "training_steps": 312_500},
     "attention_ocgan": {"size": (61, 61)},  # the slides state nothing: OCGAN's
     # 200 epochs of 10,000 crops in batches of 128; the code is that for objects, textures have 100.
@@ -116,13 +117,13 @@ PAPER: dict[str, dict[str, Any]] = {
     "cavga_u": {"size": (256, 256)},
     "cavga_w": {"size": (256, 256)},
     "denoising_autoencoder": {"size": (256, 256), "code": 500, "training_steps": 15_625},  # as `autoencoder`
-    # The authors' code: 7 epochs of batches of 64, then 50,000 steps of the encoder. How many patches an epoch had
-    # could not be checked; a million is AnoGAN's number.
+    # The authors' code: 7 passes of the critic in batches of 64, then 50,000 steps of the encoder. How many patches a
+    # pass had could not be checked; a million is remembered of AnoGAN's.
     "f_anogan": {"size": (64, 64), "training_steps": 109_375, "encoder_steps": 50_000},
     # DCGAN's shortest training that is shown, one epoch of LSUN's bedrooms (three million, remembered) by 128.
     "gan": {"size": (64, 64), "training_steps": 23_438},
     "ocgan": {"size": (61, 61)},
-    # Groups, rates and epochs could not be checked.
+    # Groups, rates and epochs could not be checked. The image's own size: MNIST's and CIFAR-10's are the paper's.
     "oe_sdn": {},
     "padim": {"size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "dimensions": 550},
     "patchcore": {  # of the paper's three sizes of memory the middle one
@@ -132,31 +133,36 @@ PAPER: dict[str, dict[str, Any]] = {
     # As `autoencoder`, of the same paper.
     "ssim_autoencoder": {"size": (256, 256), "code": 500, "training_steps": 15_625},
     "stfpm": {"size": (256, 256), "backbone": "resnet18.tv_in1k"},
-    "vae": {},  # the report on reconstruction probability trains on other data
-    "vgg11": {},
+    "vae": {},  # the report on reconstruction probability could not be checked
+    "vgg11": {},  # the slides state nothing
     "vgg11_classifier": {},
 }  # fmt: skip
 _CROPS = "the paper's random crops, turns and flips: whole images are met as often"
 _MIDDLE = "the paper sees the middle 224 px of 256 and no border; here the whole image is 224"
 _PATCHES = "the paper learns patches cut out at random places; here whole images are scaled to 64 px"
+_REMEMBERED = "how many steps it trains for could not be checked"
+_UNSTATED = "the slides state no settings"
 _UNCHECKED = "the paper's size, epochs and rates could not be checked: they are this library's defaults"
 # What a paper's training has and this one has not, beyond the detector's own "Deliberately otherwise".
 LEFT_OUT = {
     "aesc": "the authors halve the rate by a validation set; here it is halved at four fixed steps",
-    "anogan": _PATCHES,
+    "anogan": f"{_PATCHES}; {_REMEMBERED}",
+    "attention_ocgan": f"{_UNSTATED}: they are OCGAN's and, of what is added to it, this library's",
     "autoencoder": _CROPS,
     "cavga_u": f"networks that have learnt from other images; {_UNCHECKED}",
     "cavga_w": f"networks that have learnt from other images; {_UNCHECKED}",
     "denoising_autoencoder": f"no paper trains this network so; {_CROPS}",
-    "f_anogan": _PATCHES,
+    "f_anogan": f"{_PATCHES}, and none is mirrored as half of the authors' are; {_REMEMBERED}",
     "gan": "no paper trains it to detect: the steps are those of DCGAN",
     "ocgan": "the authors keep the epoch with the least error on a tenth of the images; here it is the last",
     "oe_sdn": _UNCHECKED,
     "padim": _MIDDLE,
-    "patchcore": _MIDDLE,
+    "patchcore": f"{_MIDDLE}; how many neighbours weigh its score could not be checked",
     "sdn": _UNCHECKED,
     "ssim_autoencoder": _CROPS,
     "stfpm": "the authors keep the epoch that is best on a fifth of the images; here it is the last",
+    "vae": _UNCHECKED,
+    "vgg11": f"{_UNSTATED}: they are this library's, for a network that starts from random weights",
 }
 
 

@@ -23,7 +23,7 @@ class AnoGAN(Detector):
     `image_size` (h, w) and `channels` (1 or 3) of the input. `latent`: how many numbers, uniform in [-1, 1],
     an image is generated from. `width`: channels at half the sides; they double as the sides halve, up to
     eight times. `epochs`, `batch_size`, `learning_rate`: of Adam with betas 0.5 and 0.999, for both networks.
-    `training_steps`: after how many batches that ends, in place of `epochs`.
+    `training_steps`: after how many batches their training ends, in place of `epochs`.
     `steps`: of the search for the code of an image, by Adam with `search_rate`. `restarts`: how many random
     codes the search starts from; the best end counts. `weight`: share of the discriminator's features, beside
     the residual, in the loss of the search, which is the score. For thousands of 28 × 28 images

@@ -37,12 +37,13 @@ class CAVGAu(Detector):
 
     Deliberately otherwise: the networks are DCGAN's, as in the paper's CAVGA-D, but start from random weights, the
     paper's from weights trained on faces. From random ones the attention differs much by seed: whether a defect lies
-    outside it is not sure. Where the paper is silent: the copies' error is the cross-entropy, the autoencoder's
-    adversarial loss is the one that does not saturate, and Grad-CAM explains the sum of the latent means by the
-    encoder's last layer before its rectifier; after it all is linear, and every image would have the same weights. The
-    attention is the sigmoid of the signed Grad-CAM,
-    for that of its positive part is never below one half. `image` is the mean absolute error of the copy, the paper's
-    pixel-wise difference; the paper brings it to [0, 1] over the test set.
+    outside it is not sure. Size, `latent`, `epochs`, `batch_size` and `learning_rate` of the paper could not be
+    checked. Where it is silent: the copies' error is the cross-entropy, the autoencoder's adversarial loss is the one
+    that does not saturate, and Grad-CAM explains the sum of the latent means by the encoder's last layer before its
+    rectifier; after it all is linear, and every image would have the same weights. The attention lies in [0, 1] by a
+    sigmoid, as a summary of the paper says; here it is that of the signed Grad-CAM, for that of its positive part is
+    never below one half. `image` is the mean absolute error of the copy, the paper's pixel-wise difference; the paper
+    brings it to [0, 1] over the test set.
     """
 
     fixed_size = True

@@ -118,7 +118,8 @@ class FAnoGAN(Detector):
     are for very many patches; hundreds of images take hundreds of epochs. For thousands of 28 × 28 images
     `width=8, latent=64, batch_size=16, epochs=4, learning_rate=1e-3, critic_steps=1, encoder_epochs=8,
     encoder_learning_rate=5e-4` take two or three minutes. As published, a tanh keeps the encoder's codes in
-    [-1, 1]; at a rate of 3e-3 it saturated in the first steps and stayed so.
+    [-1, 1] (in the authors' code one of several choices); at a rate of 3e-3 it saturated in the first steps and
+    stayed so.
 
     Deliberately otherwise: an epoch is a pass of the critic over all images; the authors' encoder takes 50,000
     steps, which `okng train --budget paper` gives it. The depth follows the size, down to a grid of 4 to 7 (28
@@ -193,8 +194,8 @@ class FAnoGAN(Detector):
         real = batch.images * 2 - 1
         with torch.no_grad():
             generated = self.generate(real)
-        share = torch.rand(len(real), 1, 1, 1, device=real.device)
-        between = (share * real + (1 - share) * generated).requires_grad_()
+        share = torch.rand(len(real), 1, 1, 1, device=real.device)  # (B, 1, 1, 1)
+        between = (share * real + (1 - share) * generated).requires_grad_()  # (B, C, H, W)
         (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)  # (B, C, H, W)
         penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
         difference = self.critic(generated).mean() - self.critic(real).mean()
