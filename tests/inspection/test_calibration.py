@@ -169,7 +169,10 @@ def test_scores_it_cannot_be_drawn_from(scores):
 def test_promise():
     """n held-out images, how, the asked rate: what is said of it."""
     for n, method, rate, *sentence in (
-        (40, "split", 0.05, "at most 5% false alarms on OK images like the 40 held out (conformal)"),
+        (
+            *(40, "split", 0.05, "at most 5% false alarms on average on OK images like the 40 held out (conformal); "),
+            "this one threshold may give up to 11%",
+        ),
         (
             *(40, "cross", 0.1, "about 10% false alarms expected, by 40 cross-fitted OK scores "),
             "(cross-conformal: close, not promised)",
@@ -187,6 +190,10 @@ def test_promise():
             *(9, "split", 0.05, "threshold is the largest of 9 held-out OK images; "),
             "9 can promise 10% at best, 19 would do for 5%",
         ),
+        (
+            *(9, "cross", 0.05, "threshold is the largest of 9 cross-fitted OK scores; "),
+            "9 reach 10% at best, 19 would do for 5%",  # and promise nothing
+        ),
     ):
         assert calibrated(np.arange(n), rate, method=method).promise() == "".join(sentence)
 
@@ -195,8 +202,9 @@ def test_promise_per_group_and_with_dropped_images():
     scores = np.arange(40.0)
     grouped = Calibration.fit(scores, None, "split", 0.05, "group", dropped=2)
     assert grouped.promise() == (
-        "at most 5% false alarms on OK images of new groups like the 40 held out (conformal, per group); "
-        "2 that stood apart were dropped, so it is about images like the others"
+        "at most 5% false alarms on average on OK images of new groups like the 40 held out "
+        "(conformal, every group counting the same); this one threshold may give up to 11%; "
+        "2 that stood apart were dropped, so this is about images like the others"
     )
     assert (
         "40 cross-fitted OK scores, one from each group"
@@ -206,6 +214,22 @@ def test_promise_per_group_and_with_dropped_images():
     assert Calibration.from_json(fields, scores, None).promise() == grouped.promise()
     del fields["unit"], fields["dropped"]  # of older files
     assert "dropped" not in Calibration.from_json(fields, scores, None).promise()
+
+
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (40, 0.05), (40, 0.9), (500, 0.01), (2000, 0.3)])
+def test_what_one_threshold_may_reach(n, rate):
+    from scipy.stats import beta
+
+    calibration, k = calibrated(np.arange(n), rate), int(rate * (n + 1) + 1e-9)
+    assert calibration.may_reach == pytest.approx(beta.ppf(0.95, k, n + 1 - k), abs=1e-9)
+
+
+def test_nineteen_of_twenty_thresholds_stay_below_what_is_said():
+    rng = np.random.default_rng(0)
+    fits = [calibrated(rng.uniform(size=40), 0.05) for _ in range(2000)]
+    rates = np.array([1 - fit.threshold for fit in fits])  # of uniform scores
+    assert np.mean(rates) < 0.05 and 0.93 < np.mean(rates < fits[0].may_reach) < 0.97
+    assert np.mean(rates > 0.05) > 0.3  # "at most" is about the average alone
 
 
 def test_new_scores_bring_their_own_unit():

@@ -90,7 +90,7 @@ class Calibration:
         they come of another detector, the rate is expected, no longer promised. A threshold set by hand stays.
         """
         method, dropped = "split", 0
-        if math.floor(self.false_alarm_rate * (len(scores) + 1) + 1e-9) < 1 or len(scores) == 0:
+        if _rank(self.false_alarm_rate, len(scores)) < 1 or len(scores) == 0:
             method, unit, dropped = "updated", self.unit, self.dropped
             scores = np.concatenate([self.scores, scores])
             peaks = None if self.peaks is None or peaks is None else np.concatenate([self.peaks, peaks])
@@ -115,33 +115,51 @@ class Calibration:
         """The smallest false-alarm rate that n held-out images can promise, 1 / (n + 1)."""
         return 1 / (len(self.scores) + 1)
 
+    @property
+    def may_reach(self) -> float:
+        """The false-alarm rate that this one threshold stays below in 95 of 100 draws of the held-out images.
+
+        The promise is about the average of such draws. With k of the n + 1 ranks above it, the rate that a threshold
+        really has is Beta(k, n + 1 - k) distributed (Vovk, Conditional validity of inductive conformal predictors,
+        ACML 2012), lower where scores are tied; this is that law's 95 % point. For k ≥ 1.
+        """
+        n = len(self.scores)
+        k = min(_rank(self.false_alarm_rate, n), n)
+        log = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k)]  # binomials
+        low, high = 0.0, 1.0
+        for _ in range(40):  # Beta(k, n + 1 - k) is below r as often as k or more of n are, each with a chance of r
+            r = (low + high) / 2
+            fewer = sum(math.exp(log[i] + i * math.log(r) + (n - i) * math.log1p(-r)) for i in range(k))
+            low, high = (r, high) if fewer > 0.05 else (low, r)
+        return high
+
     def promise(self) -> str:
         """One sentence: what the threshold promises, and why."""
         if not self.dropped:
             return self._promise()
         left_out = "1 image that stood apart was" if self.dropped == 1 else f"{self.dropped} that stood apart were"
-        return f"{self._promise()}; {left_out} dropped, so it is about images like the others"
+        return f"{self._promise()}; {left_out} dropped, so this is about images like the others"
 
     def _promise(self) -> str:
         n, asked = len(self.scores), _percent(self.false_alarm_rate)
         grouped = self.unit == "group"
         whose = "held-out OK images" if self.method == "split" else "cross-fitted OK scores"
         if self.method == "updated":
-            whose = "held-out OK scores, some from before an update"
+            whose = "held-out OK scores, all or some from before an update"
         held = f"{n} {whose}, one from each group" if grouped else f"{n} {whose}"
         if self.basis == "manual":
             return f"threshold set by hand; {asked} of {held} lie above it"
-        if self.basis == "conformal" and self.method == "split" and grouped:
-            return (
-                f"at most {asked} false alarms on OK images of new groups like the {n} held out (conformal, per group)"
-            )
         if self.basis == "conformal" and self.method == "split":
-            return f"at most {asked} false alarms on OK images like the {n} held out (conformal)"
+            like = f"of new groups like the {n} held out" if grouped else f"like the {n} held out"
+            kind = "conformal, every group counting the same" if grouped else "conformal"
+            spread = f"this one threshold may give up to {100 * self.may_reach:.2g}%"
+            return f"at most {asked} false alarms on average on OK images {like} ({kind}); {spread}"
         if self.basis == "conformal":
             kind = "" if self.method == "updated" else "cross-conformal: "
             return f"about {asked} false alarms expected, by {held} ({kind}close, not promised)"
         needed = math.ceil(1 / self.false_alarm_rate - 1e-9) - 1
-        least = f"{n} can promise {_percent(self.smallest_rate)} at best, {needed} would do"
+        can = "can promise" if self.method == "split" else "reach"  # scores that are no plain split promise nothing
+        least = f"{n} {can} {_percent(self.smallest_rate)} at best, {needed} would do"
         if self.basis == "tail":
             return f"{asked} false alarms is an estimate from the tail of {held}; {least}"
         return f"threshold is the largest of {held}; {least} for {asked}"
@@ -182,12 +200,17 @@ def _threshold(scores: np.ndarray, rate: float) -> tuple[float, str]:
     reach the score, that is when it exceeds the k-th largest.
     """
     n = len(scores)
-    k = int(np.floor(rate * (n + 1) + 1e-9))  # 0.05 * 20 is a hair under 1 in floating point
+    k = _rank(rate, n)
     if k >= 1:
         return float(scores[max(n - k, 0)]), "conformal"
     if n >= MIN_FOR_TAIL:
         return max(float(scores[-1]), tail_threshold(scores, rate)), "tail"
     return float(scores[-1]), "largest"
+
+
+def _rank(rate: float, n: int) -> int:
+    """k: of n held-out scores the k-th largest is the threshold for `rate`; 0 where n are too few."""
+    return math.floor(rate * (n + 1) + 1e-9)  # 0.05 * 20 is a hair under 1 in floating point
 
 
 def tail_threshold(scores: np.ndarray, rate: float) -> float:
