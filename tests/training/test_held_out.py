@@ -12,8 +12,11 @@ from tests.training.test_copies import again, scenes
 import okng
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess
 from okng.training import fit as fitting
-from okng.training.held_out import FOLDS, Judged, divided
+from okng.training.data import TrainingImages
+from okng.training.held_out import FOLDS, Judged, divided, kept_together
+from okng.training.progress import Narrator
 
 QUICK: dict[str, Any] = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
 
@@ -66,6 +69,24 @@ def test_no_frame_of_a_burst_is_judged_by_what_has_learnt_another(seen: list, ho
     provenance = inspector.manifest["provenance"]
     assert (provenance["near_copies"], provenance["groups"]) == (24, 8)
     assert len(inspector.calibration.scores) == (3 if holdout else 8)  # one of each burst
+
+
+def test_products_that_pass_for_bursts_are_said_to_be_few() -> None:
+    """Four products under a fixed camera, told apart by noise alone, are four groups: a model each is the way out."""
+    rng = np.random.default_rng(0)
+    products = [np.stack([again(scene, "noise", rng)[..., 0] for _ in range(8)]) for scene in scenes(4, side=64)]
+
+    def said(images: np.ndarray) -> tuple[int, str]:
+        told: list[str] = []
+        tell = Narrator(quiet=True)
+        tell.say = told.append  # type: ignore[method-assign]
+        groups, _ = kept_together(TrainingImages(list(images), Preprocess("L", 64)), None, tell)
+        return int(groups.max()) + 1, " ".join(told)
+
+    together, words = said(np.concatenate(products))
+    assert together == 4 and "only 4 are different" in words and "train each product by itself" in words
+    for product in products:
+        assert said(product) == (8, "")
 
 
 def test_groups_are_kept_together_and_the_promise_is_about_groups(seen: list) -> None:

@@ -23,6 +23,7 @@ HELD_OUT = 0.2  # of the groups of OK images, for calibration
 SPLIT_FROM = 100  # with fewer every image is worth learning from: calibrate by cross-fitting
 FOLDS = 5
 NAMED = 5  # images that stand apart, in words
+FEW = 20  # different images; with fewer no threshold for 5 % is more than their largest score
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ def kept_together(
             f"{near} images are near copies, {bursts} different ones, such as {such}: "
             "kept together, each counts once in the calibration"
         )
+        if len(sizes) < FEW <= len(images):
+            tell.say(
+                f"so only {len(sizes)} are different, which is few to calibrate by: if they are not the same scenes but "
+                "several products whose images are nearly equal, train each product by itself"
+            )
     if label is not None:
         lots = numbered([label(source) for source in images.sources])
         groups = both(groups, lots)

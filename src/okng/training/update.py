@@ -19,7 +19,6 @@ from okng.inspection.inspector import Images, Inspector
 from okng.inspection.likeness import describe
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
-from okng.training.fit import COUNTED
 from okng.training.held_out import (
     HELD_OUT,
     SPLIT_FROM,
@@ -34,6 +33,8 @@ from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
 from okng.training.reading import given_images, whole, with_header
 from okng.training.turns import one_at_a_time
+
+COUNTED = "the threshold counts that as OK; if it is not, take it out and update the old model again"
 
 
 @narrated
@@ -59,8 +60,9 @@ def update(
 
     `holdout`: the share of the new images that is not learnt but scored for calibration, by default 0.2 from 100 images
     on, else 0. Learnt images never calibrate. So a few false alarms that a person marks as OK are all learnt and the
-    threshold stays; it is what the old held-out images gave, see `Calibration.updated`. `progress`: show on standard
-    error how far it is. As fits do, updates take turns.
+    threshold stays; it is what the old held-out images gave, see `Calibration.updated`. Of what was learnt before, the
+    model knows the bytes only: near copies of that are not recognised among new images, and when they are held out
+    their scores are too low. `progress`: show on standard error how far it is. As fits do, updates take turns.
 
     Raises `OkngError` for a detector that can't be updated, for exported models, and when no image is readable.
     """
