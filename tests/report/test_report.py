@@ -476,6 +476,17 @@ def test_the_oddest_held_out_images_are_shown(tmp_path: Path) -> None:
     assert "5 95 1.00 2 of 3" in text
 
 
+def test_a_threshold_set_by_hand_is_not_said_to_come_of_the_held_out_images(tmp_path: Path) -> None:
+    inspector = make_inspector()
+    for calibration, theirs in ((inspector.calibration, True), (inspector.calibration.with_threshold(90), False)):
+        inspector.calibration = calibration
+        report = Report("Line 1", inspector)
+        report.add(inspected(inspector, 50))
+        text = page_of(report, tmp_path).text
+        assert ("They set the threshold" in text) == ("99, they set the threshold" in text) == theirs
+        assert ("by hand, not by them" in text) != theirs
+
+
 def shown_heatmap(page: Page) -> np.ndarray:
     (uri,) = [str(a["src"]) for a in page.all("img") if str(a["alt"]).startswith("Heatmap")]
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB")).astype(int)

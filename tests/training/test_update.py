@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.contract.conftest import pictures
+from tests.training.test_copies import again, scenes
 
 import okng
 from okng.cli.train import train
@@ -19,6 +20,7 @@ from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.nn.coreset import covering_radius
+from okng.training.progress import Narrator
 
 QUICK = {"size": 64, "device": "cpu", "holdout": 0.4}
 SMALL = {"patchcore": {"coreset": 0.1}, "padim": {"dimensions": 20}}
@@ -128,6 +130,23 @@ def test_new_scores_replace_the_old_ones_as_soon_as_they_suffice() -> None:
     assert (renewed.method, renewed.basis, renewed.threshold, renewed.pixel_threshold) == ("split", "conformal", 8, 8)
     by_hand = old.with_threshold(100.0).updated(enough, enough)
     assert (by_hand.basis, by_hand.threshold) == ("manual", 100)
+
+
+def test_of_a_burst_held_out_from_an_update_one_image_calibrates_and_a_stray_is_said(
+    patchcore: okng.Inspector,
+) -> None:
+    rng = np.random.default_rng(0)
+    stray = np.kron(rng.integers(0, 2, (8, 8)), np.full((8, 8), 255)).astype(np.uint8)[..., None]
+    frames = [again(image, "noise", rng)[..., 0] for image in (*scenes(9, side=64), stray) for _ in range(3)]
+    told: list[str] = []
+    tell = Narrator(quiet=True)
+    tell.say = told.append  # type: ignore[method-assign]
+    after = okng.update(patchcore, frames, holdout=0.9, false_alarm_rate=0.2, seed=1, device="cpu", tell=tell)
+    done = after.manifest["provenance"]["updates"][-1]
+    assert (done["images"], done["learnt_from"], done["held_out"]) == (30, 3, 27)
+    assert (after.calibration.method, len(after.calibration.scores)) == ("split", 9)
+    assert any("update the old model again" in line for line in told)
+    assert not any("--drop-outliers" in line for line in told)  # an update has no such option
 
 
 def test_what_is_learnt_already_counts_once(patchcore: okng.Inspector) -> None:
