@@ -99,7 +99,8 @@ def test_groups_are_kept_together_and_the_promise_is_about_groups(seen: list) ->
     (learnt, judged), *_ = seen
     assert not {lot[d] for d in learnt} & {lot[d] for d in judged} and len(judged) == 12
     assert len(inspector.calibration.scores) == 3 and inspector.calibration.unit == "group"
-    assert "new groups like the 3 held out (conformal, every group counting the same)" in inspector.calibration.promise()
+    promise = inspector.calibration.promise()
+    assert "new groups like the 3 held out (conformal, every group counting the same)" in promise
     with pytest.raises(OkngError, match="all images are of one group"):
         okng.fit(images, **QUICK, group_by=["A"] * 24)
 

@@ -145,6 +145,10 @@ def test_of_a_burst_held_out_from_an_update_one_image_calibrates_and_a_stray_is_
     done = after.manifest["provenance"]["updates"][-1]
     assert (done["images"], done["learnt_from"], done["held_out"]) == (30, 3, 27)
     assert (after.calibration.method, len(after.calibration.scores)) == ("split", 9)
+    assert after.calibration.unit == "image"
+    lots = [f"lot {i // 6}" for i in range(30)]
+    by_lot = okng.update(patchcore, frames, group_by=lots, holdout=0.8, false_alarm_rate=0.2, device="cpu")
+    assert (len(by_lot.calibration.scores), by_lot.calibration.unit) == (4, "group")
     assert any("update the old model again" in line for line in told)
     assert not any("--drop-outliers" in line for line in told)  # an update has no such option
 

@@ -172,7 +172,7 @@ def train(
     say(f"learnt from {done['learnt_from']} of {done['images']} images{and_ng} in {done['seconds']:.0f} s")
     say(f"threshold {calibration.threshold:.4g}: {calibration.promise()}")
     if review is None and update is None and done["stand_apart"] and done["held_out"] < done["images"]:
-        say("there may be more like that among the learnt images, which nobody has judged: --report DIR shows the oddest")
+        say("more like that may be among the learnt images, which were not judged: --report DIR shows the oddest")
     if kept is not None:
         say(f"{output} was there already: it is kept as {kept} (--force would not keep it)")
     if report is not None and review is not None:

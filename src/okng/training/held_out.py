@@ -98,8 +98,8 @@ def kept_together(
         )
         if len(sizes) < FEW <= len(images):
             tell.say(
-                f"so only {len(sizes)} are different, which is few to calibrate by: if they are not the same scenes but "
-                "several products whose images are nearly equal, train each product by itself"
+                f"so only {len(sizes)} are different, few to calibrate by: if these are several products whose "
+                "images are nearly equal, train each product by itself"
             )
     if label is not None:
         lots = numbered([label(source) for source in images.sources])
