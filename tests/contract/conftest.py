@@ -91,6 +91,13 @@ def documented_example() -> type[Detector]:
 _folder = tempfile.TemporaryDirectory()  # as long as the tests run
 EXAMPLE = documented_example()
 NAMES = [*sorted(CATALOGUE), name_of(EXAMPLE)]
+# Grad-CAM explains all but these, for the reason that is said.
+UNEXPLAINED = {
+    "anogan": "anogan's score has no gradient from a convolution",  # the search ends detached
+    name_of(EXAMPLE): "has no convolution",
+}
+# A fit diverges at any absurd rate but these, of a search for codes that are clamped; no weight is learnt by it.
+HARMLESS_RATES = {("anogan", "search_rate"), ("attention_ocgan", "mining_rate"), ("ocgan", "mining_rate")}
 
 
 def arguments_of(name: str) -> dict[str, object]:

@@ -29,7 +29,17 @@ from okng.inspection.model_file import read_model, write_model
 from okng.training import phases
 from okng.training.phases import run_phases
 
-from .conftest import NAMES, SIDE, Fitted, arguments_of, pictures, small, training_images
+from .conftest import (
+    HARMLESS_RATES,
+    NAMES,
+    SIDE,
+    UNEXPLAINED,
+    Fitted,
+    arguments_of,
+    pictures,
+    small,
+    training_images,
+)
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
@@ -76,24 +86,21 @@ def test_a_score_does_not_depend_on_the_batch(fitted: Fitted, unseen: np.ndarray
 
 
 def test_grad_cam_explains_it_or_says_why_not(fitted: Fitted, unseen: np.ndarray) -> None:
-    """And explaining changes no score."""
-    try:
-        scores, maps = GradCAMEngine(fitted.detector, None)(unseen[2:4])
-    except OkngError as error:
-        assert "Grad-CAM can't explain it" in str(error)
+    """Which of the two is known; and explaining changes no score."""
+    if fitted.name in UNEXPLAINED:
+        with pytest.raises(OkngError, match=f"{UNEXPLAINED[fitted.name]}, so Grad-CAM can't explain it"):
+            GradCAMEngine(fitted.detector, None)(unseen[2:4])
         return
+    scores, maps = GradCAMEngine(fitted.detector, None)(unseen[2:4])
     np.testing.assert_allclose(scores, TorchEngine(fitted.detector)(unseen[2:4])[0], rtol=1e-4, atol=1e-6)
     assert maps is not None and maps.ndim == 3 and maps[0].size > 1 and maps.min() >= 0 and np.isfinite(maps).all()
 
 
 def test_threads_are_told_what_one_alone_is(fitted: Fitted, unseen: np.ndarray) -> None:
     """Scores, maps and explanations, to the last digit, of an engine that all threads share."""
-    try:
-        explaining = GradCAMEngine(fitted.detector, None)
-        explaining(unseen[:1])
-        engines: list[Any] = [TorchEngine(fitted.detector), explaining]
-    except OkngError:  # no gradient reaches a convolution
-        engines = [TorchEngine(fitted.detector)]
+    engines: list[Any] = [TorchEngine(fitted.detector)]
+    if fitted.name not in UNEXPLAINED:
+        engines.append(GradCAMEngine(fitted.detector, None))
     alone = [[engine(image[None]) for image in unseen] for engine in engines]
 
     def score_all(first: int) -> None:
@@ -259,15 +266,16 @@ def test_killed_after_every_checkpoint_it_ends_the_same(
     ("name", "rate"), [(name, key) for name in NAMES for key in parameters(name) if key.endswith("_rate")]
 )
 def test_no_fit_ends_in_scores_that_are_no_numbers(name: str, rate: str) -> None:
-    """At an absurd rate it says that it diverged, unless it bears it."""
+    """At an absurd rate it says that it diverged, unless it is known to bear it."""
     detector = brief(name, **{rate: 1e30})
-    try:
-        run_phases(detector, training_images(detector, pictures(6, seed=6), pictures(2, seed=7)), device="cpu")
-    except OkngError as error:
-        assert "diverged" in str(error) and "smaller learning rate" in str(error)
-    else:
-        with torch.no_grad():
-            assert torch.isfinite(detector(as_tensor(pictures(2, seed=8))).image).all()
+    images = training_images(detector, pictures(6, seed=6), pictures(2, seed=7))
+    if (name, rate) not in HARMLESS_RATES:
+        with pytest.raises(OkngError, match=r"diverged.*smaller learning rate"):
+            run_phases(detector, images, device="cpu")
+        return
+    run_phases(detector, images, device="cpu")
+    with torch.no_grad():
+        assert torch.isfinite(detector(as_tensor(pictures(2, seed=8))).image).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
+from okng.nn.blur import gaussian_blur
 from okng.nn.coreset import covering_radius
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -89,6 +90,15 @@ def test_the_image_score_options() -> None:
             exponents = distances[i, worst].double().exp()
             expected = (1 - exponents[star] / exponents[around].sum()) * nearest[i, worst]
             torch.testing.assert_close(weighted(new).image[i].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_map_is_smoothed_by_pixels_of_the_image() -> None:
+    """`sigma` counts pixels, whatever stride is the coarsest: 4 of them are half a cell of stride 8."""
+    detector, new = fitted(sigma=4.0), batch(images(2, seed=5))
+    with torch.no_grad():
+        patches = detector.patches(new) - detector.centre  # (2, 8, 8, D)
+        plain = torch.cdist(patches.flatten(1, 2), detector.bank[None]).amin(2).view(2, 8, 8)
+        torch.testing.assert_close(detector(new).map, gaussian_blur(plain, 0.5), rtol=1e-3, atol=1e-3)
 
 
 def test_place_does_not_matter() -> None:
