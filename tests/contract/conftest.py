@@ -96,7 +96,7 @@ UNEXPLAINED = {
     "anogan": "anogan's score has no gradient from a convolution",  # the search ends detached
     name_of(EXAMPLE): "has no convolution",
 }
-# A fit diverges at any absurd rate but these, of a search for codes that are clamped; no weight is learnt by it.
+# A fit diverges at any absurd rate but these, of searches for codes, which are kept within bounds.
 HARMLESS_RATES = {("anogan", "search_rate"), ("attention_ocgan", "mining_rate"), ("ocgan", "mining_rate")}
 
 
