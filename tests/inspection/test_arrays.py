@@ -98,6 +98,15 @@ def test_several_images(several: object) -> None:
         np.testing.assert_array_equal(image, COLOUR)
 
 
+def test_transparency_is_laid_on_black_as_in_files() -> None:
+    faint = np.dstack([COLOUR, np.random.default_rng(1).integers(0, 256, (16, 20), dtype=np.uint8)])
+    (file,) = seen(png(faint))
+    assert not np.array_equal(file, COLOUR)
+    forms = (faint, Image.fromarray(faint), torch.from_numpy(faint).permute(2, 0, 1), np.stack([faint] * 5)[3:4])
+    for images in forms:
+        np.testing.assert_array_equal(seen(images)[0], file)
+
+
 def test_grey_stacks() -> None:
     assert [image.shape for image in each_image(np.stack([GREY] * 7))] == [(16, 20)] * 7  # type: ignore[union-attr]
     assert [image.shape for image in each_image(np.stack([GREY] * 3)[:, None])] == [(16, 20)] * 3  # type: ignore[union-attr]
@@ -109,8 +118,8 @@ def test_grey_stacks() -> None:
     [
         (np.stack([GREY] * 3), r"3 grey images or one with its channels first; give list\(array\)"),
         ([np.stack([GREY] * 4)], r"4 grey images .*transpose\(1, 2, 0\)"),
-        (np.zeros((3, 160, 3), np.uint8), "may be first or last"),
-        (np.zeros((5, 3, 160, 3), np.uint8), "may be first or last"),
+        (np.zeros((3, 160, 3), np.uint8), "may be first or last; give Image.fromarray of it$"),
+        (np.zeros((5, 3, 160, 3), np.uint8), "may be first or last; give Image.fromarray of each$"),
         (torch.zeros(7, 16, 20), r"give tensor.unsqueeze\(1\)"),
         (torch.zeros(3, 160, 4), "may be first or last"),
         (np.zeros((5, 2, 16, 20), np.uint8), "is no image"),

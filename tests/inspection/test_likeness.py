@@ -39,6 +39,9 @@ def test_a_description_is_of_all_images_there_were() -> None:
         ({"size": (2048, 2048)}, "2048x2048 against 320x320"),
         ({"size": (100, 100)}, "100x100 against 320x320"),
         ({"size": (320, 440)}, "320x440 against 320x320"),
+        ({"size": (440, 320)}, "440x320 against 320x320"),
+        ({"size": (320, 500)}, "320x500 against 320x320"),
+        ({"size": (205, 205)}, "205x205 against 320x320"),
         ({"grey": True}, "grey against colour"),
         ({"white": 4095}, "12-bit samples against 8-bit"),
         ({"format": "JPEG"}, "JPEG against PNG"),
@@ -53,10 +56,44 @@ def test_what_is_unlike_is_named(change: dict, words: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"size": (300, 330)}, {"format": "BMP"}, {"format": None}, {"brightness": 80.0}, {"brightness": 140.0}],
+    [
+        {},
+        {"size": (300, 330)},
+        {"size": (360, 300)},
+        {"size": (470, 470)},
+        {"size": (220, 220)},
+        {"format": "BMP"},
+        {"format": None},
+        {"brightness": 80.0},
+        {"brightness": 140.0},
+    ],
 )
 def test_what_is_like_enough_is_not(change: dict) -> None:
     assert told([USUAL._replace(**change)] * 3) == []
+
+
+def test_a_range_is_said_and_a_lossless_format_is_any_other() -> None:
+    mixed = describe([USUAL, USUAL._replace(size=(400, 320), white=4095, grey=True)])
+    (line,) = told([USUAL._replace(size=(900, 700), white=1000)], learnt=mixed)
+    assert "900x700 against 320x320 to 400x320" in line
+    assert "white at 1000 samples against 8-bit, 12-bit" in line and "colour" not in line
+    lossy = describe([USUAL._replace(format="JPEG")])
+    assert "PNG against JPEG" in told([USUAL], learnt=lossy)[0]
+
+
+def test_brightness_may_leave_what_was_learnt_by_as_much_as_that_varied() -> None:
+    varied = describe([USUAL, USUAL._replace(brightness=150.0)])
+    for brightness, lines in [(51.0, 0), (49.0, 1), (199.0, 0), (201.0, 1)]:
+        assert len(told([USUAL._replace(brightness=brightness)], learnt=varied)) == lines
+    for brightness, lines in [(76.0, 0), (74.0, 1), (144.0, 0), (146.0, 1)]:  # but never by less than 25
+        assert len(told([USUAL._replace(brightness=brightness)])) == lines
+
+
+def test_half_of_the_images_dark_are_said_and_fewer_are_not() -> None:
+    dark = USUAL._replace(brightness=0.0)
+    assert told([USUAL, USUAL, dark]) == []
+    (line,) = told([USUAL, dark])
+    assert line.startswith("1 of 2 images are unlike") and "mean brightness 0 against" in line
 
 
 def test_a_few_are_counted_and_a_single_dark_one_is_a_verdicts_matter() -> None:
