@@ -393,6 +393,15 @@ def test_list_of_one_explains_its_parameters() -> None:
     assert "  -p coreset=0.01\n      the share of all patches kept in memory" in card and "; the default)" in card
 
 
+def test_figures_of_other_arguments_can_be_told_apart() -> None:
+    """Rows of one measurement stand together; what is no default stands beside them."""
+    lines = okng("list", "patchcore").stdout.partition("\nmeasured:\n")[2].splitlines()
+    headed = [line.partition(": ")[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    assert "  transistor" in headed and "  transistor, sigma=4.0" in headed
+    assert len(set(headed)) == len(headed)
+    assert all(len(line) <= 112 for line in lines if "python benchmarks/" not in line)
+
+
 def test_verbs_of_other_tools_are_answered_with_ours() -> None:
     for word, meant in [("predict", "inspect"), ("test", "evaluate"), ("val", "evaluate"), ("fit", "train")]:
         assert one_line(okng(word, "parts.okng", "x")).endswith(f"it is called: okng {meant}")

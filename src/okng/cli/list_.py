@@ -130,28 +130,39 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
     lines += [f"good for: {card.good_for}"] if card.good_for else []
     lines += [f"{card.paper}, {card.year}"] if card.paper else []
     try:
-        told = explanations(name)
+        explained = explanations(name)
         defaults = {key: p.default for key, p in parameters(name).items() if key not in ("image_size", "channels")}
     except OkngError:  # the line has no torch, and so no constructors to ask
-        told, defaults = {}, {}
+        explained, defaults = {}, {}
     lines += ["", "parameters" if defaults else "parameters: shown where PyTorch is installed"]
-    for text, keys in itertools.groupby(defaults, told.get):  # neighbours are often explained together
+    for text, keys in itertools.groupby(defaults, explained.get):  # neighbours are often explained together
         lines.append("  " + " ".join(f"-p {key}={_as_typed(defaults[key])}" for key in keys))
         lines += textwrap.wrap(text or "", 112, initial_indent=" " * 6, subsequent_indent=" " * 6)
     figures = {"published": published(name), "measured": measured(name)}
     for title, rows in figures.items():
         lines += ["", f"{title}:" if rows else f"{title}: nothing yet"]
-        short = in_short(rows)
-        wide = max((len(row["metric"]) for row in short), default=0)
-        for row in short:
-            where = f"{row['dataset']} ({row['protocol']})"
-            older = "‡" if title == "measured" and is_older(row) else ""
-            lines.append(f"  {row['metric']:<{wide}}  {row['value'] + older:<8}{where}  {row['source']}")
+        for (whose, protocol, source), several in itertools.groupby(in_short(rows), _measurement):
+            marks = [(row, "‡" if title == "measured" and is_older(row) else "") for row in several]
+            told = ", ".join(f"{row['metric']} = {row['value']}{mark}" for row, mark in marks)
+            for text, depth in ((f"{whose}: {told}", 2), (protocol, 6)):
+                lines += textwrap.wrap(text, 112, initial_indent=" " * depth, subsequent_indent=" " * 6)
+            lines.append(" " * 6 + source)  # a command, in one piece to be copied
     if any(is_older(row) for row in figures["measured"]):
-        noted = "‡ by other code of the detector than today's, or before that was noted; run again, it may differ"
-        lines += ["", noted]
-    described = {"parameters": defaults, "explanations": told, "default": name == DEFAULT}
+        lines += ["", "‡ by other code of the detector than today's, or before that was noted; run again, it may differ"]
+    described = {"parameters": defaults, "explanations": explained, "default": name == DEFAULT}
     return {**asdict(card), "name": name, **described, **figures}, lines
+
+
+def _measurement(row: dict[str, str]) -> tuple[str, str, str]:
+    """What several metrics share: on which images and with which arguments, by which protocol, and the source.
+
+    The arguments of a budget are left to the command, which names it.
+    """
+    given = row.get("arguments", "") if not row.get("budget") else ""
+    if given.startswith("{"):
+        given = given.strip("{}").replace("'", "").replace(": ", "=")
+    whose = row["dataset"] if given in ("", "defaults") else f"{row['dataset']}, {given}"
+    return whose, row["protocol"], row["source"]
 
 
 def _as_typed(value: Any) -> str:
