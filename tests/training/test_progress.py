@@ -16,9 +16,9 @@ def test_time_left_counts_what_was_done_now_not_before_a_resume(
         tell.begin("training", total=1000, done=900)
         now = 4.0
         tell.advance(8)  # too soon for a line
-        now = 11.0
-        tell.advance(12, "epoch 5/5")
-    assert capsys.readouterr().err == "training: 92%, 44 s left epoch 5/5\n"
+        now = 15.0
+        tell.advance(22, "epoch 5/5")
+    assert capsys.readouterr().err == "training: 93%, 35 s left epoch 5/5\n"
 
 
 def test_a_terminal_shows_the_present_stretch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,15 +33,15 @@ def test_a_terminal_shows_the_present_stretch_alone(monkeypatch: pytest.MonkeyPa
 def test_long_work_is_told_of_after_five_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Once for each stretch, and not of what takes less than ten minutes."""
+    """Once for each stretch, not of what takes less than ten minutes, and not by what only its first step took."""
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with progress.Narrator() as tell:
         tell.hint = "; --budget cpu takes less"
         for name, seconds_each in (("short", 0.5), ("long", 12.0)):
             tell.begin(name, total=1000)
-            for _ in range(2 if name == "long" else 12):
-                now += seconds_each
+            for step in range(3 if name == "long" else 12):
+                now += seconds_each if step else 7.0
                 tell.advance(1)
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "takes about" in line] == [

@@ -21,7 +21,7 @@ JUDGED_AFTER, LONG = 5.0, 600.0  # seconds of a stretch after which its length i
 class Narrator:
     """Tells a person how far the work is: a bar on a terminal, otherwise a line every ten seconds.
 
-    Of a stretch that will take more than ten minutes it says so after five seconds, with `hint` behind it.
+    Of a stretch that will take more than ten minutes it says so five seconds after its first step, `hint` behind it.
 
     >>> with Narrator() as tell:  # doctest: +SKIP
     ...     tell.begin("memory", total=200)
@@ -48,7 +48,7 @@ class Narrator:
         self._task: TaskID | None = None
         self._name, self._note, self._behind, self._done, self._total = "", "", 0.0, 0.0, 1.0
         self._start = self._last = time.monotonic()
-        self._judged = False
+        self._first, self._judged = True, False
 
     def __enter__(self) -> Narrator:
         if self._bar is not None:
@@ -63,7 +63,7 @@ class Narrator:
         """Start a stretch of work of `total` steps, `done` of which are behind us."""
         self._name, self._note, self._behind, self._done, self._total = name, "", done, done, total
         self._start = self._last = time.monotonic()
-        self._judged = False
+        self._first, self._judged = True, False
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)  # many bars would leave no room for this one
@@ -73,6 +73,9 @@ class Narrator:
         """`steps` more are done; `note` stands behind the bar, such as the epoch and the loss."""
         self._done += steps
         self._note = self._note if note is None else note
+        if self._first:  # it brought what is loaded and compiled once, and tells nothing of the time of the others
+            self._start = self._last = time.monotonic()
+            self._first, self._behind = False, self._done
         spent = time.monotonic() - self._start
         if not self._judged and spent > JUDGED_AFTER:
             self._judged = True
