@@ -20,7 +20,7 @@ from tests.contract.conftest import pictures
 import okng as library
 from okng.cli import main
 from okng.errors import OkngError
-from okng.inspection.model_file import write_model
+from okng.inspection.model_file import read_model, write_model
 
 FAST = ["-p", "weights=none", "-p", "coreset=0.1", "--size", "64", "--device", "cpu"]
 
@@ -293,6 +293,17 @@ def test_without_the_extra_its_name_is_said(shop: Path, words: list[str]) -> Non
     assert done.stderr.splitlines()[-1].endswith("is not installed; in okng's clone run: pip install '.[train]'"), (
         done.stderr
     )
+
+
+def test_the_base_install_changes_thresholds(shop: Path, tmp_path: Path) -> None:
+    """Without PyTorch; all else that the file holds stays as it was, to the byte."""
+    words = ["threshold", "parts.okng", "--false-alarm-rate", "0.3", "-o", str(tmp_path / "other.okng")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TRAIN, *words], cwd=shop, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (before, held), (after, kept) = (read_model(path) for path in (shop / "parts.okng", tmp_path / "other.okng"))
+    assert after["calibration"]["false_alarm_rate"] == 0.3
+    assert {**after, "calibration": 0} == {**before, "calibration": 0} and held.keys() == kept.keys()
+    assert all(held[name].tobytes() == kept[name].tobytes() for name in held)
 
 
 def test_a_system_that_shuts_down_is_like_ctrl_c() -> None:

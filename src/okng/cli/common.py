@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,13 +126,22 @@ def show_dataset(dataset: Dataset) -> None:
     say()
 
 
-def open_model(path: Path, rate: float | None = None, score: float | None = None, **how: Any) -> Inspector:
-    """The inspector in a model file, at the rate or the threshold asked for now; `how` is handed to `okng.load`."""
+def open_model(
+    path: Path,
+    rate: float | None = None,
+    score: float | None = None,
+    load: Callable[..., Inspector] | None = None,
+    **how: Any,
+) -> Inspector:
+    """The inspector in a model file, at the rate or the threshold asked for now; `how` is handed to `okng.load`.
+
+    `load` takes the place of `okng.load`.
+    """
     import okng
 
     if rate is not None and score is not None:
         raise OkngError("give a false-alarm rate or a threshold, not both")
-    inspector = okng.load(path, **how)
+    inspector = (load or okng.load)(path, **how)
     if rate is not None:
         return inspector.at(rate)
     return inspector if score is None else inspector.with_threshold(score)

@@ -13,6 +13,7 @@ import numpy as np
 
 from okng.errors import OkngError, missing_extra
 from okng.inspection.inspector import Engine, Inspector
+from okng.inspection.model_file import write_model
 from okng.inspection.onnx_file import read_onnx, write_onnx
 
 ENGINES = ("openvino", "onnxruntime")  # the faster first
@@ -50,6 +51,23 @@ class OnnxEngine:
         if path.suffix != ".onnx":
             raise OkngError(f"{path} would be an ONNX file; give it a name that ends in .onnx")
         write_onnx(path, self.graph, manifest, arrays)
+
+
+class StoredDetector:
+    """What a .okng file holds of its detector, kept as it is: only PyTorch runs it, but its threshold is a number."""
+
+    def __init__(self, tensors: dict[str, np.ndarray]):
+        self.tensors = tensors
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Not here."""
+        raise NotImplementedError
+
+    def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Write the .okng file with another manifest beside the same tensors."""
+        if path.suffix == ".onnx":
+            raise OkngError(f"{path} would be a PyTorch model; save it as .okng, then run: okng export")
+        write_model(path, manifest, {**self.tensors, **arrays})
 
 
 class OnnxRuntimeEngine(OnnxEngine):
