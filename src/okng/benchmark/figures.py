@@ -101,7 +101,7 @@ def headlines() -> dict[str, dict[str, Any]]:
 
 def _headline(dataset: str, rows: list[dict[str, str]]) -> dict[str, Any]:
     figure, seconds = (sum(float(row[key]) for row in rows) / len(rows) for key in ("value", "seconds"))
-    return {"dataset": dataset, "image_auroc": round(figure, 4), "seconds": round(seconds, 1)}
+    return {"dataset": dataset, "image_auroc": figure, "seconds": round(seconds, 1)}
 
 
 def _results() -> Path:
