@@ -171,7 +171,7 @@ def test_promise():
     for n, method, rate, *sentence in (
         (
             *(40, "split", 0.05, "at most 5% false alarms on average on OK images like the 40 held out (conformal); "),
-            "this one threshold may give up to 11%",
+            "this one threshold, 19 times in 20, up to 11%",
         ),
         (
             *(40, "cross", 0.1, "about 10% false alarms expected, by 40 cross-fitted OK scores "),
@@ -203,7 +203,7 @@ def test_promise_per_group_and_with_dropped_images():
     grouped = Calibration.fit(scores, None, "split", 0.05, "group", dropped=2)
     assert grouped.promise() == (
         "at most 5% false alarms on average on OK images of new groups like the 40 held out "
-        "(conformal, every group counting the same); this one threshold may give up to 11%; "
+        "(conformal, every group counting the same); this one threshold, 19 times in 20, up to 11%; "
         "2 that stood apart were dropped, so this is about images like the others"
     )
     assert (

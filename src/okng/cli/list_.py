@@ -148,7 +148,7 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
                 lines += textwrap.wrap(text, 112, initial_indent=" " * depth, subsequent_indent=" " * 6)
             lines.append(" " * 6 + source)  # a command, in one piece to be copied
     if any(is_older(row) for row in figures["measured"]):
-        lines += ["", "‡ by other code of the detector than today's, or before that was noted; run again, it may differ"]
+        lines += ["", "‡ by other code of the detector than today's, or before that was noted: it may differ now"]
     described = {"parameters": defaults, "explanations": explained, "default": name == DEFAULT}
     return {**asdict(card), "name": name, **described, **figures}, lines
 

@@ -152,7 +152,7 @@ class Calibration:
         if self.basis == "conformal" and self.method == "split":
             like = f"of new groups like the {n} held out" if grouped else f"like the {n} held out"
             kind = "conformal, every group counting the same" if grouped else "conformal"
-            spread = f"this one threshold may give up to {100 * self.may_reach:.2g}%"
+            spread = f"this one threshold, 19 times in 20, up to {100 * self.may_reach:.2g}%"
             return f"at most {asked} false alarms on average on OK images {like} ({kind}); {spread}"
         if self.basis == "conformal":
             kind = "" if self.method == "updated" else "cross-conformal: "
