@@ -13,7 +13,7 @@ from tests.contract.conftest import pictures
 from okng.errors import OkngError
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess
-from okng.training.copies import both, labelled, near_copies, numbered, thumbnail
+from okng.training.copies import labelled, near_copies, numbered, thumbnail
 
 
 def scenes(count: int, seed: int = 0, side: int = 160) -> list[np.ndarray]:
@@ -74,8 +74,7 @@ def test_beside_a_foreign_image_the_parts_are_no_copies_of_each_other() -> None:
     assert len(set(groups_of(images))) == 24
 
 
-def test_groups_that_share_an_image_become_one() -> None:
-    assert both(np.array([0, 0, 1, 2, 3]), np.array([0, 1, 1, 2, 3])).tolist() == [0, 0, 0, 1, 2]
+def test_labels_are_numbered_as_they_come() -> None:
     assert numbered(["b", "a", "b", None]).tolist() == [0, 1, 0, 2]
 
 

@@ -14,6 +14,7 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.training import fit as fitting
+from okng.training.copies import labelled
 from okng.training.data import TrainingImages
 from okng.training.held_out import FOLDS, Judged, divided, kept_together
 from okng.training.progress import Narrator
@@ -76,17 +77,21 @@ def test_products_that_pass_for_bursts_are_said_to_be_few() -> None:
     rng = np.random.default_rng(0)
     products = [np.stack([again(scene, "noise", rng)[..., 0] for _ in range(8)]) for scene in scenes(4, side=64)]
 
-    def said(images: np.ndarray) -> tuple[int, str]:
+    def said(pixels: np.ndarray, all_apart: bool = False) -> tuple[int, str]:
         told: list[str] = []
         tell = Narrator(quiet=True)
         tell.say = told.append  # type: ignore[method-assign]
-        groups, _ = kept_together(TrainingImages(list(images), Preprocess("L", 64)), None, tell)
+        images = list(pixels)
+        label = labelled(images, range(len(images))) if all_apart else None
+        groups, _ = kept_together(TrainingImages(images, Preprocess("L", 64)), label, tell)
         return int(groups.max()) + 1, " ".join(told)
 
     together, words = said(np.concatenate(products))
     assert together == 4 and "only 4 are different" in words and "train each product by itself" in words
     for product in products:
         assert said(product) == (8, "")
+    apart, words = said(np.concatenate(products), all_apart=True)  # a person knows better
+    assert apart == 32 and "some are of different groups, and are told apart as asked" in words
 
 
 def test_groups_are_kept_together_and_the_promise_is_about_groups(seen: list) -> None:

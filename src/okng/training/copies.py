@@ -95,13 +95,6 @@ def numbered(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], int)
 
 
-def both(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The finest grouping (n,) in which what is together in `one` (n,) or in `other` (n,) is together."""
-    n = len(one)
-    firsts = [np.unique(labels, return_index=True)[1][labels] for labels in (one, other)]  # each group's first image
-    return joined(n, np.concatenate([np.arange(n)] * 2), np.concatenate(firsts))
-
-
 def labelled(sources: Sequence[Source], group_by: GroupBy) -> Callable[[Source], Hashable]:
     """What tells the group of each of `sources`; `OkngError` where `group_by` does not fit them.
 

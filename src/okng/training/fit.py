@@ -74,11 +74,11 @@ def fit(
     default 0.2 from 100 images on, else 0.
 
     Copies of an image count once; near copies of it, such as the frames of a burst, lie on the same side of every split
-    and calibrate as one. `group_by` keeps more together, and calibrates by one image of each group: the lot, shift or
-    serial number that a pattern finds in the paths, that a function says of an image, or a label for each image; the
-    promise is then about images of new groups. `drop_outliers`: held-out images that stand apart are always named;
-    this leaves them out of the calibration, and where they would be learnt, out of that too. `review`: is shown every
-    OK image as a detector judged it that had not learnt it.
+    and calibrate as one. `group_by` says instead what is kept together, and calibrates by one image of each group: the
+    lot, shift or serial number that a pattern finds in the paths, that a function says of an image, or a label for each
+    image; the promise is then about images of new groups. `drop_outliers`: held-out images that stand apart are always
+    named; this leaves them out of the calibration, and where they would be learnt, out of that too. `review`: is shown
+    every OK image as a detector judged it that had not learnt it.
 
     `checkpoint` and `resume`: where the state is written as the fit goes on, and whether to continue from it. It stays
     there, so that no fit is lost before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an

@@ -15,7 +15,7 @@ from okng.inspection.calibration import Calibration, stand_apart
 from okng.inspection.images import Source
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
-from okng.training.copies import both, near_copies, numbered
+from okng.training.copies import near_copies, numbered
 from okng.training.data import TrainingImages
 from okng.training.progress import Narrator
 
@@ -85,29 +85,32 @@ def once(images: TrainingImages, tell: Narrator) -> tuple[TrainingImages, int]:
 def kept_together(
     images: TrainingImages, label: Callable[[Source], Hashable] | None, tell: Narrator
 ) -> tuple[np.ndarray, int]:
-    """The group (n,) of each of the OK `images`, by near copies and by `label`, and how many are near copies."""
+    """The group (n,) of each of the OK `images`, and how many are near copies.
+
+    A person's `label` goes before the guess by near copies: only a person knows whether nearly equal images are frames
+    of one part or parts of one product.
+    """
     groups = near_copies(images.thumbnails())
     sizes = np.bincount(groups)
     near, bursts = int(sizes[sizes > 1].sum()), int((sizes > 1).sum())
-    if near:
-        which = np.flatnonzero(groups == sizes.argmax())[:2]
-        such = " and ".join(images.name(i) for i in which)
-        tell.say(
-            f"{near} images are near copies, {bursts} different ones, such as {such}: "
-            "kept together, each counts once in the calibration"
-        )
-        if len(sizes) < FEW <= len(images):
-            tell.say(
-                f"so only {len(sizes)} are different, few to calibrate by: if these are several products whose "
-                "images are nearly equal, train each product by itself"
-            )
+    which = np.flatnonzero(groups == sizes.argmax())[:2]
+    such = f"{near} images are near copies, {bursts} different ones, such as {' and '.join(map(images.name, which))}"
     if label is not None:
-        lots = numbered([label(source) for source in images.sources])
-        groups = both(groups, lots)
-        some = ", ".join(sorted({str(label(source)) for source in images.sources})[:3])
-        tell.say(f"{len(images)} images in {groups.max() + 1} groups ({some}, ...): kept together, each counts once")
-        if not groups.any():
+        labels = [label(source) for source in images.sources]
+        lots, some = numbered(labels), ", ".join(sorted({str(each) for each in labels})[:3])
+        tell.say(f"{len(images)} images in {lots.max() + 1} groups ({some}, ...): kept together, each counts once")
+        if len(set(zip(groups, lots, strict=True))) > len(sizes):
+            tell.say(f"{such}: some are of different groups, and are told apart as asked")
+        if not lots.any():
             raise OkngError("all images are of one group, so none can be held out; group_by has to tell two or more")
+        return lots, near
+    if near:
+        tell.say(f"{such}: kept together, each counts once in the calibration")
+    if near and len(sizes) < FEW <= len(images):
+        tell.say(
+            f"so only {len(sizes)} are different, few to calibrate by: if these are several products whose images are "
+            "nearly equal, train each product by itself, or say what belongs together by group_by (--group-by)"
+        )
     return groups, near
 
 
