@@ -241,7 +241,7 @@ def stand_apart(scores: np.ndarray) -> np.ndarray:
 
     The deviation is 1.4826 times the median distance from the median, which half of the scores would have to be wrong
     to move. At 8 it cries wolf in one to seven of a hundred fits of up to 60 scores that are normally to lognormally
-    distributed, by simulation; a black or a foreign image lies at 20 to 1,000. Of fewer than `MIN_TO_COMPARE` scores none.
+    distributed, by simulation; a black or a foreign image lies at 20 to 1,000. Of fewer than `MIN_TO_COMPARE` none.
     """
     if len(scores) < MIN_TO_COMPARE:
         return np.zeros(len(scores), bool)
