@@ -77,8 +77,7 @@ def draw(rows: list[tuple[str, float, float, str]]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="system-ui, sans-serif" font-size="12" fill="{INK}">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        '<text x="16" y="26" font-size="15">How many times faster okng is than anomalib 2.7.0, '
-        "or adeval where named</text>",
+        '<text x="16" y="26" font-size="15">How many times faster okng is than anomalib 2.7.0, or than adeval</text>',
         f'<text x="16" y="46" fill="{PALE}">same images, backbone, weights and bank size, in turns, on one machine; '
         "no bar: not faster</text>",
     ]
