@@ -60,6 +60,16 @@ def test_files_called_ng_among_others(put):
     assert learnt(put("ok_1.png", "ok_2.png", "ng_1.png", "screw_NG_3.png")) == {"ok_1.png", "ok_2.png"}
 
 
+def test_files_not_called_ok_among_others_that_are_are_said(put):
+    images, said = ok_images(put("ok_1.png", "ok_2.png", "scratch_1.png"))
+    assert len(images) == 3
+    assert said == "Learnt as OK all the same: 1 image not called OK as others are (scratch_1.png)."
+
+
+def test_a_mask_named_with_the_whole_name_of_its_image_tells_that_it_is_ng(put):
+    assert learnt(put("a.png", "-a.png.mask.png", "b.png", "+b.png.mask.png")) == {"a.png"}
+
+
 def test_a_word_that_all_files_have_tells_nothing_apart_but_is_said(put):
     images, said = ok_images(put("defect_detector_1.png", "defect_detector_2.png"))
     assert len(images) == 2

@@ -11,14 +11,21 @@ from functools import lru_cache
 
 from okng.inspection.files import is_image
 
-GOOD = {"good", "ok", "normal", "良品", "正常", "正常品", "정상", "양품"}
-NOT = {"no", "non", "not", "free", "without"}
+GOOD = {
+    "good", "ok", "io", "gut", "gute", "bon", "bons", "buono", "buoni", "bueno", "buenos", "normal", "годные",
+    "良品", "正常", "正常品", "合格", "合格品", "정상", "양품", "합격",
+}  # fmt: skip
+NOT = {"no", "non", "not", "nicht", "pas", "free", "without", "ohne", "kein", "keine", "sans", "senza", "sin", "без"}
 NG_ANYWHERE = {
     "ng", "nok", "nio", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "ungood",
-    "불량", "불량품", "결함", "비정상", "不良", "不良品", "異常", "异常", "欠陥", "缺陷",
+    "schlecht", "schlechte", "defekt", "defekte", "fehlerhaft", "ausschuss", "défaut", "défauts", "défectueux", "rebut",
+    "rebuts", "difetto", "difetti", "difettoso", "difettosi", "scarto", "scarti", "defecto", "defectos", "defectuoso",
+    "defectuosos", "defeito", "defeitos", "брак", "дефект", "дефекты",
+    "불량", "불량품", "결함", "비정상", "불합격", "不良", "不良品", "不合格", "異常", "异常", "欠陥", "缺陷",
 }  # fmt: skip
 NG_ALONE = {
-    "bad", "ko", "fail", "failed", "fault", "faults", "faulty", "invalid", "reject", "rejects", "rejected", "scrap",
+    "bad", "mauvais", "ko", "fail", "failed", "fault", "faults", "faulty", "invalid", "reject", "rejects", "rejected",
+    "scrap",
 }  # fmt: skip
 MASK = {
     "mask", "masks", "label", "labels", "gt", "ground", "truth", "groundtruth", "seg", "segmentation", "segmentations",
@@ -34,7 +41,8 @@ FILLER = {
 DRAWN = {"viz", "visualization", "visualisation"}  # masks drawn over photographs
 DEPTH = {"xyz", "depth"}  # what a 3D sensor saw, beside the colour image
 
-_ENDING = r"(?:mask|label|gt|ground[_ ]?truth|seg|segmentation)s?"
+_IN_ORDER = re.compile(r"(?<![^\W\d_])(n?)\.?i\.?o\.?(?![^\W\d_])", re.I)  # n.i.O., niO, i.O.: German, (not) in order
+_ENDING = r"(?:mask|label|gt|ground[_ ]?truth|truth|seg|segmentation|annotation)s?"
 MASK_SOMEWHERE = re.compile(_ENDING, re.I)
 MASK_AT_END = re.compile(rf"^(.+?)(?:[\s_.\-]+|(?<=\d)){_ENDING}[_\-]?\d*$", re.I)
 MASK_AT_START = re.compile(rf"^{_ENDING}[\s_.\-]+(.+)$", re.I)
@@ -43,7 +51,8 @@ MASK_AT_START = re.compile(rf"^{_ENDING}[\s_.\-]+(.+)$", re.I)
 @lru_cache(1 << 16)
 def words(name: str) -> frozenset[str]:
     """The words of a name in lower case; digits, punctuation and `camelCase` part them."""
-    spaced = re.sub(r"(?<=[a-z][a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    name = _IN_ORDER.sub(r"\1io", unicodedata.normalize("NFC", name))
+    spaced = re.sub(r"(?<=[a-z][a-z])(?=[A-Z])", " ", name)
     return frozenset(word.casefold() for word in re.split(r"[\W\d_]+", spaced) if word)
 
 
@@ -93,4 +102,4 @@ def mask_keys(name: str) -> list[str]:
     if not MASK_SOMEWHERE.search(name):  # so it is with most files
         return []
     found = [pattern.match(key(name)) for pattern in (MASK_AT_END, MASK_AT_START)]
-    return [match[1] for match in found if match]
+    return [key(match[1]) for match in found if match]
