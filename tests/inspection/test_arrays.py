@@ -110,6 +110,7 @@ def test_transparency_is_laid_on_black_as_in_files() -> None:
 def test_grey_stacks() -> None:
     assert [image.shape for image in each_image(np.stack([GREY] * 7))] == [(16, 20)] * 7  # type: ignore[union-attr]
     assert [image.shape for image in each_image(np.stack([GREY] * 3)[:, None])] == [(16, 20)] * 3  # type: ignore[union-attr]
+    assert [image.shape for image in each_image(np.zeros((9, 8, 8), np.uint8))] == [(8, 8)] * 9  # type: ignore[union-attr]
     assert [image.shape for image in each_image(list(np.stack([GREY] * 3)))] == [(16, 20)] * 3  # type: ignore[union-attr]
 
 
@@ -124,6 +125,9 @@ def test_grey_stacks() -> None:
         (torch.zeros(3, 160, 4), "may be first or last"),
         (np.zeros((5, 2, 16, 20), np.uint8), "is no image"),
         (np.zeros((2, 5, 3, 16, 20), np.uint8), "is no image"),
+        (COLOUR[:, :, :2], r"one image of 2 channels, where okng takes 1, 3 or 4.*array\[:, :, 0\]"),
+        (np.zeros((96, 96, 5), np.uint8), "one image of 5 channels"),
+        (Image.fromarray(np.zeros((9, 9), np.float32) + 7), r"^an array of float32 .* floats lie between 0 and 1"),
         (COLOUR.astype(np.float32), r"floats lie between 0 and 1; give array.astype\('uint8'\)"),
         (torch.from_numpy(COLOUR).long(), r"give array.astype\('uint8'\)"),
         (GREY > 100, "a mask has no brightness"),

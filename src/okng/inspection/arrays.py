@@ -13,6 +13,7 @@ from okng.inspection.decoding import keeps_bits, on_black, upright
 from okng.inspection.formats import UnreadableImage, blaming
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour with transparency
+BANDS = 16  # a last side up to that is rather one image's channels than the width of many
 
 
 def is_tensor(thing: Any) -> bool:
@@ -47,8 +48,9 @@ def each_image_of(array: np.ndarray, tensor: bool = False) -> Iterator[np.ndarra
     """The images in `array`, each as `one_image` gives it; `OkngError` where its shape can mean two things.
 
     One image is (H, W), (H, W, C) or (C, H, W), several are (N, H, W), (N, H, W, C) or (N, C, H, W), with C of 1, 3 or
-    4. In an array (3, H, W) may be three grey images too, and is refused. A `tensor` of three dimensions is one image,
-    as PyTorch has them; several grey ones are (N, 1, H, W).
+    4. In an array (3, H, W) may be three grey images too, and is refused, and so is (H, W, 2) or (H, W, 5), which is
+    hardly many narrow ones. A `tensor` of three dimensions is one image, as PyTorch has them; several grey ones are
+    (N, 1, H, W).
     """
     if array.ndim == 4:
         yield from map(one_image, _channels_last(array, array, "Image.fromarray of each"))
@@ -58,6 +60,11 @@ def each_image_of(array: np.ndarray, tensor: bool = False) -> Iterator[np.ndarra
         if tensor:
             raise OkngError(
                 f"a tensor of shape {array.shape} is no image (C, H, W); for grey images give tensor.unsqueeze(1)"
+            )
+        if array.shape[2] <= BANDS and array.shape[2] < array.shape[1]:
+            raise OkngError(
+                f"an array of shape {array.shape} may be one image of {array.shape[2]} channels, where okng takes 1, 3 "
+                "or 4, or many narrow grey ones; give array[:, :, 0] for the one in grey, list(array) for the many"
             )
         yield from map(one_image, array)
     elif not tensor and array.shape[0] in (3, 4) and array.shape[2] not in CHANNELS:

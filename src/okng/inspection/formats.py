@@ -67,7 +67,7 @@ def blaming(source: object) -> Iterator[None]:
     """Whatever goes wrong inside is the image's fault: decoders meet any bytes and raise any error."""
     try:
         yield
-    except UnreadableImage:
+    except OkngError:
         raise
     except Exception as error:
         name = str(source) if isinstance(source, Path | str | Encoded) else "pixels"
