@@ -17,13 +17,17 @@ class OkngWarning(UserWarning):
     """
 
 
+MANY = 40  # names that a line still holds
+
+
 def nearest_names(name: str, known: Iterable[str]) -> str:
-    """A clause offering the names in `known` that look like `name`, or all of them when none does."""
+    """A clause offering the names in `known` that look like `name`, or all of them, up to `MANY`, when none does."""
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"known are {', '.join(choices)}" if choices else "none are known"
+    more = f" and {len(choices) - MANY} more" if len(choices) > MANY else ""
+    return f"known are {', '.join(choices[:MANY])}{more}" if choices else "none are known"
 
 
 def diverged(what: str, why: str) -> OkngError:

@@ -110,6 +110,13 @@ def test_a_model_that_was_there_is_kept_and_the_stray_image_is_said(shop: Path, 
     assert sorted(path.name for path in tmp_path.glob("parts.okng*")) == ["parts.okng", "parts.okng.bak"]
 
 
+def test_a_list_of_images_is_learnt_as_it_is_given(shop: Path, tmp_path: Path) -> None:
+    good = sorted((shop / "parts/train/good").iterdir())[:6]
+    (tmp_path / "ok.txt").write_text("\n".join(map(str, good)))
+    done = okng("train", tmp_path / "ok.txt", "-o", tmp_path / "new.okng", *FAST)
+    assert done.returncode == 0 and "learnt from 6 of 6 images" in done.stderr
+
+
 def test_of_an_update_and_a_new_threshold_at_the_same_time_none_is_lost(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +247,9 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, *out, "--size", "big"], "--size is one number"),
         (["train", good, "-o", "/proc/nowhere/x.okng"], "can't be written"),
         (["train", good, "-o", tmp_path], "is a folder"),
+        (["train", good, "-o", "."], "is a folder"),
+        (["train", good, *out, "--update", tmp_path / "new.onnx"], "update the .okng file it was exported from"),
+        (["train", good, *out, "-p", "backbone=!!!"], r" more"),
         (["train", good, "-o", tmp_path / "new.onnx"], "train a .okng file, then run: okng export"),
         (["train", good, *out, "--seed", "99999999999999"], "a seed is from 0 to"),
         (["train", good, *out, "--budget", "gpu"], "a budget is cpu or paper"),

@@ -52,6 +52,16 @@ def test_a_reader_that_leaves_stops_no_file(model: Path, images: Path, tmp_path:
         assert "standard output ended early: Broken pipe" in done.stderr
 
 
+def test_a_reader_of_the_csv_that_leaves_ends_the_run(model: Path, images: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "okng", "inspect", model, *[images] * 30, "--csv", "-"]
+    done = subprocess.run(list(map(str, words)), stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1 and "can't be written" not in done.stderr
+    assert "OK, " not in done.stderr  # nothing was judged for nobody
+
+
 def test_what_was_inspected_before_a_stop_is_not_lost(
     model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,7 +73,8 @@ def evaluate_inspector(
     tell = tell or Narrator(quiet=True)
     labelled = [page for sample in dataset.test if sample.label is not None for page in _pages(sample)]
     if not labelled:
-        raise OkngError(f"{dataset.name} has no labelled test images; `okng inspect` needs no labels")
+        hint = "`okng inspect` needs no labels, and of folders of classes --normal names the OK one"
+        raise OkngError(f"{dataset.name} has no labelled test images; {hint}")
     seen = set(inspector.manifest.get("seen", ()))
     samples = [sample for sample in labelled if not _is_one_of(sample, seen)]
     left_out = len(labelled) - len(samples)

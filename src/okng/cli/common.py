@@ -149,13 +149,13 @@ def open_model(
 
 def check_writable(path: Path, option: str = "-o", example: str = "parts.okng") -> None:
     """Find out before long work, not after it, that `path`, which `option` named, can't be written."""
+    if path.is_dir():
+        raise OkngError(f"{path} is a folder; give {option} a file such as {path / example}")
     try:
         nearest = next(folder for folder in path.parents if folder.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise OkngError(f"{path} can't be written: {error.strerror or error}; choose another {option}") from error
-    if path.is_dir():
-        raise OkngError(f"{path} is a folder; give {option} a file such as {path / example}")
     if path.exists() and not path.is_file():
         raise OkngError(f"{path} is a device or a pipe; give {option} the name of a file")

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    source: Annotated[str, typer.Argument(help="A folder of OK images, or any data set of `okng list datasets`.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder or a list of OK images, or any data set of `okng list datasets`.")
+    ],
     more: Annotated[list[str] | None, typer.Argument(help="With --update: more images.")] = None,
     detector: Annotated[str | None, typer.Option("-d", "--detector", help=DETECTOR)] = None,
     parameter: Annotated[
@@ -102,6 +104,8 @@ def train(
         raise OkngError("--report and --drop-outliers are of a fit; leave them out of an update")
     if ng is not None and not ng.exists():
         raise OkngError(f"{ng} does not exist; --ng is a folder of NG images")
+    if update is not None and update.suffix == ".onnx":
+        raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
     if output.suffix == ".onnx":
         raise OkngError(f"{output} would be a PyTorch model; train a .okng file, then run: okng export")
     check_writable(output)
@@ -200,11 +204,13 @@ def _cheaper(detector: str) -> str:
 def _images(
     source: str, normal: str | None, seed: int, divided: dict[str, Any], file_allowed: bool
 ) -> tuple[list[Source], str]:
-    """The OK images to learn from, shown as a table, and the name of where they are from."""
+    """The OK images to learn from, shown as a table, and the name of where they are from; a list of them is taken."""
     from okng.cli.common import show_dataset
     from okng.datasets import open_dataset
+    from okng.inspection.files import LISTS
 
-    if file_allowed and Path(source).is_file():
+    is_list = Path(source).suffix.lower() in LISTS and normal is None and not any(divided.values())
+    if Path(source).is_file() and (file_allowed or is_list):
         return [Path(source)], Path(source).name
     dataset = open_dataset(source, normal, seed, **divided)
     show_dataset(dataset)

@@ -68,6 +68,7 @@ class CsvFile:
     def __init__(self, path: Path, stream: Stream | None = None):
         self.path, self.rows, self.error = path, 0, ""
         self._growing = path if stream is not None or is_stream(path) else partial_name(path)
+        self._handed = stream is not None
         self._whole = 0  # bytes of whole lines
         self._opened = contextlib.ExitStack()
         try:
@@ -109,6 +110,8 @@ class CsvFile:
             self._stream.write(line)
             self._stream.flush()
         except OSError as error:
+            if self._handed and isinstance(error, BrokenPipeError):
+                raise  # the reader left, and standard output is all there is: see `Lines`
             self.error = error.strerror or str(error)
             return False
         self._whole += len(line)
