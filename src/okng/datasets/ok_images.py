@@ -50,8 +50,8 @@ def ok_images(folder: Path, strict: bool = False) -> tuple[list[Path], str]:
     doubtful = [f"a folder called {own}"] if says_only_ng(own) else []
     called_ok = {image for image in images if words(image.stem) & GOOD}
     if called_ok and not named:
-        others = [image for image in images if image not in called_ok]
-        doubtful += _counted(others, "image", "not called OK as others are")
+        rest = [image for image in images if image not in called_ok]
+        doubtful += _counted(rest, "image", "not called OK as others are")
     doubtful += _counted(named, "image", "called NG") + _counted(_outlined(images), "image", "with labelme's outlines")
     said += [f"Learnt as OK all the same: {', '.join(doubtful)}."] if doubtful else []
     return images, " ".join(said)
