@@ -480,6 +480,21 @@ def test_tiffs_that_can_not_be_read_say_why(tmp_path, shape, dtype, how, reason)
             read(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "whole"),
+    [(np.int16, -100, 90, False), (np.int32, 0, 65536, False), (np.int32, 0, 65535, True), (np.int16, 0, 90, True)],
+)
+def test_whole_numbers_beyond_16_bits_are_refused_not_cut(tmp_path, dtype, low, high, whole):
+    samples = np.linspace(low, high, 72).astype(dtype).reshape(8, 9)
+    tifffile.imwrite(tmp_path / "a.tif", samples)
+    if whole:
+        preprocess = Preprocess("L", (8, 9), white=white_level([tmp_path / "a.tif"]))
+        assert len(np.unique(pixels_of(preprocess, tmp_path / "a.tif"))) > 60
+    else:
+        with pytest.raises(UnreadableImage, match=f"samples go from {low} to {high}, not from 0 to 65535"):
+            RGB.load(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("name", ["a.jfif", "a.jp2", "a.avif"])
 def test_more_formats(tmp_path, corners, name):
     if name.endswith("avif") and "AVIF" not in FORMATS:

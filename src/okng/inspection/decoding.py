@@ -75,13 +75,13 @@ def decode(source: File) -> Image.Image | np.ndarray:
 
     16-bit grey with transparency is uint16 (H, W). Of several pages the first is taken unless one is named. Raises
     `UnreadableImage` for anything that is no complete image of `FORMATS`, or has more than Pillow's limit of 179
-    megapixels.
+    megapixels, and for samples of 32 bits or with a sign that are below 0 or above 65535.
     """
     with blaming(source):
         with opened(source) as image:
             raw = _deep_colour(image)
             if not raw:
-                return upright(image)
+                return _in_range(upright(image))
             if raw == "LA;16B":  # two bytes of grey and two of alpha are four channels
                 pairs = _samples(image, "RGBA").astype(np.uint16)  # (H, W, 4)
                 return on_black(pairs[:, :, [0, 2]] << 8 | pairs[:, :, [1, 3]])[:, :, 0]
@@ -146,6 +146,15 @@ def is_deep(mode: str) -> bool:
 def keeps_bits(image: Image.Image) -> bool:
     """Whether decoding `image` by Pillow alone keeps all bits of its samples."""
     return not _deep_colour(image)
+
+
+def _in_range(image: Image.Image) -> Image.Image:
+    """`image`, unless it has whole numbers that no camera of up to 16 bits gives: they would all be black, or white."""
+    if image.mode == "I":
+        low, high = image.getextrema()
+        if low < 0 or high > 65535:
+            raise OSError(0, f"its samples go from {low} to {high}, not from 0 to 65535; save it with 8 or 16 bits")
+    return image
 
 
 @lru_cache(1 << 16)
