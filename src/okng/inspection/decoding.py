@@ -151,7 +151,8 @@ def keeps_bits(image: Image.Image) -> bool:
 def _in_range(image: Image.Image) -> Image.Image:
     """`image`, unless it has whole numbers that no camera of up to 16 bits gives: they would all be black, or white."""
     if image.mode == "I":
-        low, high = image.getextrema()
+        samples = np.asarray(image)  # (H, W)
+        low, high = int(samples.min()), int(samples.max())
         if low < 0 or high > 65535:
             raise OSError(0, f"its samples go from {low} to {high}, not from 0 to 65535; save it with 8 or 16 bits")
     return image
