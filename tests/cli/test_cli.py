@@ -248,7 +248,7 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, "-o", "/proc/nowhere/x.okng"], "can't be written"),
         (["train", good, "-o", tmp_path], "is a folder"),
         (["train", good, "-o", "."], "is a folder"),
-        (["train", good, *out, "--update", tmp_path / "new.onnx"], "update the .okng file it was exported from"),
+        (["train", good, "--update", tmp_path / "new.onnx"], "update the .okng file it was exported from"),
         (["train", good, *out, "-p", "backbone=!!!"], r" more"),
         (["train", good, "-o", tmp_path / "new.onnx"], "train a .okng file, then run: okng export"),
         (["train", good, *out, "--seed", "99999999999999"], "a seed is from 0 to"),
