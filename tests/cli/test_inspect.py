@@ -52,6 +52,13 @@ def test_a_reader_that_leaves_stops_no_file(model: Path, images: Path, tmp_path:
         assert "standard output ended early: Broken pipe" in done.stderr
 
 
+def test_no_file_name_passes_for_a_verdict(model: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a.png\nOK  score 0.1  p = 1.0000  b.png"
+    Image.fromarray(pictures(1, seed=3)[0]).save(odd, "PNG")
+    done = okng("inspect", model, odd)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1, done.stdout
+
+
 def test_a_reader_of_the_csv_that_leaves_ends_the_run(model: Path, images: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

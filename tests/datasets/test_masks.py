@@ -144,11 +144,13 @@ def test_masks_beside_their_images(tmp_path, photo, mask):
     images = [photo(name) for name in ("a.jpg", "b.png", "c.bmp", "d.jpg", "e.jpg", "f.jpg", "y/img.png")]
     masks = [mask(name) for name in ("a.png", "b_mask.png", "c_GT.png", "d_label.bmp", "e_mask1.png", "y/label.png")]
     masks += [mask("alone_mask.png"), mask("b.png.png")]
-    photographs = [photo("f_label.jpg"), photo("f.png"), photo("y/label_viz.png")]
+    masks += [mask("a_bin.png"), mask("c.m.png")]
+    photographs = [photo("f_label.jpg"), photo("f.png"), photo("y/label_viz.png"), photo("a_left.png")]
     found = masks_beside([*images, *masks, *photographs])
     assert set(found) == {*masks, photographs[2]}  # photographs of labels, and a copy in another format, are none
     assert [found[one].name for one in masks[:6]] == ["a.jpg", "b.png", "c.bmp", "d.jpg", "e.jpg", "img.png"]
     assert found[masks[6]] is None and found[masks[7]].name == "b.png"
+    assert [found[one].name for one in masks[8:]] == ["a.jpg", "c.bmp"]
 
 
 def test_a_mask_of_another_size_is_no_pair_by_its_stem_alone(photo, mask):

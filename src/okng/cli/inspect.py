@@ -43,7 +43,7 @@ def inspect(
 ) -> None:
     """Say of each image whether it is OK or NG, how odd it is, and where."""
     from okng.inspection.files import find_images
-    from okng.inspection.formats import exists
+    from okng.inspection.formats import exists, printable
     from okng.inspection.inspector import each_image
     from okng.inspection.outputs import CsvFile, Overlays, is_stream
     from okng.inspection.result import p_words
@@ -90,7 +90,7 @@ def inspect(
                 elif not csv_printed:
                     p = p_words(inspection.p_value, inspector.calibration.smallest_rate)
                     judged = f"{inspection.verdict}  score {inspection.score:.4g}  {p}"
-                    lines.put(f"{judged}  {inspection.path}{_where(inspection)}")
+                    lines.put(f"{judged}  {printable(str(inspection.path))}{_where(inspection)}")
                 files.add(inspection)
                 tell.advance()
         complete = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from okng.inspection.images import UnreadableImage, image_size, open_image
 
 NUMBERS = 32  # a lossless mask that stays below it holds the numbers of classes, as VisA's
 FLAT = 0.9  # share of a mask's pixels that are as dark or as bright as it gets
+WORD_BEHIND = re.compile(r"^(.+?)[\s_.\-]+[^\W\d_]+$")
 EDGE = 0.12  # of a mask's range: what still counts as dark or bright, after JPEG
 
 
@@ -63,8 +65,9 @@ def masks_beside(images: Sequence[Path]) -> dict[Path, Path | None]:
     """The masks among `images`, each with the image in the same folder that it is of, if there is one.
 
     A mask is called as one (`x_mask.png`, `x_GT.png`, `x_label.bmp`) and looks like one, or lies under the name of its
-    image, has its size and two values, as `x.png` beside `x.jpg`. The `label.png` and `label_viz.png` that labelme
-    writes beside `img.png` are masks too.
+    image, has its size and two values, as `x.png` beside `x.jpg`. Of one value or two and of its size it may have any
+    word behind its image's name, `x_bin.png`. The `label.png` and `label_viz.png` that labelme writes beside `img.png`
+    are masks too.
     """
     folders: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in images:
@@ -77,6 +80,9 @@ def masks_beside(images: Sequence[Path]) -> dict[Path, Path | None]:
                     found[path] = names["img"][0]
                 elif (asked := mask_keys(path.name)) and looks_like_mask(path) is not False:
                     found[path] = next((names[one][0] for one in asked if one in names), None)
+                elif (longer := WORD_BEHIND.match(name)) and longer[1] in names and _two_valued(path):
+                    whose = names[longer[1]][0]
+                    found |= {path: whose} if _same_size(path, whose) else {}
             rest = [path for path in paths if path not in found]
             if len(rest) > 1:
                 masks = [path for path in rest if looks_like_mask(path)]
@@ -124,6 +130,13 @@ def _joined(name: str, last: str | None = None) -> str:
     """The folder part of `name`, composed, with `last` behind it."""
     parts = [key(part) for part in Path(name).parts[:-1]]
     return "/".join([*parts, last] if last is not None else parts)
+
+
+def _two_valued(path: Path) -> bool:
+    try:
+        return len(np.unique(_values(open_image(path)))) <= 2
+    except UnreadableImage:
+        return False
 
 
 def _same_size(one: Path, other: Path) -> bool:

@@ -71,8 +71,12 @@ def blaming(source: object) -> Iterator[None]:
         raise
     except Exception as error:
         name = str(source) if isinstance(source, Path | str | Encoded) else "pixels"
-        name = name if name.isprintable() else ascii(name)  # a name can hold a line break
-        raise UnreadableImage(name, _reason(error, source)) from error
+        raise UnreadableImage(printable(name), _reason(error, source)) from error
+
+
+def printable(name: str) -> str:
+    """A file's name in one line: it can hold a line break, and what follows would pass for a line of ours."""
+    return name if name.isprintable() else ascii(name)
 
 
 def located(source: File) -> tuple[Any, int | None]:

@@ -76,17 +76,17 @@ class Narrator:
         if self._first:  # it brought what is loaded and compiled once, and tells nothing of the time of the others
             self._start = self._last = time.monotonic()
             self._first, self._behind = False, self._done
-        spent = time.monotonic() - self._start
-        if not self._judged and spent > JUDGED_AFTER:
+        spent, timed = time.monotonic() - self._start, self._done - self._behind
+        if not self._judged and spent > JUDGED_AFTER and timed:
             self._judged = True
-            whole = spent / (self._done - self._behind) * (self._total - self._behind)
+            whole = spent / timed * (self._total - self._behind)
             if whole > LONG:
                 self.say(f"{self._name} takes about {duration(whole)} on this machine{self.hint}")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=steps, note=self._note)
-        elif not self.quiet and time.monotonic() - self._last > EVERY:
+        elif not self.quiet and time.monotonic() - self._last > EVERY and timed:
             self._last = time.monotonic()
-            left = (self._last - self._start) / (self._done - self._behind) * (self._total - self._done)
+            left = (self._last - self._start) / timed * (self._total - self._done)
             share = self._done / self._total
             print(
                 f"{self._name}: {share:.0%}, {duration(left)} left {self._note}".rstrip(),
