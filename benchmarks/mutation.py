@@ -30,13 +30,16 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("src", "tests", "results", "docs", "benchmarks", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 CPU_SECONDS = 120  # a mutant that takes longer is noticed by its time
 TESTS = {
+    "inspection.decoding": ["inspection/test_decoding.py", "inspection/test_images.py"],
     "inspection.files": ["inspection/test_inspector.py", "inspection/test_decoding.py", "inspection/test_outputs.py"],
     "inspection.formats": ["inspection/test_decoding.py", "inspection/test_images.py"],
     "inspection.images": ["inspection/test_images.py", "inspection/test_decoding.py", "inspection/test_arrays.py"],
+    "inspection.inspector": ["inspection/test_inspector.py", "inspection/test_arrays.py"],
     "inspection.onnx_file": ["inspection/test_engines.py", "inspection/test_model_file.py"],
     "metrics.regions": ["metrics/test_pixel_metrics.py"],
     "training.fit": ["training/test_held_out.py", "training/test_fit.py", "training/test_ng.py"],
     "training.input": ["training/test_fit.py"],
+    "training.phases": ["training/test_phases.py", "training/test_frozen.py"],
     "training.reading": ["training/test_fit.py"],
 }
 LEFT_OUT = "not the_command and not bf16_takes and not command_line"  # other programs, half a minute each

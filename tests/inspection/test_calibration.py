@@ -213,7 +213,8 @@ def test_promise_per_group_and_with_dropped_images():
     fields = json.loads(json.dumps(grouped.to_json()))
     assert Calibration.from_json(fields, scores, None).promise() == grouped.promise()
     del fields["unit"], fields["dropped"]  # of older files
-    assert "dropped" not in Calibration.from_json(fields, scores, None).promise()
+    older = Calibration.from_json(fields, scores, None)
+    assert (older.unit, older.dropped) == ("image", 0) and "dropped" not in older.promise()
 
 
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (40, 0.05), (40, 0.9), (500, 0.01), (2000, 0.3)])
@@ -236,6 +237,17 @@ def test_new_scores_bring_their_own_unit():
     old = Calibration.fit(np.arange(30.0), None, "split", 0.1, "group", dropped=1)
     renewed, mixed = old.updated(np.arange(9.0), None), old.updated(np.arange(3.0), None)
     assert (renewed.unit, renewed.dropped, mixed.unit, mixed.dropped) == ("image", 0, "group", 1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, True), (False, False)])
+def test_old_and_new_peaks_count_where_there_are_both(before, after):
+    old = calibrated(np.arange(30.0), 0.1, np.arange(30.0) if before else None)
+    mixed = old.updated(np.arange(3.0), np.arange(100.0, 103) if after else None)
+    assert mixed.method == "updated" and len(mixed.scores) == 33
+    if before and after:
+        assert mixed.peaks.tolist() == [*range(30), 100, 101, 102] and mixed.pixel_threshold == 100
+    else:
+        assert mixed.peaks is None and mixed.pixel_threshold is None
 
 
 def test_what_stands_apart():

@@ -80,6 +80,14 @@ def test_brighter_than_white_is_white_and_8_bit_images_are_left_alone():
     np.testing.assert_array_equal(pixels_of(preprocess, eight)[:, :, 0], eight)
 
 
+def test_a_model_of_8_bits_takes_one_bright_sample_of_a_dark_deep_image_for_its_depth() -> None:
+    """Elsewhere a few bright samples are glare; 8 bits hold none above 255."""
+    deep = np.full((20, 20), 250, np.uint16)
+    deep[3, 4] = 4000
+    seen = Preprocess("L", (20, 20), white=255).load(deep)[0]
+    assert seen[0, 0, 0] == round(250 * 255 / 4095) and seen[3, 4, 0] == round(4000 * 255 / 4095)
+
+
 @pytest.mark.parametrize(("learnt", "scale", "white"), [(255, 16, 4095), (4095, 256, 65535), (1023, 16, 4095)])
 def test_an_image_of_another_depth_than_those_learnt_has_its_own_white(tmp_path, learnt, scale, white):
     """A model of 8-bit images would see a 12-bit one as all white."""

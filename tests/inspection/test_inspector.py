@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import perf_counter, sleep
 
 import numpy as np
 import pytest
@@ -41,6 +42,21 @@ def test_small_inputs_go_in_larger_batches(size: int | tuple[int, int], asked: i
     images = np.zeros((130, 8, 8), np.uint8)
     assert [inspection.index for inspection in inspector.inspect(images, asked)] == list(range(130))
     assert engine.batches == batches
+
+
+class Slow(Counting):
+    """An engine that takes its time."""
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, None]:
+        sleep(0.04)
+        return super().__call__(pixels)
+
+
+def test_times_are_of_one_image_in_milliseconds() -> None:
+    inspector = Inspector(Slow(), Preprocess("L", 16), Calibration.fit(np.ones(9), None, "split", 0.5), {})  # type: ignore[arg-type]
+    start = perf_counter()
+    scoring = [found.timing["score"] for found in inspector.inspect(np.zeros((6, 8, 8), np.uint8), 4)]
+    assert 80 <= sum(scoring) + 0.01 < 1000 * (perf_counter() - start) and len(set(scoring[:4])) == 1
 
 
 class Brightness:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from tests.contract.conftest import pictures
 
 from okng.errors import OkngError
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess
-from okng.training.copies import labelled, near_copies, numbered, thumbnail
+from okng.training.copies import _prepared, labelled, near_copies, numbered, thumbnail
 
 
 def scenes(count: int, seed: int = 0, side: int = 160) -> list[np.ndarray]:
@@ -72,6 +73,19 @@ def test_beside_a_foreign_image_the_parts_are_no_copies_of_each_other() -> None:
     images = pictures(24, seed=1)
     images[3] = 0
     assert len(set(groups_of(images))) == 24
+
+
+def test_points_are_smoothed_thumbnails_and_tangents_lie_across_them() -> None:
+    thumbnails = np.random.default_rng(0).uniform(0, 255, (3, 32, 32)).astype(np.float32)
+    thumbnails[2] = 7
+    points, tangents = _prepared(thumbnails)  # (3, 784), (2, 3, 784)
+    smooth = gaussian_filter(thumbnails, (0, 1, 1), mode="nearest", truncate=4)[:, 2:-2, 2:-2].reshape(3, -1)
+    centred = smooth - smooth.mean(1, keepdims=True)
+    expected = centred[:2] / np.linalg.norm(centred[:2], axis=1, keepdims=True)
+    np.testing.assert_allclose(points[:2], expected, atol=1e-5)
+    assert not points[2].any() and not tangents[:, 2].any()  # flat
+    across = np.stack([np.ones_like(points) / 28, points, *tangents])[:, :2]  # (4, 2, 784)
+    np.testing.assert_allclose(np.einsum("anp,bnp->nab", across, across), np.stack([np.eye(4)] * 2), atol=1e-4)
 
 
 def test_labels_are_numbered_as_they_come() -> None:

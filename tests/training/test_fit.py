@@ -111,6 +111,9 @@ def test_sizes(parts: np.ndarray) -> None:
     grey = okng.fit(digits, "autoencoder", holdout=0.3, epochs=1, code=4, width=8, device="cpu")
     assert grey.preprocess.mode == "L" and grey.preprocess.size == (28, 28)  # never enlarged without need
     assert next(grey.inspect(digits)).map.shape == (28, 28)
+    for known in ("image_size", "channels"):
+        with pytest.raises(OkngError, match=f"{known} follows from the images"):
+            okng.fit(digits, "autoencoder", **{known: 3})
     wide = okng.fit(parts, **{**QUICK, "size": (32, 96)}, holdout=0.3)
     assert next(wide.inspect(parts)).map.shape == (4, 12)
 
