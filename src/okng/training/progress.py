@@ -63,7 +63,7 @@ class Narrator:
         """Start a stretch of work of `total` steps, `done` of which are behind us."""
         self._name, self._note, self._behind, self._done, self._total = name, "", done, done, total
         self._start = self._last = time.monotonic()
-        self._first, self._judged = True, False
+        self._first, self._judged = True, total <= 1  # shares of a conclusion are not even in time
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)  # many bars would leave no room for this one
