@@ -13,10 +13,12 @@ from PIL import Image
 from okng.datasets.base import Mask
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
 from okng.inspection.images import Source, UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.overlay import MASK, heat_range, outline, overlay
 from okng.inspection.regions import regions_above
+from okng.inspection.result import Inspection
 from okng.report.shortlist import Kept
 
 THUMBNAIL = 480  # pixels of the longer side
@@ -34,17 +36,24 @@ def pictures(kept: Kept, inspector: Inspector) -> dict[str, Any]:
             reason = "the file could not be read again"
     if pixels is None:
         return {"original": None, "heatmap": None, "small": False, "reason": reason, "mask": False}
+    return drawn(pixels, inspection, inspector.calibration, kept.mask)
+
+
+def drawn(
+    pixels: np.ndarray, inspection: Inspection, calibration: Calibration, outlined: Mask | None = None
+) -> dict[str, Any]:
+    """A thumbnail, uint8 (h, w, 3), and its heatmap as `calibration` colours it, with the mask `outlined`."""
     image = Image.fromarray(pixels)
     small = max(image.size) <= SMALL
     heatmap, mask = None, None
-    if inspection.map is not None and inspector.calibration.peaks is not None:
+    if inspection.map is not None and calibration.peaks is not None:
         enlarge = max(1, THUMBNAIL // 2 // max(image.size)) if small else 1  # room for outlines
         canvas = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST)
-        drawn = overlay(canvas, inspection, *heat_range(inspector.calibration))
-        mask = None if kept.mask is None else mask_outlines(kept.mask, drawn.size, inspection.size)
+        heat = overlay(canvas, inspection, *heat_range(calibration))
+        mask = None if outlined is None else mask_outlines(outlined, heat.size, inspection.size)
         if mask is not None:
-            outline(drawn, mask, inspection.size, MASK)
-        heatmap = _data_uri(drawn)
+            outline(heat, mask, inspection.size, MASK)
+        heatmap = _data_uri(heat)
     return {"original": _data_uri(image), "heatmap": heatmap, "small": small, "reason": "", "mask": mask is not None}
 
 

@@ -6,7 +6,6 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from okng.datasets.base import NG, OK, Mask
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
 from okng.inspection.outputs import partial_name
-from okng.inspection.overlay import HEAT, heat_range
+from okng.inspection.overlay import heat_range
 from okng.inspection.result import Inspection
 from okng.report.charts import expected_false_alarms, histogram, rate_above, roc
+from okng.report.page import page
 from okng.report.pictures import pictures, thumbnail
-from okng.report.settings import BASES, asked, method, metric, number, settings, share
+from okng.report.settings import BASES, settings
 from okng.report.shortlist import Kept, Shortlist
 from okng.report.table import Table, learning_command
 from okng.report.words import distance, how_far, p
@@ -123,22 +123,11 @@ class Report:
         `metrics` are shown below the ROC curve; they need labels: without both an OK and an NG image they are left out,
         as the curve is. A report of a part is NAME.partial.html, and leaves an older `path` alone.
         """
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-        environment = Environment(
-            loader=PackageLoader("okng.report"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters.update(number=number, share=share, asked=asked, metric=metric)
         written = Path(path) if self.complete else partial_name(Path(path))
         beside = written.with_suffix(".csv")
-        content = self._content(metrics or {}) | {"csv": beside.name}
-        html = environment.get_template("report.html").render(**content)
+        html = page("report.html", self.title, self.inspector, csv=beside.name, **self._content(metrics or {}))
         write_atomically(beside, self._table.as_csv())
-        write_atomically(written, html.encode("utf-8", "replace"))  # file names need not be valid Unicode
+        write_atomically(written, html)
         if self.complete:  # what was left by a run that was stopped is outlived
             for part in (partial_name(written), partial_name(beside)):
                 part.unlink(missing_ok=True)
@@ -167,10 +156,6 @@ class Report:
         rows.append(("Without a label" if len(ok) or len(ng) else "Inspected", unlabelled))
         rows = [(name, values) for name, values in rows if len(values)]
         return {
-            "title": self.title,
-            "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-            "method": method(self.inspector),
-            "calibration": calibration,
             "bases": BASES,
             "inspected": self.inspected,
             "complete": self.complete,
@@ -196,7 +181,6 @@ class Report:
                 self.inspector, {stage: total / self.inspected for stage, total in self._milliseconds.items()}
             ),
             "heat": None if calibration.peaks is None else heat_range(calibration),
-            "heat_colours": HEAT,
         }
 
     def _held_out(self, scores: np.ndarray) -> list[dict[str, Any]]:
