@@ -31,7 +31,7 @@ COPIED = ("src", "tests", "results", "docs", "benchmarks", "README.md", "CONTRIB
 CPU_SECONDS = 120  # a mutant that takes longer is noticed by its time
 TESTS = {
     "inspection.decoding": ["inspection/test_decoding.py", "inspection/test_images.py"],
-    "inspection.files": ["inspection/test_inspector.py", "inspection/test_decoding.py", "inspection/test_outputs.py"],
+    "inspection.files": ["datasets/test_files.py", "inspection/test_inspector.py", "inspection/test_outputs.py"],
     "inspection.formats": ["inspection/test_decoding.py", "inspection/test_images.py"],
     "inspection.images": ["inspection/test_images.py", "inspection/test_decoding.py", "inspection/test_arrays.py"],
     "inspection.inspector": ["inspection/test_inspector.py", "inspection/test_arrays.py"],

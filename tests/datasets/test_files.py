@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from okng.errors import OkngError, OkngWarning
+from okng.inspection import files
 from okng.inspection.files import IMAGE_SUFFIXES, OTHER_SUFFIXES, find_images, read_list, subfolders
 
 
@@ -48,6 +49,15 @@ def test_linked_folders_are_followed_once(tmp_path):
 def test_pillow_knows_every_suffix():
     assert set(IMAGE_SUFFIXES) <= set(Image.registered_extensions())
     assert not set(IMAGE_SUFFIXES) & OTHER_SUFFIXES
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".hif"])
+def test_what_reads_files_of_telephones_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(files, "IMAGE_SUFFIXES", (".png",))  # as without the plug-in
+    monkeypatch.setattr(files, "OTHER_SUFFIXES", (suffix.lower(),))
+    (tmp_path / f"a{suffix}").touch()
+    with pytest.warns(OkngWarning, match="save them as PNG; .heic is read after: pip install pi-heif"):
+        assert files.find_images(tmp_path) == []
 
 
 def test_files_of_other_formats_are_counted_and_named(tmp_path):

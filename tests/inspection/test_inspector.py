@@ -70,6 +70,26 @@ def by_brightness(**manifest: object) -> Inspector:
     return Inspector(Brightness(), Preprocess("L", 16), Calibration.fit(np.arange(100.0), None, "split", 0.5), manifest)  # type: ignore[arg-type]
 
 
+class Bright:
+    """Scores an image by its highest pixel, and each place by its own."""
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return pixels.max((1, 2, 3)).astype(float), pixels[:, :, :, 0].astype(np.float32)
+
+
+def test_an_inspection_says_what_the_calibration_makes_of_score_and_map() -> None:
+    calibration = Calibration.fit(np.arange(99.0), np.arange(99.0), "split", 0.05)
+    inspector = Inspector(Bright(), Preprocess("L", (16, 16)), calibration, {})  # type: ignore[arg-type]
+    spotted = np.full((16, 16), 10, np.uint8)
+    spotted[4:8, 8:12] = 200
+    ok, ng = inspector.inspect(np.stack([np.full((16, 16), 10, np.uint8), spotted]).repeat(2, 1).repeat(2, 2))
+    assert (ok.verdict, ok.score, ok.p_value, ok.regions) == ("OK", 10, 0.9, ())
+    assert (ng.verdict, ng.score, ng.p_value, ng.size) == ("NG", 200, 0.01, (32, 32))
+    (region,) = ng.regions
+    assert region.score == 200 and np.abs(np.subtract(region.box, (16, 8, 24, 16))).max() <= 2
+    assert ng.map is not None and ng.map[5:7, 9:11].min() == 200 and ng.map[12, 3] == 10
+
+
 def test_results_are_named_by_page(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.full((8, 8), 10 * i, np.uint8)) for i in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
