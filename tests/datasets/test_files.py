@@ -52,7 +52,7 @@ def test_pillow_knows_every_suffix():
 
 
 @pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".hif"])
-def test_what_reads_files_of_telephones_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+def test_what_reads_files_of_telephones_is_named(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(files, "IMAGE_SUFFIXES", (".png",))  # as without the plug-in
     monkeypatch.setattr(files, "OTHER_SUFFIXES", (suffix.lower(),))
     (tmp_path / f"a{suffix}").touch()
