@@ -105,6 +105,9 @@ def test_transparency_is_laid_on_black_as_in_files() -> None:
     forms = (faint, Image.fromarray(faint), torch.from_numpy(faint).permute(2, 0, 1), np.stack([faint] * 5)[3:4])
     for images in forms:
         np.testing.assert_array_equal(seen(images)[0], file)
+    (deep,) = each_image(faint.astype(np.uint16) * 257)  # type: ignore[arg-type]
+    assert deep.shape == (16, 20, 3)  # type: ignore[union-attr]
+    np.testing.assert_allclose(deep // 257, file, atol=1)  # type: ignore[operator]
 
 
 def test_grey_stacks() -> None:
