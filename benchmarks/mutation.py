@@ -1,6 +1,6 @@
 """Which changes of the code does no test notice? A sample of mutmut's mutants, each against the tests of its own file.
 
-    pip install mutmut==3.8.0
+    pip install '.[mutants]'
     python benchmarks/mutation.py FOLDER [--tree .] [--sample 200] [--seed 0]
 
 Mutates what [tool.mutmut] in pyproject.toml names, in a copy of `--tree` at FOLDER, and draws the sample so that every
