@@ -132,19 +132,13 @@ class Inspector:
         """Raw scores (n,), higher = odder."""
         return self.scores_and_peaks(images)[0]
 
-    def scores_and_peaks(
-        self, images: Images, done: Callable[[], None] = lambda: None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Raw scores (n,) and the maxima of the maps (n,), if any: what a calibration is made of.
-
-        `done` is called after each image.
-        """
+    def scores_and_peaks(self, images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+        """Raw scores (n,) and the maxima of the maps (n,), if any: what a calibration is made of."""
         scores, peaks = [], []
         for inspection in self.inspect(images):
             scores.append(inspection.score)
             if inspection.map is not None:
                 peaks.append(float(inspection.map.max()))
-            done()
         return np.array(scores), np.array(peaks) if peaks else None
 
     def _usual_batch(self) -> int:
