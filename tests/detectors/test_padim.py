@@ -25,10 +25,10 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 def learn(detector: PaDiM, batches: Sequence[Tensor]) -> PaDiM:
     (phase,) = detector.phases()
-    assert isinstance(phase, Collect)
+    assert isinstance(phase, Collect) and phase.prepare is not None
     with torch.no_grad():
         for batch in batches:
-            phase.visit(Batch(batch, torch.arange(len(batch))))
+            phase.visit(Batch(batch, torch.arange(len(batch)), tuple(phase.prepare(batch))))
         phase.finish()
     return detector
 

@@ -15,7 +15,7 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.training import fit as fitting
 from okng.training.copies import labelled
-from okng.training.data import TrainingImages
+from okng.training.data import FeatureStore, TrainingImages
 from okng.training.held_out import FOLDS, Judged, divided, kept_together
 from okng.training.progress import Narrator
 
@@ -27,16 +27,25 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
     """For each judgement of the fits within a test: the digests of what was learnt before it, and of what it judges."""
     last: list[str] = []
     pairs: list[tuple[list[str], list[str]]] = []
-    run, judge = fitting.run_phases, fitting.judge
+    run, judge, get = fitting.run_phases, fitting.judge, FeatureStore.get
+    fetched: set[int] = set()
+
+    def fetches(store: FeatureStore, keys: Any) -> Any:
+        fetched.update(keys)
+        return get(store, keys)
 
     def learns(detector: Any, images: Any, **settings: Any) -> None:
         last[:] = images.fingerprints()
+        fetched.clear()
         run(detector, images, **settings)
+        if settings["shared"] is not None:  # of the shared features too it took its own images' alone
+            assert fetched == set(images.places)
 
     def judges(detector: Any, images: Any, index: np.ndarray, *more: Any) -> Judged:
         pairs.append((list(last), images.subset(index).fingerprints()))
         return judge(detector, images, index, *more)
 
+    monkeypatch.setattr(FeatureStore, "get", fetches)
     monkeypatch.setattr(fitting, "run_phases", learns)
     monkeypatch.setattr(fitting, "judge", judges)
     return pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.contract.conftest import pictures
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
+from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model
 from okng.training import phases
-from okng.training.data import FeatureStore, TrainingImages
+from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator
 
@@ -264,12 +267,98 @@ def test_batches_have_one_shape_and_cover_everything() -> None:
 
 @pytest.mark.parametrize("budget", [1 << 20, 10])
 def test_the_feature_store_gives_back_what_it_got(budget: int) -> None:
+    """To the last bit, on disk too, in any type of number, transposed or of no channels."""
     store = FeatureStore(4, budget)
-    features = [(torch.randn(3, 2, 2), torch.randn(5)) for _ in range(4)]
+    features = [
+        (torch.randn(3, 2, 4).mT, torch.randn(5, dtype=torch.bfloat16), torch.empty(0, 2), torch.tensor(i))
+        for i in range(4)
+    ]
     for i in (2, 0, 3, 1):
         store.put(i, features[i])
-    first, second = store.get([1, 3])
-    tolerance = 0.0 if budget > 10 else 2e-3  # past the budget it is kept as fp16 on disk
-    torch.testing.assert_close(first, torch.stack([features[1][0], features[3][0]]), rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(second, torch.stack([features[1][1], features[3][1]]), rtol=tolerance, atol=tolerance)
+    for found, *given in zip(store.get([1, 3]), features[1], features[3], strict=True):
+        assert found.dtype == given[0].dtype and torch.equal(found, torch.stack(given))
     store.close()
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = FeatureStore(4, budget=10)
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OkngError, match=r"features of 4 images take .* GB .*No space left.*set TMPDIR"):
+        store.put(0, (torch.randn(8),))
+
+
+class TwoPasses(Detector):
+    """Two passes over the same frozen features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(48, 4).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(4))
+        self.register_buffer("spread", torch.zeros(4))
+        self.name, self.arguments, self.prepared_calls = "two-passes", {}, 0
+
+    def phases(self) -> Iterator[Phase]:
+        seen: list[Tensor] = []
+        centre = lambda: setattr(self, "centre", torch.cat(seen).mean(0))  # noqa: E731
+        yield Collect("centre", lambda batch: seen.append(batch.prepared[0]), centre, self.prepare)
+        far: list[Tensor] = []
+        spread = lambda: setattr(self, "spread", torch.cat(far).square().mean(0))  # noqa: E731
+        yield Collect("spread", lambda batch: far.append(batch.prepared[0] - self.centre), spread, self.prepare)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        self.prepared_calls += len(images)
+        return torch.stack([self.frozen(image.flatten()) for image in images])  # the same in any batch
+
+
+def test_fits_on_parts_share_what_is_frozen_and_end_as_each_alone(tmp_path: Path) -> None:
+    everything = images()
+    parts = [[0, 1, 2, 5, 8], [9, 3, 4, 6, 7], range(10)]
+    calls = 0
+    with SharedFeatures(everything) as shared:
+        for k, part in enumerate(parts):
+            torch.manual_seed(0)
+            together = TwoPasses()
+            run_phases(together, everything.subset(part), device="cpu", shared=shared, checkpoint=tmp_path / f"{k}")
+            calls += together.prepared_calls
+            torch.manual_seed(0)
+            alone = TwoPasses()
+            run_phases(alone, everything.subset(part), device="cpu")
+            assert alone.prepared_calls == 2 * len(part)
+            for name, tensor in alone.state_dict().items():
+                assert torch.equal(tensor, together.state_dict()[name]), name
+        again = TwoPasses()
+        run_phases(again, everything, device="cpu", shared=shared, checkpoint=tmp_path / "2", resume=True)
+        assert torch.equal(again.spread, together.spread) and again.prepared_calls == 0
+    assert calls == 10
+
+
+def test_a_pass_over_features_sees_shapes_and_no_pixels() -> None:
+    seen: list[Tensor] = []
+
+    class Looks(TwoPasses):
+        def phases(self) -> Iterator[Phase]:
+            yield Collect("look", lambda batch: seen.append(batch.images), lambda: None, self.prepare)
+
+    run_phases(Looks(), images(), device="cpu")
+    run_phases(Looks(), images(), device="cpu", shared=SharedFeatures(images()))
+    assert [batch.shape for batch in seen] == [(10, 3, 4, 4)] * 2 and all(batch.is_meta for batch in seen)
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_memories_and_gaussians_of_shared_features_are_those_of_a_fit_alone(name: str) -> None:
+    """To the last bit, from where a compiled backbone takes each image by itself (`COMPILE_FROM`)."""
+    everything = TrainingImages(list(pictures(70, seed=1)), Preprocess("RGB", (64, 64), 16))
+    part = everything.subset(range(3, 68))
+    with SharedFeatures(everything) as shared:
+        for settings in ({"shared": shared}, {}, {"shared": shared}):
+            torch.manual_seed(0)
+            detector = create(name, weights="none")
+            run_phases(detector, part, device="cpu", **settings)  # type: ignore[arg-type]
+            state = detector.state_dict()
+            if settings:
+                shared_state = state
+            else:
+                assert all(torch.equal(tensor, shared_state[key]) for key, tensor in state.items())

@@ -33,6 +33,7 @@ class Batch:
 
     `images` (B, C, H, W) in [0, 1]; `index` (B,) their places in the training set; `prepared` what the phase's
     `prepare` made of them, each (B, ...); `labels` (B,) int64, 0 OK and 1 NG, all 0 unless the detector `needs_ng`.
+    In a `Collect` with a `prepare` the images have a shape and no values, as they are not decoded again: on "meta".
     """
 
     images: Tensor
@@ -50,11 +51,16 @@ class Collect:
     """One pass over the training images without gradients: memory banks, centres, statistics.
 
     `finish` concludes it; where that takes long it is a generator of the share done, in [0, 1].
+
+    `prepare` maps images (B, C, H, W) to the frozen part of the computation, (B, ...) each, and `visit` sees what it
+    made, `Batch.prepared`, alone. It must depend on nothing that was learnt, nor on the other images of the batch: the
+    folds of a cross-fit and phases with the same `prepare` share what it made, so that it is run once per image.
     """
 
     name: str
     visit: Callable[[Batch], None]
     finish: Callable[[], Iterator[float] | None]
+    prepare: Callable[[Tensor], Tensor | Sequence[Tensor]] | None = None
 
 
 @dataclass
@@ -86,7 +92,7 @@ class Train:
     epochs: int
     trains: Sequence[nn.Module]
     batch_size: int = 32
-    prepare: Callable[[Tensor], Tensor | tuple[Tensor, ...]] | None = None
+    prepare: Callable[[Tensor], Tensor | Sequence[Tensor]] | None = None
     steps: int | None = None
 
 

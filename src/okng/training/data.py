@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from okng.errors import OkngError
 from okng.inspection.images import Preprocess, Source, fingerprint, image_size
 from okng.inspection.likeness import Traits
 from okng.inspection.workers import Workers
 from okng.training.copies import thumbnail
 
 PIXEL_BUDGET = 2 << 30
-FEATURE_BUDGET = 4 << 30
+FEATURE_BUDGET = 2 << 30  # what a coreset gathers stands beside it
 
 
 class TrainingImages:
@@ -127,33 +128,38 @@ class TrainingImages:
 
 
 class FeatureStore:
-    """What a phase's `prepare` made of each image: kept in memory as it is, or past `budget` bytes on disk as fp16."""
+    """What a `prepare` made of each of `count` images, exactly: in memory, or past `budget` bytes on disk."""
 
     def __init__(self, count: int, budget: int = FEATURE_BUDGET):
         self.count, self.budget = count, budget
         self._memory: dict[int, tuple[Tensor, ...]] = {}
-        self._places: dict[int, list[tuple[int, torch.Size]]] = {}
+        self._places: dict[int, list[tuple[int, torch.Size, torch.dtype]]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._end = 0
 
-    def put(self, index: int, features: tuple[Tensor, ...]) -> None:
-        """Store one image's `features`, each of any shape."""
+    def put(self, key: int, features: Sequence[Tensor]) -> None:
+        """Store one image's `features`, each of any shape; raises `OkngError` where the disk has no room."""
         size = sum(f.numel() * f.element_size() for f in features)
         if self._folder is None and not self._memory and size * self.count > self.budget:
             self._folder = tempfile.TemporaryDirectory(prefix="okng-features-")
         if self._folder is None:
-            self._memory[index] = tuple(f.detach().cpu().clone() for f in features)
+            self._memory[key] = tuple(f.detach().cpu().clone() for f in features)
             return
-        self._places[index] = []
-        with self._path.open("ab") as file:
-            for feature in features:
-                file.write(feature.detach().cpu().to(torch.float16).numpy().tobytes())
-                self._places[index].append((self._end, feature.shape))
-                self._end += 2 * feature.numel()
+        self._places[key] = []
+        try:
+            with self._path.open("ab") as file:
+                for feature in features:
+                    self._places[key].append((self._end, feature.shape, feature.dtype))
+                    self._end += file.write(feature.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        except OSError as error:
+            raise OkngError(
+                f"the features of {self.count:,} images take {size * self.count / 1e9:.1f} GB on disk, and "
+                f"{tempfile.gettempdir()} has no room for them ({error.strerror}): set TMPDIR to a folder that has"
+            ) from error
 
-    def get(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+    def get(self, keys: Sequence[int]) -> tuple[Tensor, ...]:
         """The features of several images of one shape, stacked: each (B, ...)."""
-        each = [self._memory[i] if self._folder is None else self._read(i) for i in indices]
+        each = [self._memory[key] if self._folder is None else self._read(key) for key in keys]
         return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
 
     def close(self) -> None:
@@ -164,11 +170,33 @@ class FeatureStore:
     @property
     def _path(self) -> Path:
         assert self._folder is not None
-        return Path(self._folder.name) / "features.f16"
+        return Path(self._folder.name) / "features"
 
-    def _read(self, index: int) -> tuple[Tensor, ...]:
-        stored = [
-            np.fromfile(self._path, np.float16, count=shape.numel(), offset=at) for at, shape in self._places[index]
-        ]
-        shapes = [shape for _, shape in self._places[index]]
-        return tuple(torch.from_numpy(s).float().view(shape) for s, shape in zip(stored, shapes, strict=True))
+    def _read(self, key: int) -> tuple[Tensor, ...]:
+        read = []
+        with self._path.open("rb") as file:
+            for at, shape, dtype in self._places[key]:
+                flat = torch.empty(shape.numel(), dtype=dtype)
+                file.seek(at)
+                file.readinto(flat.view(torch.uint8).numpy().data)
+                read.append(flat.view(shape))
+        return tuple(read)
+
+
+class SharedFeatures:
+    """What the frozen part of a detector makes of `images`, for several fits of it on parts of them.
+
+    `stores`: by the number of the phase that asked for it first, filled by `run_phases` once it is needed, the features
+    of all `images` by their `places`.
+    """
+
+    def __init__(self, images: TrainingImages):
+        self.images = images
+        self.stores: dict[int, FeatureStore] = {}
+
+    def __enter__(self) -> SharedFeatures:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for store in self.stores.values():
+            store.close()

@@ -23,7 +23,7 @@ from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.training.copies import GroupBy, labelled
-from okng.training.data import TrainingImages
+from okng.training.data import SharedFeatures, TrainingImages
 from okng.training.held_out import FOLDS, Judged, divided, judge, kept_together, named, once, say_apart
 from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
@@ -149,21 +149,24 @@ def fit(
 
     everyone = np.arange(len(everything))
     judged = []
-    for k, held in enumerate(folds):
-        learner, learner_path = built, path
+    with SharedFeatures(everything) as features:
+        settings["shared"] = features if method == "cross" else None
+        for k, held in enumerate(folds):
+            learner, learner_path = built, path
+            if method == "cross":
+                tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
+                learner = another()
+                learner_path = None if path is None else _of_fold(path, k)
+            run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
+            show = None if review is None else review.held_out.add
+            judged.append(judge(learner, ok, held, "calibration", tell, show))
+        scores = Judged.together(judged)
+        apart = say_apart(scores, ok, tell, DROPPED if drop_outliers else COUNTED)
+        kept = scores.at(np.setdiff1d(np.arange(len(scores.index)), apart)) if drop_outliers else scores
+        unlearnt = scores.index if method == "split" else np.setdiff1d(scores.index, kept.index)
+        learnt = np.setdiff1d(everyone, unlearnt)
         if method == "cross":
-            tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
-            learner = another()
-            learner_path = None if path is None else _of_fold(path, k)
-        run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
-        judged.append(judge(learner, ok, held, "calibration", tell, None if review is None else review.held_out.add))
-    scores = Judged.together(judged)
-    apart = say_apart(scores, ok, tell, DROPPED if drop_outliers else COUNTED)
-    kept = scores.at(np.setdiff1d(np.arange(len(scores.index)), apart)) if drop_outliers else scores
-    unlearnt = scores.index if method == "split" else np.setdiff1d(scores.index, kept.index)
-    learnt = np.setdiff1d(everyone, unlearnt)
-    if method == "cross":
-        run_phases(built, everything.subset(learnt), checkpoint=path, **settings)
+            run_phases(built, everything.subset(learnt), checkpoint=path, **settings)
     one_each = kept.one_of_each(groups, seed)
     unit, dropped = "image" if label is None else "group", len(scores.index) - len(kept.index)
     calibration = Calibration.fit(one_each.scores, one_each.peaks, method, false_alarm_rate, unit, dropped)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.errors import OkngError, diverged, no_device
 from okng.inspection.model_file import read_model, write_model
-from okng.training.data import FeatureStore, TrainingImages
+from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
 from okng.training.frozen import compiled_backbones
 from okng.training.progress import Narrator
 from okng.training.turns import one_at_a_time
@@ -46,9 +46,14 @@ def run_phases(
     checkpoint: Path | None = None,
     resume: bool = False,
     update: bool = False,
+    shared: SharedFeatures | None = None,
     tell: Narrator | None = None,
 ) -> None:
     """Fit `detector` in place on `images`, or with `update` let it take them in beside what it learnt before.
+
+    `shared`: the frozen features of these and other images, for fits of detectors that were built alike; what passes
+    over the images need of them is then computed once, for all the images at once, by the first of the fits. Without
+    it a pass computes what it needs on its way and keeps nothing.
 
     `device` is "auto", "cpu", "cuda" or "mps", `precision` "f32", "bf16" or "f16", the latter two mixed with f32. With
     a `checkpoint` path the state is written there after every phase and every epoch, in phases that are counted in
@@ -64,7 +69,7 @@ def run_phases(
         fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     except (RuntimeError, ValueError, ImportError) as error:
         raise no_device(device, error) from error
-    runner = _Runner(detector, images, fabric, precision, seed, checkpoint, tell)
+    runner = _Runner(detector, images, fabric, precision, seed, checkpoint, shared, tell)
     at_phase, at_epoch = runner.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     detector.to(fabric.device)
     _seed(seed, 0, 0)
@@ -92,28 +97,60 @@ class _Runner:
         precision: str,
         seed: int,
         checkpoint: Path | None,
+        shared: SharedFeatures | None,
         tell: Narrator,
     ):
         self.detector, self.images, self.fabric = detector, images, fabric
         self.precision, self.seed, self.checkpoint, self.tell = precision, seed, checkpoint, tell
+        self.shared = shared
+        self.first: dict[Any, int] = {}  # of each `prepare` of a pass, the number of the first phase with it
         self.stored: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
 
     def batches(self, groups: Sequence[list[int]], store: FeatureStore | None = None) -> Iterator[Batch]:
         """Batches on the device, images as floats in [0, 1]."""
+        for indices, images in self.pixels(self.images, groups):
+            yield self.batch(indices, images, store)
+
+    def pixels(self, images: TrainingImages, groups: Sequence[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices into `images` and what is there, (B, C, H, W) in [0, 1] on the device."""
+        for indices, pixels in images.load(groups):
+            yield indices, pixels.to(self.fabric.device).float() / 255
+
+    def batch(self, indices: list[int], images: Tensor, store: FeatureStore | None) -> Batch:
+        """The batch of `images` (B, C, H, W) at `indices`."""
         device = self.fabric.device
-        for indices, pixels in self.images.load(groups):
-            images = pixels.to(device).float() / 255  # (B, C, H, W)
-            prepared = () if store is None else tuple(p.to(device) for p in store.get(indices))
-            labels = torch.tensor([self.images.labels[i] for i in indices], device=device)  # (B,) int64
-            yield Batch(images, torch.tensor(indices, device=device), prepared, labels)
+        places = [self.images.places[i] for i in indices]
+        prepared = () if store is None else tuple(p.to(device) for p in store.get(places))
+        labels = torch.tensor([self.images.labels[i] for i in indices], device=device)  # (B,) int64
+        return Batch(images, torch.tensor(indices, device=device), prepared, labels)
+
+    def passing(self, phase: Collect, store: FeatureStore | None) -> Iterator[Batch]:
+        """The batches of one pass; where the phase has a `prepare` what it made, of `store` if there is one."""
+        groups = self.images.batches(COLLECT_BATCH, shuffle=False)
+        if store is not None:
+            for indices in groups:
+                shape = len(indices), self.images.preprocess.channels, *self.images.shapes[indices[0]]
+                yield self.batch(indices, torch.empty(shape, device="meta"), store)
+            return
+        for batch in self.batches(groups):
+            if phase.prepare is not None:
+                batch.prepared, batch.images = parts_of(phase.prepare(batch.images)), batch.images.to("meta")
+            yield batch
 
     def collect(self, number: int, phase: Collect) -> None:
         """One pass without gradients, then the phase's own conclusion."""
+        store = None
+        if self.shared is not None and phase.prepare is not None:
+            stores, first = self.shared.stores, self.first.setdefault(phase.prepare, number)
+            if first not in stores:
+                stores[first] = self.prepare(number, phase, self.shared.images)
+            store = stores[first]
         _seed(self.seed, number, 0)
         self.tell.begin(phase.name, len(self.images))
-        with torch.no_grad(), self.fabric.autocast(), self.fast_backbones():
-            for batch in self.batches(self.images.batches(COLLECT_BATCH, shuffle=False)):
+        fast = self.fast_backbones(self.images) if store is None else nullcontext()
+        with torch.no_grad(), self.fabric.autocast(), fast:
+            for batch in self.passing(phase, store):
                 phase.visit(batch)
                 self.tell.advance(len(batch.images))
             shares = phase.finish()
@@ -132,7 +169,7 @@ class _Runner:
         """
         optimizers = [update.optimizer for update in phase.updates]
         wrapped = [self.fabric.setup_optimizers(optimizer) for optimizer in optimizers]
-        store = None if phase.prepare is None else self.prepare(number, phase)
+        store = None if phase.prepare is None else self.prepare(number, phase, self.images)
         whole = len(self.images.batches(phase.batch_size, shuffle=False))  # batches of an epoch
         steps = phase.epochs * whole if phase.steps is None else phase.steps
         self.tell.begin(phase.name, steps, first_epoch * whole)
@@ -180,24 +217,23 @@ class _Runner:
         optimizer.step()
         return value
 
-    def prepare(self, number: int, phase: Train) -> FeatureStore:
-        """Run the frozen part once per image."""
+    def prepare(self, number: int, phase: Collect | Train, images: TrainingImages) -> FeatureStore:
+        """Run the frozen part once per image of `images`."""
         assert phase.prepare is not None
-        store = FeatureStore(len(self.images))
-        self.tell.begin(f"{phase.name}: frozen features", len(self.images))
+        store = FeatureStore(len(images))
+        self.tell.begin(f"{phase.name}: frozen features", len(images))
         _seed(self.seed, number, 0)
-        with torch.no_grad(), self.fabric.autocast(), self.fast_backbones():
-            for batch in self.batches(self.images.batches(COLLECT_BATCH, shuffle=False)):
-                made = phase.prepare(batch.images)
-                parts = made if isinstance(made, tuple) else (made,)
-                for row, index in enumerate(batch.index.tolist()):
-                    store.put(index, tuple(part[row] for part in parts))
-                self.tell.advance(len(batch.images))
+        with torch.no_grad(), self.fabric.autocast(), self.fast_backbones(images):
+            for indices, pixels in self.pixels(images, images.batches(COLLECT_BATCH, shuffle=False)):
+                parts = parts_of(phase.prepare(pixels))
+                for row, index in enumerate(indices):
+                    store.put(images.places[index], [part[row] for part in parts])
+                self.tell.advance(len(indices))
         return store
 
-    def fast_backbones(self) -> AbstractContextManager[None]:
+    def fast_backbones(self, images: TrainingImages) -> AbstractContextManager[None]:
         """Compiling takes a second or so, which must pay."""
-        worth = len(self.images) >= COMPILE_FROM and self.fabric.device.type == "cpu" and self.precision == "32-true"
+        worth = len(images) >= COMPILE_FROM and self.fabric.device.type == "cpu" and self.precision == "32-true"
         return compiled_backbones(self.detector) if worth else nullcontext()
 
     # Checkpoints: the detector's tensors, the optimisers' tensors, and where in the phases we are.
@@ -263,6 +299,11 @@ class _Runner:
         detector = [self.detector.name, self.detector.arguments, self.images.preprocess.to_json()]
         told = [detector, self.seed, self.precision, self.images.fingerprints(), self.images.labels]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def parts_of(made: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What a `prepare` made, as a tuple also where it is one tensor."""
+    return (made,) if isinstance(made, Tensor) else tuple(made)
 
 
 def _seed(seed: int, phase: int, epoch: int) -> None:

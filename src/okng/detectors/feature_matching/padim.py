@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -81,26 +81,36 @@ class PaDiM(Detector):
         """One pass through `gaussians`, which become the model."""
 
         def visit(batch: Batch) -> None:
-            gaussians.update(self.embed(batch.images).to(self.mean.dtype))  # full precision from here on
+            gaussians.update(self.aligned(batch.prepared).to(self.mean.dtype))  # full precision from here on
 
         def finish() -> None:
             self.mean = gaussians.mean[:, 0]
             self.whitening = whiten_(gaussians.scatter, gaussians.count, self.epsilon)
             self.count.fill_(gaussians.count)
 
-        return Collect("gaussians", visit, finish)
+        return Collect("gaussians", visit, finish, self.chosen)
 
     def embed(self, images: Tensor) -> Tensor:
         """Vectors (h*w, B, d) of `images` (B, 3, H, W): the chosen channels at each position of the finest grid."""
-        pyramid = self.backbone(images)  # (B, C_s, h_s, w_s) for each stride
-        h, w = pyramid[0].shape[-2:]
+        return self.aligned(self.chosen(images))
+
+    def chosen(self, images: Tensor) -> list[Tensor]:
+        """The chosen channels of each stride, (B, d_s, h_s, w_s), of `images` (B, 3, H, W); d_s may be 0."""
         chosen, start, kept = self.subset.tolist(), 0, []
-        for features in pyramid:
+        for features in self.backbone(images):
             end = start + features.shape[1]
-            if places := [c - start for c in chosen if start <= c < end]:
-                vectors = features[:, places].flatten(2).permute(2, 0, 1).contiguous()  # (h_s*w_s, B, d_s)
-                kept.append(vectors[parents(h, w, *features.shape[-2:]).to(vectors.device)])  # (h*w, B, d_s)
+            kept.append(features[:, [c - start for c in chosen if start <= c < end]])
             start = end
+        return kept
+
+    def aligned(self, chosen: Sequence[Tensor]) -> Tensor:
+        """Vectors (h*w, B, d) at each position of the finest grid, of what `chosen` made."""
+        h, w = chosen[0].shape[-2:]
+        kept = []
+        for features in chosen:
+            if features.shape[1]:
+                vectors = features.flatten(2).permute(2, 0, 1).contiguous()  # (h_s*w_s, B, d_s)
+                kept.append(vectors[parents(h, w, *features.shape[-2:]).to(vectors.device)])  # (h*w, B, d_s)
         return torch.cat(kept, dim=2)
 
     def distances(self, images: Tensor) -> Tensor:

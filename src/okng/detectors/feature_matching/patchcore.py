@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -110,7 +110,7 @@ class PatchCore(Detector):
         """One pass through `stream`, whose coreset becomes the memory."""
 
         def visit(batch: Batch) -> None:
-            stream.add(self.patches(batch.images).flatten(0, 2).to(self.bank.dtype))  # (B*h*w, D)
+            stream.add(self.described(batch.prepared).flatten(0, 2).to(self.bank.dtype))  # (B*h*w, D)
 
         def finish() -> Iterator[float]:
             picked: list[int] = []
@@ -123,11 +123,15 @@ class PatchCore(Detector):
             self.seen.fill_(stream.seen)
             self.radius.fill_(stream.radius if math.isfinite(stream.radius) else last_gap(self.bank))
 
-        return Collect("memory", visit, finish)
+        return Collect("memory", visit, finish, self.backbone)
 
     def patches(self, images: Tensor) -> Tensor:
         """Patch descriptors (B, h, w, D) of `images` (B, 3, H, W)."""
-        features = [local_average(f, self.neighbourhood) for f in self.backbone(images)]
+        return self.described(self.backbone(images))
+
+    def described(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Patch descriptors (B, h, w, D) of the backbone's features, (B, C_s, h_s, w_s) for each stride."""
+        features = [local_average(f, self.neighbourhood) for f in pyramid]
         return on_finest_grid(features).permute(0, 2, 3, 1)
 
     def forward(self, images: Tensor) -> Scores:
