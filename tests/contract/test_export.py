@@ -118,3 +118,19 @@ def test_patchcore_with_other_arguments(score: str, sigma: float, tmp_path: Path
         assert_same(
             make_engine(read_onnx(tmp_path / "parts.onnx")[2], name, threads=1)(images), TorchEngine(detector)(images)
         )
+
+
+def test_padim_with_strides_of_which_no_channel_was_drawn(tmp_path: Path) -> None:
+    """The finest one too: its grid counts none the less."""
+    torch.manual_seed(0)
+    detector = create("padim", weights="none", dimensions=1)
+    fitted = Fitted("padim", detector, {}, None)  # type: ignore[arg-type]
+    detector.subset = torch.tensor([100])  # type: ignore[assignment]  # of stride 16
+    positions = (SIDE // 4) ** 2
+    detector.mean, detector.whitening = torch.zeros(positions, 1), torch.ones(positions, 1, 1)
+    assert export_onnx(inspector_of(fitted), tmp_path / "parts.onnx").score < 1e-4
+    images = pictures(2, seed=4)
+    for name in ENGINES:
+        assert_same(
+            make_engine(read_onnx(tmp_path / "parts.onnx")[2], name, threads=1)(images), TorchEngine(detector)(images)
+        )

@@ -99,7 +99,8 @@ class PaDiM(Detector):
         chosen, start, kept = self.subset.tolist(), 0, []
         for features in self.backbone(images):
             end = start + features.shape[1]
-            kept.append(features[:, [c - start for c in chosen if start <= c < end]])
+            places = [c - start for c in chosen if start <= c < end]
+            kept.append(features[:, places] if places else features[:, :0])  # no graph takes an empty list
             start = end
         return kept
 
