@@ -4,7 +4,7 @@
 
 DATA holds magnetic_tile/, mvtec_ad/transistor/ and mnist/; ELPV comes from its PyPI package. Each experiment goes
 through the public verbs, one seed, the last epoch, and replaces its own rows of results/measured.csv. docs/choices.md
-says which of PatchCore's defaults followed test figures.
+says what was known of test figures when PatchCore's defaults were chosen.
 """
 
 from __future__ import annotations

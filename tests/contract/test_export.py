@@ -101,8 +101,7 @@ def test_a_graph_that_is_not_the_detector_is_not_written(fitted: Fitted, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("score", ["max", "reweighted"])
-@pytest.mark.parametrize("sigma", [4.0, 40.0])
+@pytest.mark.parametrize(("score", "sigma"), [("max", 4.0), ("top1%", 40.0), ("reweighted", 40.0)])
 def test_patchcore_with_other_arguments(score: str, sigma: float, tmp_path: Path) -> None:
     """A blur wider than the map, and the image's score from the neighbours' neighbours."""
     torch.manual_seed(0)

@@ -75,7 +75,7 @@ def test_distances_equal_the_plain_formula() -> None:
 
 def test_the_image_score_options() -> None:
     new = batch(images(3, seed=5))
-    highest, top, weighted = fitted(score="max"), fitted(), fitted(score="reweighted", neighbours=4)
+    highest, top, weighted = fitted(score="max"), fitted(score="top1%"), fitted(neighbours=4)
     with torch.no_grad():
         assert torch.equal(highest(new).map, top(new).map)
         patches = highest.patches(new) - highest.centre
@@ -90,6 +90,38 @@ def test_the_image_score_options() -> None:
             exponents = distances[i, worst].double().exp()
             expected = (1 - exponents[star] / exponents[around].sum()) * nearest[i, worst]
             torch.testing.assert_close(weighted(new).image[i].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 1e4])
+def test_equation_7_at_any_scale(scale: float) -> None:
+    """The exponentials of distances as they are, not normalised, pass what float32 and float64 can hold."""
+    torch.manual_seed(0)
+    detector = create("patchcore", weights="none")
+    detector.bank, oddest = torch.randn(2, 60, detector.bank.shape[1]) * scale
+    bank, queries = detector.bank.double(), oddest.double()
+    stars = torch.cdist(queries, bank).argmin(1)  # (60,)
+    expected = []
+    for query, star in zip(queries, bank[stars], strict=True):
+        around = (bank - star).norm(dim=1).topk(9, largest=False).indices
+        differences = (query - bank[around]).norm(dim=1) - (query - star).norm()  # >= 0
+        expected.append(1 - 1 / differences.exp().sum())
+    weights = detector.weight(oddest)  # type: ignore[operator]
+    torch.testing.assert_close(weights.double(), torch.stack(expected), rtol=2e-3, atol=0)
+    assert float(weights.min()) >= 8 / 9 - 1e-6 and float(weights.max()) <= 1
+
+
+@pytest.mark.parametrize("arguments", [{"coreset_size": 1}, {"neighbours": 1}])
+def test_where_there_is_nothing_to_weigh_by_the_score_is_the_distance(arguments: dict[str, int]) -> None:
+    """By m* alone equation 7 gives every image a score of 0: all of them OK."""
+    new = batch(images(2, seed=5))
+    with torch.no_grad():
+        scores = fitted(**arguments)(new).image
+        assert torch.equal(scores, fitted(score="max", **arguments)(new).image) and float(scores.min()) > 0
+
+
+def test_the_defaults_are_the_papers() -> None:
+    arguments = create("patchcore", weights="none").arguments
+    assert (arguments["score"], arguments["sigma"], arguments["neighbourhood"]) == ("reweighted", 4.0, 3)
 
 
 def test_the_map_is_smoothed_by_pixels_of_the_image() -> None:

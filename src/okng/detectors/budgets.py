@@ -127,7 +127,7 @@ PAPER: dict[str, dict[str, Any]] = {
     "oe_sdn": {},
     "padim": {"size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "dimensions": 550},
     "patchcore": {  # of the paper's three sizes of memory the middle one
-        "size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "coreset": 0.1, "score": "reweighted", "sigma": 4.0,
+        "size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "coreset": 0.1,
     },
     "sdn": {},
     # As `autoencoder`, of the same paper.

@@ -85,9 +85,10 @@ class Calibration:
 
         If m alone suffices for the conformal promise at the present rate, the old scores are dropped: what is left is a
         plain split. Else they are kept, as the detector before the update gave them, beside the new ones. What it has
-        learnt since rarely makes an OK image odder (PatchCore with a share as `coreset`: never, unless its score is
-        reweighted), so old scores are upper bounds and err towards fewer false alarms, more so the more was learnt; as
-        they come of another detector, the rate is expected, no longer promised. A threshold set by hand stays.
+        learnt since rarely makes an OK image odder (PatchCore with a share as `coreset`: no patch gets farther, a score
+        rises by its weight alone, an eighth at most), so old scores are upper bounds and err towards fewer false
+        alarms, more so the more was learnt; as they come of another detector, the rate is expected, no longer promised.
+        A threshold set by hand stays.
         """
         method, dropped = "split", 0
         if _rank(self.false_alarm_rate, len(scores)) < 1 or len(scores) == 0:

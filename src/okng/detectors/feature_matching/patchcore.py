@@ -26,16 +26,15 @@ class PatchCore(Detector):
     `backbone`, `strides`, `weights`: the frozen network and where its features are taken (the paper: wide_resnet50_2 at
     8 and 16). `neighbourhood`: side of the square over which features are averaged around each position (section 3.1).
     `coreset`: the share of all patches kept in memory, in (0, 1] (section 3.2); `coreset_size`: how many are kept,
-    whatever their share. `score`: how the patches' distances make the image's: "top1%" the mean of the highest
-    hundredth, "max" the highest, "reweighted" the highest weighted by how crowded the memory is there (equation 7, with
-    `neighbours` = b). `sigma`: of the Gaussian that smooths the map, in pixels of the input (section 3.3). `memory`: GB
-    that patches may take while it learns; as long as all of them fit, the coreset is of all at once, beyond that by
-    merge and reduce (`nn/coreset.py`).
+    whatever their share. `score`: how the patches' distances make the image's: "reweighted" the highest weighted by how
+    crowded the memory is there (equation 7, with `neighbours` = b; one has nothing to weigh by), "max" the highest as
+    it is, "top1%" the mean of the highest hundredth. `sigma`: of the Gaussian that smooths the map, in pixels of the
+    input (section 3.3). `memory`: GB that patches may take while it learns; as long as all of them fit, the coreset is
+    of all at once, beyond that by merge and reduce (`nn/coreset.py`).
 
     Deliberately otherwise: features are averaged per channel rather than pooled to a fixed width, the coreset is
-    selected in the full feature space without random projection (the batched greedy makes that affordable), the default
-    score is "top1%", steadier than the maximum on nearly every set measured, and the map is smoothed on the patch grid,
-    before any enlargement, by 8 pixels instead of 4: better on each of two sets with masks by pixel AUROC and AUPRO.
+    selected in the full feature space without random projection (the batched greedy makes that affordable), and the map
+    is smoothed on the patch grid, before any enlargement.
     """
 
     pretrained = True
@@ -52,9 +51,9 @@ class PatchCore(Detector):
         neighbourhood: int = 3,
         coreset: float = 0.01,
         coreset_size: int | None = None,
-        score: Literal["top1%", "max", "reweighted"] = "top1%",
+        score: Literal["top1%", "max", "reweighted"] = "reweighted",
         neighbours: int = 9,
-        sigma: float = 8.0,
+        sigma: float = 4.0,
         memory: float = 4.0,
     ):
         super().__init__()
@@ -101,7 +100,8 @@ class PatchCore(Detector):
         """Gather the new images' patches beside the memory, keep a coreset of both.
 
         The memory grows by the share `coreset` of the new patches, and by what else it takes to cover them as the old
-        ones are: no distance rises. With a `coreset_size` it is selected anew from both.
+        ones are: no distance rises, and no score by more than 1 / (b - 1), an eighth by default, through its weight.
+        With a `coreset_size` it is selected anew from both.
         """
         bank, seen, radius = self.bank + self.centre, int(self.seen), float(self.radius)
         yield self.gather(StreamingCoreset(self.coreset, self.capacity, bank, seen, radius, self.coreset_size))
@@ -138,8 +138,7 @@ class PatchCore(Detector):
         """Distances to the memory: `map` (B, h, w), smoothed, on the grid of the finest stride, `image` (B,)."""
         patches = self.patches(images) - self.centre  # (B, h, w, D)
         queries = patches.flatten(0, 2)  # (B*h*w, D)
-        squared, nearest = self.nearest(queries)
-        distances = squared.clamp_min(0).sqrt().view(patches.shape[:3])  # (B, h, w)
+        distances = self.nearest(queries)[0].clamp_min(0).sqrt().view(patches.shape[:3])  # (B, h, w)
         smooth = gaussian_blur(distances, self.sigma / min(self.backbone.strides))
         if self.score == "top1%":
             return Scores(mean_of_highest(distances, 0.01), smooth)
@@ -147,7 +146,7 @@ class PatchCore(Detector):
         if self.score == "max":
             return Scores(highest, smooth)
         rows = place + torch.arange(images.shape[0], device=place.device) * distances[0].numel()  # (B,)
-        return Scores(self.reweight(highest, queries[rows], nearest[rows]), smooth)
+        return Scores(self.weight(queries[rows]) * highest, smooth)
 
     def nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distance (Q,) and index (Q,) of the nearest memory of each of `queries` (Q, D).
@@ -161,13 +160,17 @@ class PatchCore(Detector):
         squared = torch.cat([b.values for b in best]) + queries.square().sum(1)
         return squared, torch.cat([b.indices for b in best])
 
-    def reweight(self, highest: Tensor, query: Tensor, nearest: Tensor) -> Tensor:
-        """Equation 7: s = (1 - softmax over the b memories around m* of |q - m|, at m*) s*, all (B,).
+    def weight(self, oddest: Tensor) -> Tensor:
+        """The weight of equation 7 (B,), 1 - 1/b to 1, of each image's oddest patch (B, D).
 
-        `query` (B, D) is each image's oddest patch and `nearest` (B,) the index of its memory m*.
+        w = 1 - exp |q - m*| / sum of exp |q - m| over the b memories nearest to m*, itself among them, where m* is the
+        memory nearest to q. It takes b of 2 or more: by m* alone all weights would be 0, and here they are 1.
         """
         b = min(self.neighbours, len(self.bank))
-        around = torch.cdist(self.bank[nearest], self.bank).topk(b, largest=False).indices  # (B, b)
-        distances = torch.linalg.vector_norm(query[:, None] - self.bank[around], dim=2)  # (B, b)
-        others = torch.logsumexp(distances, 1)  # m* itself is the nearest of its neighbours
-        return (1 - torch.exp(highest - others)) * highest
+        if b == 1:
+            return torch.ones_like(oddest[:, 0])
+        star = self.bank[self.nearest(oddest)[1]]  # (B, D), found again: the graph then ranks no other patch's memories
+        norms = self.bank.square().sum(1)  # (M,)
+        around = torch.addmm(norms, star, self.bank.T, alpha=-2).topk(b, largest=False).indices  # (B, b)
+        distances = torch.linalg.vector_norm(oddest[:, None] - self.bank[around], dim=2)  # (B, b)
+        return 1 - torch.exp(torch.linalg.vector_norm(oddest - star, dim=1) - distances.logsumexp(1))
