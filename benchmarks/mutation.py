@@ -1,7 +1,7 @@
 """Which changes of the code does no test notice? A sample of mutmut's mutants, each against the tests of its own file.
 
     pip install '.[mutants]'
-    python benchmarks/mutation.py FOLDER [--tree .] [--sample 200] [--seed 0]
+    python benchmarks/mutation.py FOLDER [--only training.phases …] [--tree .] [--sample 200] [--seed 0]
 
 Mutates what [tool.mutmut] in pyproject.toml names, in a copy of `--tree` at FOLDER, and draws the sample so that every
 file counts by its number of mutants. mutmut leaves functions with a decorator alone; `fit` is wrapped after its
@@ -129,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="a folder for the mutants and what was run")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout to mutate")
+    parser.add_argument("--only", nargs="+", metavar="MODULE", help="such as training.phases; all by default")
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -136,7 +137,7 @@ def main() -> None:
     if not work.exists():
         mutate(given.tree, work)
     found = mutants(work)
-    sample = drawn(found, given.seed)[: given.sample]
+    sample = [one for one in drawn(found, given.seed) if one[0] in (given.only or found)][: given.sample]
     path = work / "done.csv"
     done = {row[1]: row for row in csv.reader(path.open())} if path.exists() else {}
     os.chdir(work / "mutants")
