@@ -1,8 +1,10 @@
-"""No line that a person is told to type can fail for what it names: extras, verbs and options exist."""
+"""No line that a person is told to type can fail for what it names: extras, verbs, scripts and options exist."""
 
 from __future__ import annotations
 
+import csv
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -16,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "Makefile"]
 TEXTS += sorted((ROOT / "src").rglob("*.py"))
+IN_GIT = (ROOT / ".git").exists()
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout if IN_GIT else ""
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -58,10 +62,51 @@ def test_every_command_line_names_verbs_and_options_that_exist() -> None:
         verb, _, rest = line.partition(" ")
         if where.endswith("architecture.md") and verb not in VERBS:
             pytest.fail(f"{where}: okng {line}")
-        assert verb in VERBS, f"{where}: okng {line}"
-        options = {option for parameter in VERBS[verb].params for option in parameter.opts} | {"--help", "-h"}
-        for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rest.partition("#")[0]):
-            assert option in options, f"{where}: okng {line}"
+        assert_runs(where, verb, rest.partition("#")[0])
+
+
+def assert_runs(where: str, verb: str, rest: str) -> None:
+    assert verb in VERBS, f"{where}: okng {verb}"
+    options = {option for parameter in VERBS[verb].params for option in parameter.opts} | {"--help", "-h"}
+    for option in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rest):
+        assert option in options, f"{where}: okng {verb} {rest}"
+
+
+def test_every_row_of_results_names_a_command_that_can_be_run() -> None:
+    """A script that nobody committed once stood beside 132 rows."""
+    found = {}
+    for path in sorted((ROOT / "results").rglob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            found |= {row["command"]: str(path.relative_to(ROOT)) for row in csv.DictReader(file)}
+    assert len(found) > 100 and "" not in found
+    for command, where in found.items():
+        program, _, rest = command.partition(" ")
+        if program == "okng":
+            verb, _, rest = rest.partition(" ")
+            assert_runs(where, verb, rest)
+        elif program == "python":
+            assert_is_a_script(where, rest)
+        else:
+            assert program == "mutmut", f"{where}: {command}"  # a package that the extra `mutants` brings
+
+
+def test_every_script_that_is_named_exists() -> None:
+    lines = told(r"python (benchmarks/[^\n`\"]+)")
+    assert len(lines) > 5
+    for where, line in lines:
+        assert_is_a_script(where, line.partition("#")[0])
+
+
+def assert_is_a_script(where: str, line: str) -> None:
+    """It lies in the tree and in git, and its source knows the options and what follows --only."""
+    script, _, rest = line.partition(" ")
+    assert (ROOT / script).is_file(), f"{where}: python {line}"
+    assert script in TRACKED.split() or not IN_GIT, f"{where}: {script} is not in git"
+    source = (ROOT / script).read_text()
+    for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
+        assert f'"{option}"' in source, f"{where}: python {line}"
+    for name in re.findall(r"--only ([a-z][a-z0-9-]*)", rest):
+        assert f'"{name}"' in source, f"{where}: python {line}"
 
 
 def test_verbs_of_other_tools_lead_to_ours() -> None:
