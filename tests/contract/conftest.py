@@ -64,6 +64,7 @@ SMALL: dict[str, dict[str, object]] = {
     },
     "oe_sdn": STYLE,
     "padim": {"dimensions": 20},
+    "patch_memory": {"coreset": 0.2},
     "patchcore": {"coreset": 0.2},
     "sdn": STYLE,
     "ssim_autoencoder": {"width": 4, "code": 8, "epochs": 20, "learning_rate": 2e-3},

@@ -165,6 +165,16 @@ CATALOGUE: dict[str, Card] = {
         good_for="parts that lie alike in every image; fits quickest",
         localizes=True,
     ),
+    "patch_memory": Card(
+        target="feature_matching.patch_memory:PatchMemory",
+        title="Patch memory with context",
+        family="feature matching",
+        paper="okng's own, after PatchCore (Roth et al., CVPR 2022)",
+        year=2026,
+        idea="A thinned memory of OK patches, each with its surroundings at half weight; odd is far from the nearest.",
+        good_for="parts and surfaces of any kind, from 20 images on: try it first",
+        localizes=True,
+    ),
     "patchcore": Card(
         target="feature_matching.patchcore:PatchCore",
         title="PatchCore",
@@ -172,7 +182,7 @@ CATALOGUE: dict[str, Card] = {
         paper="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR",
         year=2022,
         idea="A thinned memory of pretrained OK patches; odd is far from the nearest one.",
-        good_for="parts and surfaces of any kind, from 20 images on: try it first",
+        good_for="parts and surfaces of any kind, as the paper has it",
         localizes=True,
     ),
     "sdn": Card(

@@ -85,10 +85,11 @@ class StreamingCoreset:
     reduction around one that was kept, so the final radius is at most the sum of the radii on the way. To keep that sum
     short, a reduction that may keep more points than the one before keeps all of those and adds to them.
 
-    `share` of all points, in (0, 1], or, where it is given, their `number`. `capacity`: how many points there may be in
-    memory, the selected ones included; `capacity_of` computes it from bytes. `kept` (M, D), to go on from: the coreset
-    of `seen` earlier points, which covered them within `radius`. Without a `number` `kept` stays whole, and beyond the
-    share whatever lies farther than `radius` from it is added: few but very new points are covered like the old ones.
+    `share` of all points, in (0, 1], at most `limit` of them, or, where it is given, their `number`. `capacity`: how
+    many points there may be in memory, the selected ones included; `capacity_of` computes it from bytes. `kept` (M, D),
+    to go on from: the coreset of `seen` earlier points, which covered them within `radius`. Without a `number` `kept`
+    stays whole, and beyond the share whatever lies farther than `radius` from it is added: few but very new points are
+    covered like the old ones.
     """
 
     def __init__(
@@ -99,9 +100,10 @@ class StreamingCoreset:
         seen: int = 0,
         radius: float = math.inf,
         number: int | None = None,
+        limit: float = math.inf,
     ):
-        self.share, self.number, self.seen, self.radius = share, number, seen, radius
-        selected = max(share * capacity if number is None else number, capacity / 5)
+        self.share, self.number, self.limit, self.seen, self.radius = share, number, limit, seen, radius
+        selected = max(min(limit, share * capacity) if number is None else number, capacity / 5)
         self.room = capacity - int(min(selected, capacity / 2))
         self._rows = torch.empty(0, 0) if kept is None else kept
         self._kept = self._held = len(self._rows)
@@ -115,7 +117,7 @@ class StreamingCoreset:
     @property
     def count(self) -> int:
         """How many points the coreset of all seen so far has."""
-        return max(1, round(self.share * self.seen) if self.number is None else self.number)
+        return max(1, round(min(self.limit, self.share * self.seen)) if self.number is None else self.number)
 
     def add(self, block: Tensor) -> None:
         """Take in `block` (n, D); raises `OkngError` when the coreset itself gets too large for the room."""

@@ -94,7 +94,7 @@ class PatchCore(Detector):
 
     def phases(self) -> Iterator[Phase]:
         """Gather every patch, keep a coreset."""
-        yield self.gather(StreamingCoreset(self.coreset, self.capacity, number=self.coreset_size))
+        yield self.gather(self.stream())
 
     def update_phases(self) -> Iterator[Phase]:
         """Gather the new images' patches beside the memory, keep a coreset of both.
@@ -103,8 +103,11 @@ class PatchCore(Detector):
         ones are: no distance rises, and no score by more than 1 / (b - 1), an eighth by default, through its weight.
         With a `coreset_size` it is selected anew from both.
         """
-        bank, seen, radius = self.bank + self.centre, int(self.seen), float(self.radius)
-        yield self.gather(StreamingCoreset(self.coreset, self.capacity, bank, seen, radius, self.coreset_size))
+        yield self.gather(self.stream(self.bank + self.centre, int(self.seen), float(self.radius)))
+
+    def stream(self, bank: Tensor | None = None, seen: int = 0, radius: float = math.inf) -> StreamingCoreset:
+        """What thins the patches, from the beginning or from a `bank` (M, D) of `seen` patches on."""
+        return StreamingCoreset(self.coreset, self.capacity, bank, seen, radius, self.coreset_size)
 
     def gather(self, stream: StreamingCoreset) -> Collect:
         """One pass through `stream`, whose coreset becomes the memory."""
