@@ -10,19 +10,20 @@ import torch
 
 from okng.errors import OkngError
 from okng.nn import backbones
-from okng.nn.backbones import Backbone, lite0_weights
+from okng.nn.backbones import BROUGHT, Backbone, brought_weights
 
 
-def test_the_installed_weights_fit_timm_exactly() -> None:
+@pytest.mark.parametrize(("name", "channels"), [("efficientnet_lite0", (40, 112)), ("efficientnet_lite2", (48, 120))])
+def test_the_installed_weights_fit_timm_exactly(name: str, channels: tuple[int, int]) -> None:
     timm = pytest.importorskip("timm")
-    classifier = timm.create_model("tf_efficientnet_lite0")
-    classifier.load_state_dict(lite0_weights(), strict=True)
-    backbone = Backbone("efficientnet_lite0", (8, 16)).eval()
+    classifier = timm.create_model(f"tf_{name}")
+    classifier.load_state_dict(brought_weights(BROUGHT[name]), strict=True)
+    backbone = Backbone(name, (8, 16)).eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         whole = classifier.eval().forward_intermediates((images * 255 - 127) / 128, intermediates_only=True)
         fine, coarse = backbone(images)
-    assert fine.shape == (1, 40, 8, 8) and coarse.shape == (1, 112, 4, 4)
+    assert fine.shape == (1, channels[0], 8, 8) and coarse.shape == (1, channels[1], 4, 4)
     torch.testing.assert_close(fine, whole[2], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(coarse, whole[3], rtol=1e-4, atol=1e-4)
 
@@ -30,9 +31,10 @@ def test_the_installed_weights_fit_timm_exactly() -> None:
 def test_weights_from_a_file(tmp_path) -> None:
     import safetensors.torch
 
-    contiguous = {name: tensor.contiguous() for name, tensor in lite0_weights().items()}
+    weights = brought_weights(BROUGHT["efficientnet_lite0"])
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
     safetensors.torch.save_file(contiguous, tmp_path / "w.safetensors")
-    torch.save(lite0_weights(), tmp_path / "w.pth")
+    torch.save(weights, tmp_path / "w.pth")
     wanted = Backbone("efficientnet_lite0", (8,)).state_dict()
     for file in ("w.safetensors", "w.pth"):
         loaded = Backbone("efficientnet_lite0", (8,), str(tmp_path / file)).state_dict()

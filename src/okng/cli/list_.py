@@ -106,10 +106,12 @@ def _tables() -> tuple[dict[str, Any], list[str]]:
 def _backbones() -> tuple[dict[str, Any], list[str]]:
     import timm
 
+    from okng.nn.backbones import BROUGHT
+
     names = timm.list_models(pretrained=True)
-    first = "efficientnet_lite0   weights installed by pip: works offline"
+    first = "  ".join(BROUGHT) + "   weights installed by pip: work offline"
     rest = f"and {len(names)} models of timm by name; weights come from its hub, or give -p weights=FILE"
-    return {"offline": ["efficientnet_lite0"], "timm": names}, [first, rest]
+    return {"offline": [*BROUGHT], "timm": names}, [first, rest]
 
 
 def _card(name: str) -> tuple[dict[str, Any], list[str]]:

