@@ -24,6 +24,7 @@ __all__ = [
     "export",
     "fit",
     "load",
+    "sensitivity",
     "update",
 ]
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from okng.exporting import export
     from okng.inspection.inspector import Inspector
     from okng.inspection.result import Inspection
+    from okng.planted.measure import sensitivity
     from okng.report import Report
     from okng.training.fit import fit
     from okng.training.update import update
@@ -50,6 +52,7 @@ _LAZY = {
     "evaluate": "okng.benchmark.evaluation",
     "export": "okng.exporting",
     "fit": "okng.training.fit",
+    "sensitivity": "okng.planted.measure",
     "update": "okng.training.update",
 }
 
