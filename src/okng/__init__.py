@@ -19,6 +19,7 @@ __all__ = [
     "Inspector",
     "OkngError",
     "Report",
+    "compare",
     "create",
     "evaluate",
     "export",
@@ -30,6 +31,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from okng.benchmark.evaluation import evaluate
+    from okng.comparing import compare
     from okng.detectors.base import Detector
     from okng.detectors.catalogue import create
     from okng.errors import OkngError
@@ -48,6 +50,7 @@ _LAZY = {
     "Inspector": "okng.inspection.inspector",
     "OkngError": "okng.errors",
     "Report": "okng.report",
+    "compare": "okng.comparing",
     "create": "okng.detectors.catalogue",
     "evaluate": "okng.benchmark.evaluation",
     "export": "okng.exporting",

@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 import okng
 from okng.datasets import NG, OK, Dataset, Sample, open_dataset
+from okng.datasets.base import Mask
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError, missing_extra
 from okng.inspection.decoding import each_page
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
     from okng.report import Report
 
 EXACT_PIXELS = 150_000_000  # 0.6 GB of maps; beyond it the streaming metrics take over
+
+
+class Page(Protocol):
+    """What is shown every result: a `Report`, or whatever else collects them. `total` is how many there will be."""
+
+    total: int | None
+
+    def add(
+        self, inspection: Inspection, label: int | None, kind: str, image: np.ndarray | None, mask: Mask | None
+    ) -> None:
+        """One result, as `Report.add` says."""
+
+    def skip(self, path: Path | str, reason: str) -> None:
+        """An image that could not be read."""
 
 
 @narrated
@@ -61,7 +76,7 @@ def evaluate(
 
 
 def evaluate_inspector(
-    inspector: Inspector, dataset: Dataset, page: Report | None = None, tell: Narrator | None = None
+    inspector: Inspector, dataset: Dataset, page: Page | None = None, tell: Narrator | None = None
 ) -> dict[str, Any]:
     """All figures of `inspector` on the test part of `dataset`, adding each result to `page` where one is given.
 
@@ -71,13 +86,7 @@ def evaluate_inspector(
     says how many.
     """
     tell = tell or Narrator(quiet=True)
-    labelled = [page for sample in dataset.test if sample.label is not None for page in _pages(sample)]
-    if not labelled:
-        hint = "`okng inspect` needs no labels, and of folders of classes --normal names the OK one"
-        raise OkngError(f"{dataset.name} has no labelled test images; {hint}")
-    seen = set(inspector.manifest.get("seen", ()))
-    samples = [sample for sample in labelled if not _is_one_of(sample, seen)]
-    left_out = len(labelled) - len(samples)
+    samples, left_out = tested(inspector, dataset)
     if left_out:
         tell.say(f"{left_out} test images are left out, because the model was given them in training")
     _check_masks(samples)
@@ -105,6 +114,17 @@ def evaluate_inspector(
         tell.advance()
     figures = _figures(np.array(labels), np.array(scores), np.array(verdicts), inspector, pixels, skipped)
     return {**figures, "left_out": left_out}
+
+
+def tested(inspector: Inspector, dataset: Dataset) -> tuple[list[Sample], int]:
+    """The labelled test images, in the order they are judged, and how many are left out: training was given them."""
+    labelled = [page for sample in dataset.test if sample.label is not None for page in _pages(sample)]
+    if not labelled:
+        hint = "`okng inspect` needs no labels, and of folders of classes --normal names the OK one"
+        raise OkngError(f"{dataset.name} has no labelled test images; {hint}")
+    seen = set(inspector.manifest.get("seen", ()))
+    samples = [sample for sample in labelled if not _is_one_of(sample, seen)]
+    return samples, len(labelled) - len(samples)
 
 
 def _pages(sample: Sample) -> list[Sample]:

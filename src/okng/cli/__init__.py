@@ -13,7 +13,7 @@ from typing import Any
 import typer
 import typer.core
 
-from okng.cli import demo, evaluate, explain, export, inspect, list_, reproduce, threshold, train
+from okng.cli import compare, demo, evaluate, explain, export, inspect, list_, reproduce, threshold, train
 from okng.errors import OkngError, OkngWarning, missing_package, nearest_names
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
@@ -51,6 +51,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("threshold")(threshold.threshold)

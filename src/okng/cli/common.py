@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from okng.benchmark.rows import json_ready
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
@@ -63,18 +63,9 @@ class Lines:
         """`put` has done that."""
 
 
-def plain(value: Any) -> Any:
-    """`value` with NaN and infinities as None, which JSON has."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(plain(value)))
+    print(json.dumps(json_ready(value)))
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:

@@ -24,7 +24,8 @@ def explain(
     """Draw over each image which places raise its score, by Grad-CAM, each image on a scale of its own."""
     import json
 
-    from okng.cli.common import Lines, check_writable, open_model, plain, say
+    from okng.benchmark.rows import json_ready
+    from okng.cli.common import Lines, check_writable, open_model, say
     from okng.errors import OkngError
     from okng.inspection.formats import exists
     from okng.inspection.images import UnreadableImage
@@ -71,7 +72,7 @@ def explain(
             say(f"on {blank} of them no place of {used} raises the score; try another --layer")
         if as_json and explained:
             told = {"model": str(model), "layer": used, "images": explained, "skipped": skipped, "total": total}
-            lines.put(json.dumps(plain(told | {"complete": complete})))
+            lines.put(json.dumps(json_ready(told | {"complete": complete})))
     if lines.lost and not lines.left:
         raise OkngError(f"standard output can't be written: {lines.lost}")
     if drawn.failed:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from okng.cli.common import DEVICE, Lines, check_writable, open_model, plain, say
+from okng.benchmark.rows import json_ready
+from okng.cli.common import DEVICE, Lines, check_writable, open_model, say
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def inspect(
             tell.begin("inspecting", total)
             for inspection in inspector.inspect(images, unreadable=None if strict else files.skip):
                 if as_json:
-                    lines.put((", " if files.judged else "") + json.dumps(plain(inspection.to_dict())), end="")
+                    lines.put((", " if files.judged else "") + json.dumps(json_ready(inspection.to_dict())), end="")
                 elif not csv_printed:
                     p = p_words(inspection.p_value, inspector.calibration.smallest_rate)
                     judged = f"{inspection.verdict}  score {inspection.score:.4g}  {p}"
@@ -103,7 +104,7 @@ def inspect(
                 "not_drawn": [] if drawn is None else drawn.failed,
                 "total": total,
                 "complete": complete,
-                "calibration": plain(inspector.calibration.to_json()),
+                "calibration": json_ready(inspector.calibration.to_json()),
             }
             lines.put(f"], {json.dumps(closing)[1:]}")
         if lines.lost:

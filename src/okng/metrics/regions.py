@@ -52,7 +52,7 @@ def pixel_metrics(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], limit: 
     normal_parts, defect_parts, weight_parts = [], [], []
     regions = 0
     for mask, scores in _checked_pairs(masks, maps):
-        weight, count = _region_weights(mask)
+        weight, count = region_weights(mask)
         regions += count
         normal_parts.append(scores[~mask])
         defect_parts.append(scores[mask])
@@ -101,7 +101,7 @@ class StreamingPixelMetrics:
     def update(self, mask: ArrayLike, scores: ArrayLike) -> None:
         """Counts one image: its mask (H, W) and its map (H, W); errors as in `pixel_metrics`."""
         ((truth, values),) = _checked_pairs([mask], [scores])
-        weight, count = _region_weights(truth)
+        weight, count = region_weights(truth)
         bins = _bin_of(values[truth])
         self._regions += count
         _add(self._normal, _bin_of(values[~truth]))
@@ -156,7 +156,7 @@ def _checked_pairs(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> Ite
         yield truth, values
 
 
-def _region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
+def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """For each defect pixel, in the order of `scores[mask]`, 1 / its region's size; the count of regions."""
     from scipy import ndimage
 

@@ -34,7 +34,7 @@ def rate_above(scores: np.ndarray, threshold: float) -> Rate | None:
     return Rate(count, len(scores), count / len(scores), *wilson(count, len(scores)))
 
 
-def wilson(count: int, total: int) -> tuple[float, float]:
+def wilson(count: float, total: int) -> tuple[float, float]:
     """The 95 % score interval of a binomial share (Wilson, JASA 22, 1927), honest at 0 and at 1 too."""
     z = 1.959964  # the 97.5 % point of the normal law
     share = count / total

@@ -10,8 +10,8 @@ from okng.inspection.overlay import HEAT
 from okng.report.settings import asked, method, metric, number, share
 
 
-def page(template: str, title: str, inspector: Inspector, **content: Any) -> bytes:
-    """The page that `template`, a file of templates/, makes of `content` and what all pages say of a model."""
+def page(template: str, title: str, inspector: Inspector | None, **content: Any) -> bytes:
+    """The page that `template`, a file of templates/, makes of `content` and what all pages say of a model, if any."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -22,8 +22,8 @@ def page(template: str, title: str, inspector: Inspector, **content: Any) -> byt
     common = {
         "title": title,
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "method": method(inspector),
-        "calibration": inspector.calibration,
+        "method": "" if inspector is None else method(inspector),
+        "calibration": None if inspector is None else inspector.calibration,
         "heat_colours": HEAT,
     }
     html = environment.get_template(template).render(**common, **content)

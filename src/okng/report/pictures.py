@@ -57,9 +57,9 @@ def drawn(
     return {"original": _data_uri(image), "heatmap": heatmap, "small": small, "reason": "", "mask": mask is not None}
 
 
-def thumbnail(inspector: Inspector, source: Source, size: tuple[int, int]) -> np.ndarray:
-    """The image in colour, uint8 (h, w, 3), its longer side at most `THUMBNAIL`; `size` is its own."""
-    scale = min(1.0, THUMBNAIL / max(size))
+def thumbnail(inspector: Inspector, source: Source, size: tuple[int, int], side: int = THUMBNAIL) -> np.ndarray:
+    """The image in colour, uint8 (h, w, 3), its longer side at most `side`; `size` is its own."""
+    scale = min(1.0, side / max(size))
     shape = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     return replace(inspector.preprocess, mode="RGB", size=shape).load(source)[0]
 

@@ -1,0 +1,349 @@
+"""`okng.compare`: which method finds most on these images, what it costs, which differences are more than chance."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from okng.benchmark.figures import measured
+from okng.benchmark.rows import json_ready, write_rows
+from okng.checks import check_rate
+from okng.comparing.page import write_page, write_ranks
+from okng.comparing.runs import Method, Result, Run, check_detectors, without_images
+from okng.comparing.sets import Comparable, comparable
+from okng.comparing.statistics import Ranks, ranked
+from okng.comparing.table import COSTS, FIGURES, Row, rows_of
+from okng.datasets import Dataset, open_dataset
+from okng.detectors.base import Detector
+from okng.detectors.budgets import BUDGETS
+from okng.detectors.catalogue import CATALOGUE, detector_class, find, name_of
+from okng.errors import OkngError, nearest_names
+from okng.inspection.model_file import write_atomically
+from okng.training.input import on_budget
+from okng.training.progress import Narrator, narrated
+
+Asked = str | type[Detector] | tuple[str | type[Detector], dict[str, Any]]
+NO_TIME = "no time left"
+
+
+@dataclass
+class Compared:
+    """The methods on one data set, in the order asked; `left` names the fits that there was no time to begin."""
+
+    name: str
+    protocol: str
+    held_back: bool
+    rows: list[Row]
+    counts: dict[str, int]
+    shown: tuple[str, ...]
+    false_alarm_rate: float
+    left: list[str] = field(default_factory=list)
+    page: Path = Path()
+
+
+@dataclass
+class Comparison:
+    """What `okng.compare` found: a `Compared` per data set, and where several have figures of all methods, their ranks.
+
+    `ranked` are the methods that `ranks` is about, in its order.
+    """
+
+    sets: list[Compared]
+    ranked: list[str]
+    ranks: Ranks | None
+    command: str
+
+    @property
+    def left(self) -> list[str]:
+        """The fits that were not begun for lack of time; the same call goes on with them."""
+        return [name for compared in self.sets for name in compared.left]
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, seed by seed too, as JSON values; NaN is None."""
+        content: dict[str, Any] = {"command": self.command, "sets": [_as_json(compared) for compared in self.sets]}
+        if self.ranks is not None:
+            content["ranks"] = {
+                "methods": self.ranked, "average": self.ranks.average.tolist(),
+                "of_each_set": self.ranks.ranks.tolist(),
+                "friedman_chi2": self.ranks.chi2, "iman_davenport_f": self.ranks.f, "p": self.ranks.p,
+                "critical_difference": self.ranks.difference,
+            }  # fmt: skip
+        ready: dict[str, Any] = json_ready(content)
+        return ready
+
+
+@narrated
+def compare(
+    data: Dataset | str | Path | Sequence[Dataset | str | Path],
+    detectors: Asked | Sequence[Asked] | None = None,
+    *,
+    seeds: int = 1,
+    time_limit: float | str | None = None,
+    budget: str = "cpu",
+    output: str | Path = "comparison",
+    false_alarm_rate: float = 0.05,
+    normal: str | None = None,
+    protocol: str | None = None,
+    abnormal: str | None = None,
+    device: str = "auto",
+    command: str = "",
+    progress: bool = False,
+    tell: Narrator | None = None,
+) -> Comparison:
+    """Fit and judge several detectors on the same images, and write one page per data set that says how they differ.
+
+    `data`: a folder in any layout of `okng list datasets`, an opened `Dataset`, or several of them; `normal`,
+    `protocol` and `abnormal` divide it as in `okng.datasets.open_dataset`. A folder of OK images alone will do: a fifth
+    of them is held back, and says what false alarms and costs are. `detectors`: names of `okng list`, your own classes,
+    or either with arguments, ("patchcore", {"coreset": 0.1}); all of the catalogue by default, the quickest first.
+    Those that need NG images are run where the data set has labelled ones for training. `seeds`: how many fits of each,
+    with the seeds 0, 1, ...; figures are their means. `budget`: "cpu" or "paper", as in `okng.fit`. `time_limit`: begin
+    no fit after so many minutes, or "90s", "60m", "2h". `false_alarm_rate`: the share of OK images that may be called
+    NG.
+
+    `output` is a folder: NAME.html, NAME.csv and NAME.json for each data set, rewritten after every fit, and for
+    several ranks.html. What is measured is kept in its folder runs/, each fit under its images, arguments, seed and
+    code, so that the same call goes on where it was stopped, in the middle of a fit too, and measures again only what
+    has changed. Every fit has a process of its own, which tells its memory and time; one that fails leaves a row that says
+    why, and is tried again by the next call. `device`: where PyTorch fits; judging is on the CPU.
+
+    Raises `OkngError` for data that can't be read, names that don't exist and folders that can't be written.
+    """
+    started = time.monotonic()
+    tell = tell or Narrator(quiet=True)
+    check_rate(false_alarm_rate)
+    if budget not in BUDGETS:
+        raise OkngError(f"a budget is {' or '.join(BUDGETS)}, not {budget!r}")
+    if not isinstance(seeds, int) or seeds < 1:
+        raise OkngError(f"seeds is how many fits each method gets, 1 or more, not {seeds!r}")
+    seconds = _seconds(time_limit)
+    methods = _methods(detectors)
+    folder = Path(output).expanduser()
+    given = [data] if isinstance(data, Dataset | str | Path) else list(data)
+    if not given:
+        raise OkngError("there is no data set to compare on; give at least one")
+    opened = [one if isinstance(one, Dataset) else open_dataset(one, normal, 0, protocol, abnormal) for one in given]
+    sets = [_Set(comparable(dataset, tell), name, methods, budget, folder, false_alarm_rate) for dataset, name in
+            zip(opened, _names(opened), strict=True)]  # fmt: skip
+    command = command or "okng.compare(...)"
+    runs = [(of, run) for seed in range(seeds) for of in sets for run in of.runs(seed, device)]
+    for number, (of, run) in enumerate(runs):
+        name = f"{of.name}: {run.method.name}, seed {run.seed}"
+        result = run.result()
+        if result is None and seconds is not None and time.monotonic() - started > seconds:
+            of.left.append(name)
+            continue
+        if result is None:
+            tell.say(f"fit {number + 1} of {len(runs)}: {name}")
+            result = run.measure(tell)
+            new = True
+        else:
+            new = False
+        of.take(replace(result, run=without_images(run)))
+        if new:
+            _write(sets, command, folder)
+    return _write(sets, command, folder)
+
+
+class _Set:
+    """A data set while methods are run on it."""
+
+    def __init__(
+        self, given: Comparable, name: str, methods: list[Method], budget: str, folder: Path, false_alarm_rate: float
+    ):
+        self.given, self.name, self.folder, self.rate = given, name, folder, false_alarm_rate
+        self.methods: list[Method] = []
+        self.reasons: dict[str, str] = {}
+        self.results: dict[str, list[Result]] = {}
+        self.left: list[str] = []
+        sources = [sample.image for sample in given.dataset.train]
+        for method in methods:
+            try:
+                if detector_class(method.detector).needs_ng and not given.dataset.ng:
+                    raise OkngError("it learns from some NG images too, and this data set labels none for training")
+                chosen = on_budget(budget, method.detector, sources, Narrator(quiet=True)) if _has_card(method) else {}
+                self.methods.append(replace(method, arguments={**chosen, **method.arguments}))
+            except OkngError as error:
+                self.methods.append(method)
+                self.reasons[method.name] = str(error)
+
+    def runs(self, seed: int, device: str) -> list[Run]:
+        """The runs of one seed, of all methods that can be run."""
+        found = []
+        for method in self.methods:
+            if method.name not in self.reasons:
+                dataset = self.given.dataset
+                if not detector_class(method.detector).needs_ng:
+                    dataset = replace(dataset, ng=())
+                place = self.folder / "runs"
+                found.append(Run(method, dataset, self.given.data, self.given.shown, seed, self.rate, device, place))
+        return found
+
+    def take(self, result: Result) -> None:
+        """One result more."""
+        name = result.run.method.name
+        if result.failure:
+            self.reasons[name] = result.failure
+        else:
+            self.results.setdefault(name, []).append(result)
+
+    def compared(self) -> Compared:
+        """The table so far."""
+        dataset = self.given.dataset
+        labels = [sample.label for sample in dataset.test if sample.label is not None]
+        reasons = {method.name: NO_TIME if self.left else "not yet" for method in self.methods} | self.reasons
+        reasons = {name: why for name, why in reasons.items() if name not in self.results or name in self.reasons}
+        counts = {"train": len(dataset.train), "ok": labels.count(0), "ng": labels.count(1)}
+        counts["masks"] = sum(sample.mask is not None for sample in dataset.test)
+        rows = rows_of(self.methods, self.results, reasons)
+        return Compared(
+            dataset.name, dataset.protocol, self.given.held_back, rows, counts, self.given.shown, self.rate,
+            list(self.left), self.folder / f"{self.name}.html",
+        )  # fmt: skip
+
+
+def _write(sets: list[_Set], command: str, folder: Path) -> Comparison:
+    """All files, each whole or not at all."""
+    compared = [of.compared() for of in sets]
+    names, ranks = _ranks(compared)
+    comparison = Comparison(compared, names, ranks, command)
+    for one in compared:
+        write_rows(one.page.with_suffix(".csv"), COLUMNS, [_csv_row(one, row) for row in one.rows])
+        content = json.dumps(json_ready({"command": command, **_as_json(one)}), indent=1)
+        write_atomically(one.page.with_suffix(".json"), content.encode())
+        write_page(one, command)
+    if len(compared) > 1:
+        write_atomically(folder / "ranks.json", json.dumps(comparison.to_json(), indent=1).encode())
+        write_ranks(folder / "ranks.html", comparison)
+    return comparison
+
+
+def _ranks(compared: list[Compared]) -> tuple[list[str], Ranks | None]:
+    """Ranks by image AUROC of the methods that have one on every data set, where there are several sets that can."""
+    compared = [one for one in compared if one.counts["ng"]]
+    if len(compared) < 2:
+        return [], None
+    values = [{row.method.name: row.figures["image_auroc"].value for row in one.rows} for one in compared]
+    names = [name for name in values[0] if all(not math.isnan(one[name]) for one in values)]
+    if len(names) < 2:
+        return names, None
+    return names, ranked(np.array([[one[name] for name in names] for one in values]))
+
+
+BEHIND = ("", "_low", "_high", "_p_against_best")
+COLUMNS = (
+    "method", "detector", "arguments", "seeds", "n_ok", "n_ng", *(name + end for name in FIGURES for end in BEHIND),
+    *COSTS, "reason", "code", "versions",
+)  # fmt: skip
+
+
+def _csv_row(compared: Compared, row: Row) -> dict[str, str]:
+    figures: dict[str, str] = {}
+    for name, figure in row.figures.items():
+        numbers = (figure.value, figure.low, figure.high, figure.p)
+        figures |= {
+            name + end: "" if math.isnan(number) else f"{number:.4f}"
+            for end, number in zip(BEHIND, numbers, strict=True)
+        }
+    costs = {name: "" if value is None else f"{value:.6g}" for name, value in row.costs.items()}
+    return {
+        "method": row.method.name, "detector": row.method.detector,
+        "arguments": json.dumps(row.method.arguments, sort_keys=True, default=str), "seeds": str(len(row.each)),
+        "n_ok": str(row.n_ok), "n_ng": str(row.n_ng), **figures, **costs, "reason": row.reason,
+        "code": row.method.code, "versions": row.versions,
+    }  # fmt: skip
+
+
+def _as_json(compared: Compared) -> dict[str, Any]:
+    return {
+        "data": compared.name, "protocol": compared.protocol, "images": compared.counts,
+        "asked_false_alarm_rate": compared.false_alarm_rate, "left": compared.left,
+        "methods": [
+            {
+                "method": row.method.name, "detector": row.method.detector, "arguments": row.method.arguments,
+                "reason": row.reason, "learnt_from": row.learnt, "code": row.method.code, "versions": row.versions,
+                "figures": {
+                    name: {
+                        "value": figure.value, "low": figure.low, "high": figure.high, "p_against_best": figure.p,
+                        "best": figure.best, "not_distinguishable_from_best": figure.alike,
+                    }
+                    for name, figure in row.figures.items()
+                },
+                "costs": row.costs, "notes": row.notes, "stopped_and_gone_on": row.stops, "each_seed": row.each,
+                "planted": row.planted,
+            }
+            for row in compared.rows
+        ],
+    }  # fmt: skip
+
+
+def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
+    """What was asked for as methods with names of their own; all of the catalogue, the quickest first, for None."""
+    if detectors is None:
+        several: list[Any] = sorted(CATALOGUE, key=_usual_seconds)
+    elif isinstance(detectors, str | type) or (isinstance(detectors, tuple) and isinstance(detectors[-1], dict)):
+        several = [detectors]
+    else:
+        several = list(detectors)
+    found: list[Method] = []
+    for asked in several:
+        detector, arguments = asked if isinstance(asked, tuple) else (asked, {})
+        name = name_of(detector)
+        kind = detector_class(name) if name not in CATALOGUE else None
+        words = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        method = Method(f"{name} ({words})" if words else name, name, dict(arguments), kind)
+        if method.name not in [other.name for other in found]:
+            found.append(method)
+    if not found:
+        raise OkngError("there is no detector to compare; give some of `okng list`")
+    check_detectors([method.detector for method in found])
+    return found
+
+
+def of_family(family: str) -> list[str]:
+    """The catalogue's detectors of a family, the quickest first; the error names the nearest families."""
+    families = {card.family for card in CATALOGUE.values()}
+    wanted = family.lower().replace("_", " ").replace("-", " ")
+    if wanted not in families:
+        raise OkngError(f"there is no family {family!r}; {nearest_names(wanted, families)}")
+    return sorted((name for name, card in CATALOGUE.items() if card.family == wanted), key=_usual_seconds)
+
+
+def _usual_seconds(detector: str) -> float:
+    """How long its recorded fits at the budget for CPUs took, test included; those never measured are last."""
+    seconds = [float(row["seconds"]) for row in measured(detector) if row.get("budget") == "cpu" and row.get("seconds")]
+    return float(np.median(seconds)) if seconds else math.inf
+
+
+def _has_card(method: Method) -> bool:
+    """Whether budgets know it; a detector from outside keeps its own defaults."""
+    return find(method.detector).family != "from outside"
+
+
+def _seconds(limit: float | str | None) -> float | None:
+    """Of 60, "60m", "90s" or "2h"; a number alone is minutes."""
+    if limit is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", str(limit))
+    if found is None:
+        raise OkngError(f"a time limit is such as 60m, 2h or 90s, not {limit!r}")
+    return float(found[1]) * {"s": 1, "h": 3600}.get(found[2] or "m", 60)
+
+
+def _names(datasets: Sequence[Dataset]) -> list[str]:
+    """A file's name for each data set."""
+    names: list[str] = []
+    for dataset in datasets:
+        plain_name = re.sub(r"[^\w.]+", "-", dataset.name).strip("-.") or "data"
+        while plain_name in (*names, "ranks"):
+            plain_name += "-2"
+        names.append(plain_name)
+    return names

@@ -1,0 +1,88 @@
+"""What a comparison keeps of each test image that a method judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from okng.comparing.pixels import counted, levels
+from okng.datasets.base import NG, Mask, Sample
+from okng.datasets.masks import read_mask
+from okng.inspection.images import UnreadableImage, fingerprint
+from okng.inspection.inspector import Inspector
+from okng.inspection.result import Inspection, upsample
+from okng.report.pictures import drawn, thumbnail
+
+SIDE = 240  # pixels of the longer side of a picture
+
+
+def keys_of(samples: Sequence[Sample]) -> list[str]:
+    """A name for each sample by its content, the same in every run: a second image of the same bytes ends in -2."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for sample in samples:
+        try:
+            digest = fingerprint(sample.image)
+        except UnreadableImage:
+            digest = "unreadable"
+        seen[digest] += 1
+        keys.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
+    return keys
+
+
+class Collected:
+    """Takes in the inspections of `samples`, in the place of a report: scores, verdicts, pixels counted, pictures."""
+
+    def __init__(self, inspector: Inspector, samples: Sequence[Sample], shown: Sequence[str]):
+        self.inspector, self.samples = inspector, samples
+        self._keys, self._shown = keys_of(samples), set(shown)
+        self.total: int | None = None
+        self.keys: list[str] = []
+        self.pictures: dict[str, dict[str, Any]] = {}
+        self._rows: list[tuple[int, float, bool]] = []
+        self._maps: dict[int, tuple[np.ndarray, Mask | None, tuple[int, int]]] = {}
+
+    def add(
+        self,
+        inspection: Inspection,
+        label: int | None = None,
+        kind: str = "",
+        image: np.ndarray | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        """Take in one result, as `Report.add` does."""
+        key = self._keys[inspection.index]
+        if inspection.map is not None and (label != NG or mask is not None):
+            self._maps[len(self.keys)] = (inspection.map.copy(), mask, inspection.size)
+        self.keys.append(key)
+        self._rows.append((int(label or 0), inspection.score, inspection.is_ng))
+        if key in self._shown:
+            source = self.samples[inspection.index].image
+            pixels = thumbnail(self.inspector, source, inspection.size, SIDE)
+            self.pictures[key] = {
+                **drawn(pixels, inspection, self.inspector.calibration, mask),
+                "score": inspection.score, "p_value": inspection.p_value, "verdict": inspection.verdict,
+                "label": "NG" if label == NG else "OK", "kind": kind,
+                "name": "" if inspection.path is None else "/".join(Path(inspection.path).parts[-2:]),
+            }  # fmt: skip
+
+    def skip(self, path: Path | str, reason: str) -> None:
+        """An image that could not be read is in no figure."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """One row per image, in the order of `keys`; pixel counts only where a mask says what they are of."""
+        labels, scores, called = (np.array(column) for column in zip(*self._rows, strict=True))
+        found = {"labels": labels.astype(np.int8), "scores": scores, "called": called.astype(bool)}
+        if not any(mask is not None for _, mask, _ in self._maps.values()):
+            return found
+        edges = levels([scores for scores, _, _ in self._maps.values()])
+        counts = [
+            counted(np.zeros(size, bool) if mask is None else read_mask(mask), upsample(scores, size), edges)
+            for scores, mask, size in self._maps.values()
+        ]
+        normal, defect, overlap = (np.stack(part).astype(np.float32) for part in zip(*counts, strict=True))
+        return {**found, "masked": np.array(list(self._maps)), "normal": normal, "defect": defect, "overlap": overlap}

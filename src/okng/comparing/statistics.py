@@ -1,0 +1,165 @@
+"""What a comparison may say: intervals, paired tests over the same images, ranks over several data sets.
+
+Shapes: m methods, n images, of which n1 are NG and n0 OK, B resamples. A method that was fitted several times enters
+with the mean over its fits, image by image: the uncertainty told is that of which images happened to be tested.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.05  # of every test here, and 1 minus it of every interval
+RESAMPLES = 1000
+
+
+def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each NG image (n1,) the share of OK ones below it, for each OK one (n0,) the share of NG ones above it.
+
+    Ties count half. Both means are the AUROC. From midranks, in O(n log n) (Sun and Xu, Fast Implementation of DeLong's
+    Algorithm, IEEE Signal Processing Letters 21, 2014). `labels` (n,) are 0 or 1, `scores` (n,) of any range.
+    """
+    from scipy.stats import rankdata
+
+    ng = np.asarray(labels, bool)
+    ranks = rankdata(scores)  # (n,), ties share the middle of their ranks
+    n1, n0 = int(ng.sum()), int((~ng).sum())
+    above = (ranks[ng] - rankdata(scores[ng])) / n0  # (n1,)
+    below = 1 - (ranks[~ng] - rankdata(scores[~ng])) / n1  # (n0,)
+    return above, below
+
+
+def delong(ng: np.ndarray, ok: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC (m,) and their covariance (m, m) over draws of images, from placements `ng` (m, n1) and `ok` (m, n0).
+
+    DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988. Needs two images of each label.
+    """
+    values = ng.mean(1)  # (m,)
+    return values, np.atleast_2d(np.cov(ng)) / ng.shape[1] + np.atleast_2d(np.cov(ok)) / ok.shape[1]
+
+
+def auroc_interval(value: float, variance: float, n1: int, n0: int) -> tuple[float, float]:
+    """The 95 % interval of an AUROC, on the scale of its log-odds, so that it stays within 0 and 1.
+
+    Where all pairs are in order the variance is 0 and says nothing: then the interval is that of a share of 1 among as
+    many images as there are of the rarer label (Wilson), which is wide for few of them.
+    """
+    from okng.report.charts import wilson
+
+    if variance <= 0 or not 0 < value < 1:
+        rarer = min(n1, n0)
+        return wilson(value * rarer, rarer)
+    half = 1.959964 * math.sqrt(variance) / (value * (1 - value))
+    middle = math.log(value / (1 - value))
+    return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
+
+
+def paired_p(values: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Two-sided p-values (m, m) that two methods are alike, by the normal law of their difference.
+
+    `values` (m,), `covariance` (m, m). Equal values give 1, also where nothing varies.
+    """
+    from scipy.stats import norm
+
+    variance = np.diag(covariance)
+    difference = values[:, None] - values  # (m, m)
+    spread = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0))  # (m, m)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.abs(difference) / spread
+    return np.where(np.abs(difference) < 1e-12, 1.0, 2 * norm.sf(np.where(spread > 0, z, np.inf)))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values (m, m) of all pairs, corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
+
+    All m (m - 1) / 2 pairs count, not only those with the best: which one is the best is read from the same images.
+    """
+    m = len(p)
+    adjusted = np.ones_like(p)
+    first, second = np.triu_indices(m, 1)
+    order = np.argsort(p[first, second])
+    largest = 0.0
+    for step, k in enumerate(order):
+        i, j = first[k], second[k]
+        largest = max(largest, min(1.0, float(p[i, j]) * (len(order) - step)))
+        adjusted[i, j] = adjusted[j, i] = largest
+    return adjusted
+
+
+def resampled(labels: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """How often each image is drawn, (B, n): OK and NG images are drawn with replacement, each among themselves.
+
+    The same draws serve every method, which is what makes the bootstrap a paired one.
+    """
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((count, len(labels)))
+    for label in (0, 1):
+        places = np.flatnonzero(np.asarray(labels) == label)
+        if len(places):
+            weights[:, places] = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=count)
+    return weights
+
+
+def average_precisions(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The average precision (B,) of each resample; `labels` and `scores` (n,), `weights` (B, n). Ties are one step."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # (k,) the last image of each threshold
+    drawn = weights[:, order]
+    found = np.cumsum(drawn * np.asarray(labels)[order], 1)[:, ends]  # (B, k) NG at or above each threshold
+    called = np.maximum(np.cumsum(drawn, 1)[:, ends], 1e-12)  # (B, k)
+    values: np.ndarray = (np.diff(found, axis=1, prepend=0) * found / called).sum(1) / found[:, -1]
+    return values
+
+
+def shares(called: np.ndarray, chosen: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The share (B,) of `chosen` (n,) images that are `called` (n,) NG, in each resample `weights` (B, n)."""
+    drawn = weights[:, chosen]
+    values: np.ndarray = (drawn @ called[chosen]) / drawn.sum(1)
+    return values
+
+
+def interval(values: np.ndarray, point: float, of_sample: float) -> tuple[float, float]:
+    """The 95 % percentile interval of resampled `values` (B,).
+
+    It is moved by what the figure of the sample as it is, `of_sample` in the way the resamples were computed, differs
+    from `point`, the exact figure; and stays within 0 and 1.
+    """
+    low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2]) + (point - of_sample)
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks over data sets, 1 the best, and what they are worth.
+
+    `ranks` (N, k) per data set, ties sharing the mean; `average` (k,). `chi2` is Friedman's statistic, `f` the one of
+    Iman and Davenport, `p` that one's p-value. Two methods whose average ranks differ by less than `difference` can't
+    be told apart (Nemenyi). All NaN for fewer than two methods or data sets.
+    """
+
+    ranks: np.ndarray
+    average: np.ndarray
+    chi2: float
+    f: float
+    p: float
+    difference: float
+
+
+def ranked(values: np.ndarray) -> Ranks:
+    """Ranks of `values` (N, k): N data sets, k methods, higher is better. As in Demšar, JMLR 7, 2006."""
+    from scipy.stats import f as f_law
+    from scipy.stats import rankdata, studentized_range
+
+    sets, methods = values.shape
+    ranks = rankdata(-values, axis=1)  # (N, k)
+    average = ranks.mean(0)  # (k,)
+    if sets < 2 or methods < 2:
+        return Ranks(ranks, average, math.nan, math.nan, math.nan, math.nan)
+    chi2 = 12 * sets / (methods * (methods + 1)) * (float(average @ average) - methods * (methods + 1) ** 2 / 4)
+    room = sets * (methods - 1) - chi2
+    f = (sets - 1) * chi2 / room if room > 1e-9 else math.inf  # all data sets agree
+    p = float(f_law.sf(f, methods - 1, (methods - 1) * (sets - 1)))
+    q = float(studentized_range.ppf(1 - LEVEL, methods, np.inf)) / math.sqrt(2)
+    return Ranks(ranks, average, chi2, f, p, q * math.sqrt(methods * (methods + 1) / (6 * sets)))
