@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 from tests.cli.test_cli import okng, one_line
 from tests.contract.conftest import pictures
 
+from okng import fit as okng_fit
+from okng.cli.explain import explain
 from okng.detectors import explanation
-from okng.detectors.base import Detector, Scores
+from okng.detectors.base import Collect, Detector, Phase, Scores
 from okng.errors import OkngError
 
 
@@ -97,6 +100,35 @@ class Copier(Detector):
     def forward(self, images: torch.Tensor) -> Scores:
         copies = self.last(self.decoder(self.encoder(images)))[:, :, :64, :64]
         return Scores((copies - images).square().flatten(1).mean(1))
+
+
+class Absence(Detector):
+    """Odd is where little is seen: a positive feature everywhere, and a score that falls with it."""
+
+    name = "absence"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 1, 4, 4)
+        torch.nn.init.constant_(self.layer.weight, 1.0)
+        torch.nn.init.constant_(self.layer.bias, 0.1)
+
+    def phases(self) -> Iterator[Phase]:
+        yield Collect("nothing", lambda batch: None, lambda: None)
+
+    def forward(self, images: torch.Tensor) -> Scores:
+        return Scores(-self.layer(images).flatten(1).amin(1))
+
+
+def test_an_empty_picture_is_said_to_be_empty_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    okng_fit(pictures(20, seed=1), Absence, size=64, device="cpu").save(tmp_path / "parts.okng")
+    Image.fromarray(pictures(1, seed=2)[0]).save(tmp_path / "one.png")
+    explain(tmp_path / "parts.okng", [tmp_path / "one.png"], tmp_path / "out", None, "cpu", False, False)
+    told = capsys.readouterr()
+    assert told.out.rstrip().endswith("nothing to show")
+    assert "nothing to show on 1 of them, because whatever layer sees there lowers the score" in told.err
+    explain(tmp_path / "parts.okng", [tmp_path / "one.png"], tmp_path / "out", None, "cpu", False, True)
+    assert json.loads(capsys.readouterr().out)["images"][0]["nothing_to_show"] is True
 
 
 def test_transposed_convolutions_count_and_larger_frames_than_the_image_do_not() -> None:

@@ -54,13 +54,16 @@ def explain(
     try:
         for inspection in explaining.inspect(images, unreadable=None if strict else unreadable):
             assert inspection.map is not None
-            blank += not inspection.map.any()
+            empty = not inspection.map.any()
+            blank += empty
             written = drawn.add(inspection, (0.0, float(inspection.map.max())))
             if written is None:
                 say(drawn.failed[-1])
-            explained.append(inspection.to_dict() | {"overlay": None if written is None else str(written)})
+            overlay = None if written is None else str(written)
+            explained.append(inspection.to_dict() | {"overlay": overlay, "nothing_to_show": empty})
             if not as_json and written is not None:
-                lines.put(f"{inspection.verdict}  score {inspection.score:.4g}  {inspection.path}  {written}")
+                nothing = "  nothing to show" if empty else ""
+                lines.put(f"{inspection.verdict}  score {inspection.score:.4g}  {inspection.path}  {written}{nothing}")
         if not explained:
             raise OkngError(f"no readable images in {', '.join(str(path) for path in images)}")
         complete = True
@@ -69,7 +72,10 @@ def explain(
         if explained:
             say(f"{drawn.written} of {total} images explained at {used}, in {output}")
         if blank:
-            say(f"on {blank} of them no place of {used} raises the score; try another --layer")
+            say(
+                f"nothing to show on {blank} of them, because whatever {used} sees there lowers the score: what makes "
+                "them odd is what it misses; try another --layer, or `okng inspect --overlays` for the detector's map"
+            )
         if as_json and explained:
             told = {"model": str(model), "layer": used, "images": explained, "skipped": skipped, "total": total}
             lines.put(json.dumps(json_ready(told | {"complete": complete})))

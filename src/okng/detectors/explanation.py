@@ -22,7 +22,8 @@ def explainer(inspector: Inspector, layer: str | None = None) -> Inspector:
 
     `layer`: the name of a convolution, transposed or not; by default the last one that was run, that the score depends
     on, and whose output has places but no more of them than the image. A map's range is its own: maps of different
-    images don't compare. It is zero where no place raises the score.
+    images don't compare. It is zero where no place raises the score, and that may be everywhere: channels are weighed
+    by the score's mean gradient, and where the score asks for less of what they see, no place raises it.
     """
     if not isinstance(inspector.engine, TorchEngine):
         raise OkngError("an exported model has no gradients; give the .okng file it was exported from")
