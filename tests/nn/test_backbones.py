@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import socketserver
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from okng.errors import OkngError
 from okng.nn import backbones
@@ -94,33 +94,43 @@ class Silent(socketserver.BaseRequestHandler):
         self.server.released.wait(30)  # type: ignore[attr-defined]
 
 
-def test_a_hub_that_does_not_answer_is_asked_once_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither by the client's five retries for each file nor its long timeouts; what is kept locally is looked for."""
+def test_a_hub_that_does_not_answer_is_asked_once_and_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the client's five retries for each file nor its long timeouts."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(backbones, "PATIENCE", 0.3)
     for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
-    offline = []
-    original = backbones._short_of_patience
-
-    @contextmanager
-    def watched() -> Iterator[None]:
-        with original():
-            offline.append(constants.HF_HUB_OFFLINE)
-            yield
-
-    monkeypatch.setattr(backbones, "_short_of_patience", watched)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
         server.daemon_threads, server.asked, server.released = True, [], threading.Event()  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-        before = constants.HF_HUB_OFFLINE
         with pytest.raises(OkngError, match=r"weights=FILE.*efficientnet_lite0"):
             Backbone("resnet18.tv_in1k", (8,))
         server.released.set()  # type: ignore[attr-defined]
         server.shutdown()
-    assert offline == [True] and len(server.asked) <= 1 and before == constants.HF_HUB_OFFLINE  # type: ignore[attr-defined]
+    assert len(server.asked) <= 1  # type: ignore[attr-defined]
+
+
+def test_weights_that_were_downloaded_before_are_taken_and_nobody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own cache; the client's global switch to offline stays as it is, for other threads."""
+    timm = pytest.importorskip("timm")
+    from huggingface_hub import constants
+
+    repository = tmp_path / "models--timm--resnet18.tv_in1k"
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    torch.manual_seed(3)
+    net = timm.create_model("resnet18", pretrained=False)
+    save_file(net.state_dict(), repository / "snapshots" / "abc" / "model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(backbones, "_answers", lambda url: pytest.fail("asked"))
+    backbone = Backbone("resnet18.tv_in1k", (8,))
+    torch.testing.assert_close(backbone.net.state_dict()["layer2.0.conv1.weight"], net.layer2[0].conv1.weight.detach())
 
 
 def test_weights_that_need_no_hub_do_not_ask_it(monkeypatch: pytest.MonkeyPatch) -> None:

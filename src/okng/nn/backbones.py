@@ -8,8 +8,7 @@ import importlib.util
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from okng.errors import OkngError, missing_extra, nearest_names
-
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,10 @@ class Backbone(nn.Module):
                     "take a convolutional backbone such as resnet18, wide_resnet50_2 or convnext_tiny"
                 )
             places = [len(offered) - 1 - offered[::-1].index(stride) for stride in sorted(strides)]
-            with _short_of_patience() if from_hub else nullcontext():
-                self.net = timm.create_model(timm_name, pretrained=from_hub, features_only=True, out_indices=places)
+            overlay = _downloaded_before(timm_name) if from_hub else {}
+            self.net = timm.create_model(
+                timm_name, pretrained=from_hub, pretrained_cfg_overlay=overlay, features_only=True, out_indices=places
+            )
         except OkngError:
             raise
         except Exception as error:  # the hub client raises of many kinds when there is no network
@@ -144,17 +144,25 @@ def _offered(timm_name: str) -> tuple[list[int], bool]:
     return strides, [tuple(f.shape[1:]) for f in features] == wanted
 
 
-@contextmanager
-def _short_of_patience() -> Iterator[None]:
-    """Within it, a hub that does not answer costs `PATIENCE` at most; weights that were downloaded before are found."""
-    from huggingface_hub import constants
+def _downloaded_before(timm_name: str) -> dict[str, str]:
+    """The file of weights as timm's configuration names it, {} where timm has to download it; `OSError` if it can't.
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    What lies in the hub's cache is taken from there, and nobody is asked. A hub that does not answer costs `PATIENCE`.
+    """
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config: Any = timm.get_pretrained_cfg(timm_name)
+    if not config.hf_hub_id:  # it comes from elsewhere
+        return {}
+    repository, _, revision = config.hf_hub_id.partition("@")
+    for name in [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]:
+        found = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(found, str):
+            return {"file": found}
+    if constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT):
+        raise OSError(f"{constants.ENDPOINT} does not answer")
+    return {}
 
 
 def _answers(url: str) -> bool:
