@@ -135,6 +135,16 @@ def test_heat_begins_at_the_middle_of_ok_and_shows_the_threshold(peaks):
     assert (calibration.pixel_threshold - low) / (high - low) == pytest.approx(1 / 7)
 
 
+def test_one_stray_image_that_counts_leaves_the_others_their_colours():
+    """19 OK images and a black one: the threshold is the black one's peak, by right, but nothing else would show."""
+    peaks = np.append(np.linspace(20, 24, 19), 65.7)
+    calibration = Calibration.fit(peaks, peaks, "cross", 0.05)
+    assert calibration.pixel_threshold == 65.7
+    low, high = heat_range(calibration)
+    middle = np.median(peaks)
+    assert (low, high) == (pytest.approx(middle), pytest.approx(middle + 7 * (24 - middle)))
+
+
 @pytest.mark.parametrize("peaks", [[5.0], [5.0] * 40, [0.0] * 40, [-5.0] * 40])
 def test_heat_range_of_few_or_tied_peaks(peaks):
     calibration = Calibration.fit(np.array(peaks), np.array(peaks), "split", 0.05)

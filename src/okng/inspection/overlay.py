@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
+from okng.inspection.calibration import Calibration, stand_apart
 from okng.inspection.result import Inspection
 
 # From dark violet over red to pale yellow: lightness rises all the way, so the order can be read without
@@ -23,10 +23,14 @@ def heat_range(calibration: Calibration) -> tuple[float, float]:
 
     It begins at the median peak of held-out OK images, so that half of them show nothing. The pixel threshold lies low
     on the scale, so that strong defects still differ. One range serves all images of a detector: their colours compare.
+    A peak that stands apart, of a black image among the OK ones, sets no scale: it would leave all else without colour.
     """
     if calibration.peaks is None or calibration.pixel_threshold is None:
         raise OkngError("this detector gives no map, so there is no heat to show")
     middle, threshold = float(np.median(calibration.peaks)), calibration.pixel_threshold
+    apart = stand_apart(calibration.peaks)
+    if apart.any():
+        threshold = min(threshold, float(calibration.peaks[~apart].max()))
     above = threshold - middle
     if above <= 0:  # few or tied peaks
         above = abs(threshold) / 4 or 1.0
