@@ -13,7 +13,19 @@ from typing import Any
 import typer
 import typer.core
 
-from okng.cli import compare, demo, evaluate, explain, export, inspect, list_, reproduce, threshold, train
+from okng.cli import (
+    compare,
+    demo,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    list_,
+    reproduce,
+    sensitivity,
+    threshold,
+    train,
+)
 from okng.errors import OkngError, OkngWarning, missing_package, nearest_names
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
@@ -52,6 +64,7 @@ app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("threshold")(threshold.threshold)

@@ -67,7 +67,8 @@ def train(
         typer.Option("--drop-outliers", help="Leave held-out images that stand far apart out of the calibration."),
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(help="Folder for a page of the oddest images among those given as OK.")
+        Path | None,
+        typer.Option(help="Folder for a page of the oddest images given as OK and of what would be found."),
     ] = None,
     normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
@@ -121,7 +122,7 @@ def train(
     from okng.training.review import Review
     from okng.training.saving import save_beside, save_over, state_of
 
-    review = None if report is None else Review()
+    review = None if report is None else Review(plant=True)
     read = None if update is None else state_of(update)
     checkpoint = output.with_name(output.name + ".partial")
     if resume and not is_stopped(checkpoint):

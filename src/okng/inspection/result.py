@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from okng.errors import OkngError
-from okng.inspection.regions import Region
+from okng.inspection.calibration import Calibration
+from okng.inspection.regions import Region, find_regions
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ class Inspection:
             "regions": [asdict(region) for region in self.regions],
             "timing_ms": self.timing,
         }
+
+
+def judged(seen: Inspection, calibration: Calibration) -> Inspection:
+    """An inspection with the p-value, the verdict and the regions of a calibration that came later."""
+    regions: tuple[Region, ...] = ()
+    if seen.map is not None and calibration.pixel_threshold is not None:
+        regions = tuple(find_regions(seen.map, calibration.pixel_threshold, seen.size))
+    verdict = "NG" if calibration.is_ng(seen.score) else "OK"
+    return replace(seen, p_value=calibration.p_value(seen.score), verdict=verdict, regions=regions)
 
 
 def p_words(p_value: float, smallest: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,18 @@ import okng
 from okng.checks import at_least, check_seed
 from okng.datasets.ok_images import lister
 from okng.errors import OkngError, nearest_names
-from okng.inspection.images import Source, UnreadableImage, fingerprint, image_size, white_level
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
-from okng.inspection.result import Inspection
+from okng.inspection.result import Inspection, judged
 from okng.planted.curve import clopper_pearson, size_interval
 from okng.planted.defects import KINDS, SMALLEST
 from okng.planted.result import Curve, Point, Recipe, Sensitivity, Trial, pixels_of, plant_recipe, within
 from okng.training.progress import Narrator, narrated
 
 FEWEST = 5  # images; of fewer no interval says anything
-MOST = 100  # images that are planted into
-PLANTS = (8, 20)  # fewest and most of each kind and size: fewer where an input has more than `USUAL` pixels
+MOST = 60  # images that are planted into
+PLANTS = (5, 20)  # fewest and most of each kind and size: fewer where an input has more than `USUAL` pixels
 USUAL = 256 * 256
 LADDER = (0.015, 0.03, 0.06, 0.12, 0.24, 0.48)  # sizes, in shares of the root of an image's area
 ASKED = 0.9  # the share that has to be found
@@ -49,7 +51,7 @@ def sensitivity(
     change of an image it knows by heart. Those held out from learning to set the threshold may be among them. `kinds`:
     some of `okng.planted.defects.KINDS`, by default all nine. `sizes`: the defects' longest sides in pixels of the
     images, rising; by default six from 1.5 to 48 % of an image's side. `plants`: how many of each kind and size, by
-    default 20, and down to 8 where the model's input is larger than 256 × 256. The seed decides every plant.
+    default 20, and down to 5 where the model's input is larger than 256 × 256. The seed decides every plant.
     `progress`: show on standard error how far it is.
 
     A plant is found if the image is called NG at the model's threshold and, of a model that says where, the heatmap has
@@ -59,107 +61,154 @@ def sensitivity(
     Raises `OkngError` for fewer than 5 images that the model has not learnt, and for unknown kinds.
     """
     tell = tell or Narrator(quiet=True)
+    inspector = model if isinstance(model, Inspector) else okng.load(model)
+    wanted = _kinds(kinds)
     check_seed(seed)
     at_least(1, plants=plants)
-    wanted = _kinds(kinds)
-    inspector = model if isinstance(model, Inspector) else okng.load(model)
-    sources, left_out, calibrating = _unlearnt(list(each_image(images, lister())), inspector, seed, tell)
-    shapes = [image_size(source) for source in sources]
-    side = float(np.median([math.sqrt(h * w) for h, w in shapes]))
-    ladder = _ladder(sizes, side)
-    if plants is None:
-        h, w = inspector.preprocess.shape(*shapes[0])
-        plants = int(np.clip(round(PLANTS[1] * USUAL / (h * w)), *PLANTS))
-    recipes = []
-    for k, kind in enumerate(wanted):
-        for j, size in enumerate(ladder):
-            for i in range(plants):
-                image = (i + (j + k) * plants) % len(sources)
-                recipes.append(Recipe(kind, size, _seed(seed, k, j, i), image, (image + 1) % len(sources)))
-    white = max(white_level(sources), inspector.preprocess.white)
-    trials, clean = _tried(inspector, sources, recipes, white, tell)
-    curves = {}
-    for kind in wanted:
-        own = [trial for trial in trials if trial.recipe.kind == kind]
-        if own:
-            curves[kind] = _curve(kind, own, len(sources), seed)
-    if not curves:
-        raise OkngError("these images are of one plain colour, so there is nothing that these kinds of defects change")
-    return Sensitivity(
-        curves=curves,
-        overall=_curve("all", trials, len(sources), seed),
-        unchanged=tuple(kind for kind in wanted if kind not in curves),
-        images=len(sources),
-        calibrating=calibrating,
-        left_out=left_out,
-        alarms=sum(inspector.calibration.is_ng(score) for score in clean),
-        localises=inspector.calibration.pixel_threshold is not None,
-        side=side,
-        threshold=inspector.calibration.threshold,
-        trials=tuple(trials),
-        clean=tuple(clean),
-        seed=seed,
-        sources=tuple(sources),
-        white=white,
-    )
+    sources, left_out, calibrating = _unlearnt(list(each_image(images, lister())), inspector, tell)
+    plan = Plan(sources, inspector.preprocess, seed, tell, wanted, sizes, plants)
+    plan.look(inspector, range(len(sources)), tell)
+    return plan.conclude(inspector.calibration, calibrating, left_out)
 
 
-def at_place(scores: np.ndarray, mask: np.ndarray, threshold: float) -> bool:
-    """Whether the map `scores` (h, w) is highest, or above `threshold`, at `mask` (H, W) or one place beside it."""
-    h, w = scores.shape
-    cells = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((w, h), Image.Resampling.BOX)) > 0
-    wide = np.pad(cells, 1)
+@dataclass(frozen=True)
+class _Look:
+    """What a detector says of an image: the raw `score`, and of its map the highest value and that at a plant."""
+
+    score: float
+    highest: float | None
+    here: float | None
+
+    def found(self, calibration: Calibration) -> bool:
+        """Whether the image is called NG, and for this place."""
+        if not calibration.is_ng(self.score) or self.here is None or self.highest is None:
+            return calibration.is_ng(self.score) and self.here is None
+        threshold = calibration.pixel_threshold
+        return self.here == self.highest or (threshold is not None and self.here > threshold)
+
+
+class Plan:
+    """What is planted into which of `sources`, none of which the detector that looks at it has learnt.
+
+    A fit that holds out several folds has several detectors; each looks at the images of its own fold, and the verdicts
+    follow when the threshold is known.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        preprocess: Preprocess,
+        seed: int,
+        tell: Narrator,
+        kinds: Sequence[str] = tuple(KINDS),
+        sizes: Sequence[float] | None = None,
+        plants: int | None = None,
+    ):
+        self.images = _readable(sources, seed, tell)
+        self.sources = [sources[i] for i in self.images]
+        self.kinds, self.seed = kinds, seed
+        shapes = [image_size(source) for source in self.sources]
+        self.side = float(np.median([math.sqrt(h * w) for h, w in shapes]))
+        ladder = _ladder(sizes, self.side)
+        if plants is None:
+            h, w = preprocess.shape(*shapes[0])
+            plants = int(np.clip(round(PLANTS[1] * USUAL / (h * w)), *PLANTS))
+        self.white = max(white_level(self.sources), preprocess.white)
+        count = len(self.sources)
+        self.recipes: list[list[Recipe]] = [[] for _ in self.sources]  # of each image
+        for k, kind in enumerate(kinds):
+            for j, size in enumerate(ladder):
+                for i in range(plants):
+                    image = (i + (j + k) * plants) % count
+                    drawn = int(np.random.SeedSequence([seed, k, j, i]).generate_state(1)[0])
+                    self.recipes[image].append(Recipe(kind, size, drawn, image, (image + 1) % count, first=i == 0))
+        self.looks: list[tuple[Recipe, _Look, _Look]] = []  # with the plant and without it
+        self.clean: list[float] = []
+        self.shown: list[tuple[Recipe, Inspection]] = []  # the first plant of each kind and size
+
+    def look(self, inspector: Inspector, held: Iterable[int], tell: Narrator) -> None:
+        """Have `inspector` look at those images, numbered as the sources that were given, that it has not learnt."""
+        held = set(held)
+        own = [i for i, image in enumerate(self.images) if image in held]
+        waiting: deque[tuple[Recipe, np.ndarray] | None] = deque()  # None: the image as it is
+
+        def made() -> Iterator[np.ndarray]:
+            for i in own:
+                image, other = pixels_of(self.sources[i]), pixels_of(self.sources[(i + 1) % len(self.sources)])
+                waiting.append(None)
+                yield image
+                for recipe in self.recipes[i]:
+                    planted = plant_recipe(recipe, image, other, self.white)
+                    if planted.mask.any():
+                        waiting.append((recipe, planted.mask))
+                        yield planted.pixels
+                    else:
+                        tell.advance()
+
+        tell.begin("planting and looking", sum(1 + len(self.recipes[i]) for i in own))
+        plain: Inspection | None = None
+        for inspection in inspector.inspect(made()):
+            planted = waiting.popleft()
+            if planted is None:
+                plain = inspection
+                self.clean.append(inspection.score)
+            else:
+                recipe, mask = planted
+                assert plain is not None, "an image comes before its plants"
+                self.looks.append((recipe, _at(inspection, mask), _at(plain, mask)))
+                if recipe.first:  # a view of the map would keep its whole batch alive
+                    own_map = None if inspection.map is None else inspection.map.copy()
+                    self.shown.append((recipe, replace(inspection, map=own_map)))
+            tell.advance()
+
+    def conclude(self, calibration: Calibration, calibrating: int, left_out: int = 0) -> Sensitivity:
+        """What was found at the thresholds of `calibration`."""
+        trials = [
+            Trial(recipe, seen.score, calibration.is_ng(seen.score), seen.found(calibration), plain.found(calibration))
+            for recipe, seen, plain in self.looks
+        ]
+        of_kind: dict[str, list[Trial]] = {kind: [] for kind in self.kinds}
+        for trial in trials:
+            of_kind[trial.recipe.kind].append(trial)
+        count = len(self.sources)
+        curves = {kind: _curve(kind, own, count, self.seed) for kind, own in of_kind.items() if own}
+        if not curves:
+            raise OkngError("these images are of one plain colour: these kinds of defects change nothing in them")
+        return Sensitivity(
+            curves=curves,
+            overall=_curve("all", trials, count, self.seed),
+            unchanged=tuple(kind for kind in self.kinds if kind not in curves),
+            images=count,
+            calibrating=min(calibrating, count),
+            left_out=left_out,
+            alarms=sum(calibration.is_ng(score) for score in self.clean),
+            localises=calibration.pixel_threshold is not None,
+            side=self.side,
+            threshold=calibration.threshold,
+            trials=tuple(trials),
+            clean=tuple(self.clean),
+            shown=tuple((recipe, judged(seen, calibration)) for recipe, seen in self.shown),
+            sources=tuple(self.sources),
+            white=self.white,
+            seed=self.seed,
+        )
+
+
+def _at(inspection: Inspection, mask: np.ndarray) -> _Look:
+    """What an inspection says of the place that `mask` (H, W) marks."""
+    scores = inspection.map
+    if scores is None:
+        return _Look(inspection.score, None, None)
+    return _Look(inspection.score, float(scores.max()), float(scores[cells_at(mask, scores.shape)].max()))
+
+
+def cells_at(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The places (h, w) of a map of this `shape` that `mask` (H, W), not empty, touches, and those beside them."""
+    h, w = shape
+    touched = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((w, h), Image.Resampling.BOX)) > 0
+    wide = np.pad(touched, 1)
     near = np.any([wide[1 + i : 1 + i + h, 1 + j : 1 + j + w] for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
-    return bool(near.any()) and bool(scores[near].max() >= min(float(scores.max()), np.nextafter(threshold, np.inf)))
-
-
-def _tried(
-    inspector: Inspector, sources: list[Source], recipes: list[Recipe], white: int, tell: Narrator
-) -> tuple[list[Trial], list[float]]:
-    """What becomes of each recipe whose defect changes the image, and the raw scores of the images as they are."""
-    of_image: list[list[Recipe]] = [[] for _ in sources]
-    for recipe in recipes:
-        of_image[recipe.image].append(recipe)
-    waiting: deque[tuple[Recipe, np.ndarray] | None] = deque()  # None: the image as it is
-
-    def made() -> Iterator[np.ndarray]:
-        """Each image, then what is planted into it; an image is decoded twice, for itself and as the other one."""
-        other = pixels_of(sources[0])
-        for i, own in enumerate(of_image):
-            image, other = other, pixels_of(sources[(i + 1) % len(sources)])
-            waiting.append(None)
-            yield image
-            for recipe in own:
-                planted = plant_recipe(recipe, image, other, white)
-                if planted.mask.any():
-                    waiting.append((recipe, planted.mask))
-                    yield planted.pixels
-                else:
-                    tell.advance()
-
-    pixel_threshold = inspector.calibration.pixel_threshold
-
-    def shown(inspection: Inspection, mask: np.ndarray) -> bool:
-        if inspection.map is None or pixel_threshold is None:
-            return inspection.is_ng
-        return inspection.is_ng and at_place(inspection.map, mask, pixel_threshold)
-
-    tell.begin("planting and looking", len(recipes) + len(sources))
-    trials: list[Trial] = []
-    clean: list[float] = []
-    plain: Inspection | None = None
-    for inspection in inspector.inspect(made()):
-        planted = waiting.popleft()
-        if planted is None:
-            plain = inspection
-            clean.append(inspection.score)
-        else:
-            recipe, mask = planted
-            assert plain is not None, "an image comes before its plants"
-            found, by_chance = shown(inspection, mask), shown(plain, mask)
-            trials.append(Trial(recipe, inspection.score, inspection.is_ng, found, by_chance))
-        tell.advance()
-    return trials, clean
+    return np.asarray(near)
 
 
 def _curve(kind: str, trials: list[Trial], images: int, seed: int) -> Curve:
@@ -207,21 +256,14 @@ def _ladder(sizes: Sequence[float] | None, side: float) -> list[float]:
     return found
 
 
-def _seed(seed: int, *place: int) -> int:
-    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
-
-
-def _unlearnt(given: list[Source], inspector: Inspector, seed: int, tell: Narrator) -> tuple[list[Source], int, int]:
-    """Up to `MOST` readable images that were not learnt, drawn by the seed; how many were, and how many calibrated."""
+def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tuple[list[Source], int, int]:
+    """The images that were not learnt, how many were, and how many of the former set the threshold."""
     seen = set(inspector.manifest.get("seen", ()))
     held_out = set(inspector.manifest.get("unlearnt", ()))
-    good: list[Source] = []
-    kept: list[bool] = []
-    learnt = 0
+    good, learnt, calibrating = [], 0, 0
     for source in given:
         try:
             mark = fingerprint(source)
-            image_size(source)
         except UnreadableImage as error:
             tell.say(f"skipped: {error}")
             continue
@@ -229,20 +271,26 @@ def _unlearnt(given: list[Source], inspector: Inspector, seed: int, tell: Narrat
             learnt += 1
             continue
         good.append(source)
-        kept.append(mark in held_out)
+        calibrating += mark in held_out
     if learnt:
         tell.say(f"{learnt} of {len(given)} images are left out, because the model has learnt them")
     if len(good) < FEWEST:
         why = f": the model has learnt {learnt} of the {len(given)} that were given" if learnt else ""
         raise OkngError(f"{len(good)} images are too few{why}; give {FEWEST} or more OK images that it has not learnt")
-    drawn = np.random.default_rng([seed, len(good)]).permutation(len(good))[:MOST]
-    picked = []
-    for i in drawn:
+    return good, learnt, calibrating
+
+
+def _readable(sources: Sequence[Source], seed: int, tell: Narrator) -> list[int]:
+    """Up to `MOST` of the images, drawn by the seed, that can be decoded; their numbers."""
+    picked: list[int] = []
+    for i in np.random.default_rng([seed, len(sources)]).permutation(len(sources)).tolist():
+        if len(picked) == MOST:
+            break
         try:
-            pixels_of(good[i])
+            pixels_of(sources[i])
             picked.append(i)
         except UnreadableImage as error:
             tell.say(f"skipped: {error}")
     if len(picked) < FEWEST:
-        raise OkngError(f"{len(picked)} images can be read, too few; give {FEWEST} or more")
-    return [good[i] for i in picked], learnt, sum(kept[i] for i in picked)
+        raise OkngError(f"{len(picked)} readable images are too few to plant defects into; give {FEWEST} or more")
+    return picked

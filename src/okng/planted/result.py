@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,21 +14,26 @@ from PIL import Image
 from okng.inspection.arrays import from_pillow, one_image
 from okng.inspection.decoding import decode
 from okng.inspection.images import Source
+from okng.inspection.result import Inspection
 from okng.planted.curve import Fit
-from okng.planted.defects import KINDS, Planted, plant
+from okng.planted.defects import Planted, plant
 
 SHOWN = (0.1, 0.5, 0.9)  # shares of which there are examples
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One plant: a defect of `kind` and `size` px by `seed`, in image number `image`, of which `other` is another."""
+    """One plant: a defect of `kind` and `size` px by `seed`, in image number `image`; a texture is of image `other`.
+
+    The `first` of each kind and size is kept as an example.
+    """
 
     kind: str
     size: float
     seed: int
     image: int
     other: int
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -119,8 +126,8 @@ class Sensitivity:
     in px. `found`: the mean share over all kinds and sizes.
     """
 
-    curves: dict[str, Curve]
-    overall: Curve
+    curves: dict[str, Curve] = field(repr=False)
+    overall: Curve = field(repr=False)
     unchanged: tuple[str, ...]
     images: int
     calibrating: int
@@ -131,9 +138,10 @@ class Sensitivity:
     threshold: float
     trials: tuple[Trial, ...] = field(repr=False)
     clean: tuple[float, ...] = field(repr=False)
-    seed: int = 0
-    sources: tuple[Source, ...] = field(default=(), repr=False)
-    white: int = field(default=255, repr=False)
+    shown: tuple[tuple[Recipe, Inspection], ...] = field(repr=False)
+    sources: tuple[Source, ...] = field(repr=False)
+    white: int = field(repr=False)
+    seed: int
 
     @property
     def smallest_found(self) -> dict[str, float | None]:
@@ -170,18 +178,56 @@ class Sensitivity:
             "overall": self.overall.to_json(),
         }
 
-    def example(self, kind: str, share: float) -> Recipe | None:
-        """A plant at the size from which on `share` is found; None where there is no such size."""
-        size = self.curves[kind].size_for(share)
-        if not 0 < size < math.inf:
-            return None
-        image = (list(KINDS).index(kind) * len(SHOWN) + round(10 * share)) % len(self.sources)
-        return Recipe(kind, size, self.seed + 1, image, (image + 1) % len(self.sources))
+    def examples(self, kind: str) -> list[tuple[Point, Recipe, Inspection]]:
+        """Plants of about the sizes at which 10, 50 and 90 % are found, each with what was measured at its size."""
+        curve, found = self.curves[kind], {}
+        for share in SHOWN:
+            size = curve.size_for(share)
+            if 0 < size < math.inf:
+                point = min(curve.points, key=lambda point: abs(math.log(point.size / size)))
+                found[point.size] = point
+        return [
+            (found[recipe.size], recipe, inspection)
+            for recipe, inspection in sorted(self.shown, key=lambda shown: shown[0].size)
+            if recipe.kind == kind and recipe.size in found
+        ]
 
     def planted(self, recipe: Recipe) -> Planted:
         """The image and the mask that a recipe makes."""
         image, other = (pixels_of(self.sources[i]) for i in (recipe.image, recipe.other))
         return plant_recipe(recipe, image, other, self.white)
+
+
+def lines(result: Sensitivity) -> list[str]:
+    """The result as lines for a person."""
+    sizes = [point.size for point in result.overall.points]
+    head = f"{'kind':<11}{'90 % found from':<34}" + "".join(f"{f'{size:.3g} px':>8}" for size in sizes)
+    said = [f"planted {len(result.trials)} defects into {result.images} OK images the model has not learnt", head]
+    for curve in (*result.curves.values(), result.overall):
+        shares = {point.size: f"{point.share:.0%}" for point in curve.points}
+        said.append(f"{curve.kind:<11}{curve.words():<34}" + "".join(f"{shares.get(size, ''):>8}" for size in sizes))
+    said += [f"{kind:<11}changes nothing in these images" for kind in result.unchanged]
+    place = "called NG, with the heatmap at its place" if result.localises else "the image is called NG"
+    said.append(f"found: {place}; {result.elsewhere} more were called NG for another place")
+    said.append(f"as they are, {result.alarms} of the {result.images} images are called NG")
+    if result.calibrating:
+        said.append(f"{result.calibrating} of the {result.images} images set the threshold")
+    said.append("planted defects are no real ones: they compare sizes and kinds, and promise nothing of real defects")
+    return said
+
+
+def as_csv(result: Sensitivity) -> str:
+    """One line for each kind and size: how many were planted, called NG and found, and what the fitted curve says."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["kind", "size_px", "plants", "called_ng", "found", "share", "low", "high", "found_90_from_px"])
+    for curve in (*result.curves.values(), result.overall):
+        smallest = _finite(curve.smallest)
+        for point in curve.points:
+            shares = (f"{value:.4f}" for value in (point.share, point.low, point.high))
+            counts = (f"{point.size:g}", point.plants, point.called, point.found)
+            writer.writerow([curve.kind, *counts, *shares, "" if smallest is None else f"{smallest:.4g}"])
+    return text.getvalue()
 
 
 def pixels_of(source: Source) -> np.ndarray:

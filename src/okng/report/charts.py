@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from okng.inspection.calibration import Calibration
+from okng.planted.result import Curve
 
 BARS = 48
 RUG_LINES = 400
@@ -183,3 +184,49 @@ def roc(ok: np.ndarray, ng: np.ndarray) -> Roc:
     travelled = x + y  # rises along the curve: points evenly spaced on it keep its shape
     keep = np.unique(np.searchsorted(travelled, np.linspace(0, travelled[-1], ROC_POINTS)))
     return Roc(list(zip(x[keep].tolist(), y[keep].tolist(), strict=True)), area)
+
+
+@dataclass(frozen=True)
+class Power:
+    """A curve of the share found against size; places in percent of the plot, x from the left and y from the top.
+
+    `points` are (x, y, y of the interval's ends, what a hint says), `band` is the outline of the curve's 95 % band,
+    `asked` the x from which on 90 % are found, None where that is not reached.
+    """
+
+    points: list[tuple[float, float, float, float, str]]
+    line: list[tuple[float, float]]
+    band: list[tuple[float, float]]
+    ticks: list[tuple[float, str]]
+    asked: float | None
+
+
+def power(curve: Curve, smallest: float, largest: float) -> Power:
+    """The chart of `curve` over sizes from `smallest` to `largest` px, on a logarithmic axis."""
+    width = math.log(largest / smallest) or 1.0
+
+    def x(size: float) -> float:
+        return round(3 + 94 * math.log(size / smallest) / width, 2)
+
+    def y(share: float) -> float:
+        return round(100 * (1 - share), 2)
+
+    points = [
+        (
+            x(p.size),
+            y(p.share),
+            y(p.low),
+            y(p.high),
+            f"{p.size:.3g} px: {p.found} of {p.plants} found, {p.called} called NG",
+        )
+        for p in curve.points
+    ]
+    rising = [(x(size), y(high)) for size, _, _, high in curve.line]
+    falling = [(x(size), y(low)) for size, _, low, _ in reversed(curve.line)]
+    return Power(
+        points=points,
+        line=[(x(size), y(share)) for size, share, _, _ in curve.line],
+        band=rising + falling,
+        ticks=[(x(point.size), f"{point.size:.3g}") for point in curve.points],
+        asked=x(curve.smallest) if curve.reached else None,
+    )

@@ -40,7 +40,7 @@ def pictures(kept: Kept, inspector: Inspector) -> dict[str, Any]:
 
 
 def drawn(
-    pixels: np.ndarray, inspection: Inspection, calibration: Calibration, outlined: Mask | None = None
+    pixels: np.ndarray, inspection: Inspection, calibration: Calibration, outlined: Mask | np.ndarray | None = None
 ) -> dict[str, Any]:
     """A thumbnail, uint8 (h, w, 3), and its heatmap as `calibration` colours it, with the mask `outlined`."""
     image = Image.fromarray(pixels)
@@ -64,13 +64,15 @@ def thumbnail(inspector: Inspector, source: Source, size: tuple[int, int], side:
     return replace(inspector.preprocess, mode="RGB", size=shape).load(source)[0]
 
 
-def mask_outlines(mask: Mask, drawn: tuple[int, int], size: tuple[int, int]) -> list[list[tuple[float, float]]] | None:
+def mask_outlines(
+    mask: Mask | np.ndarray, drawn: tuple[int, int], size: tuple[int, int]
+) -> list[list[tuple[float, float]]] | None:
     """The outlines of a mask as seen at the size `drawn` (width, height), in pixels of the image; None if unreadable.
 
-    `size` is the image's (height, width).
+    The mask is a file, or bool (H, W). `size` is the image's (height, width).
     """
     try:
-        inside = read_mask(mask)  # (H, W)
+        inside = mask if isinstance(mask, np.ndarray) else read_mask(mask)  # (H, W)
     except OkngError:
         return None
     width, height = (min(sides) for sides in zip(drawn, inside.shape[::-1], strict=True))

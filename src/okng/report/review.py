@@ -1,4 +1,4 @@
-"""A small page of the oddest images that a fit was given as OK."""
+"""The page of a training: the oddest images that a fit was given as OK, and what the model would find."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
 from okng.report.page import page
 from okng.report.pictures import drawn, thumbnail
+from okng.report.sensitivity import found
 from okng.training.review import Oddest, Review
 
 
@@ -24,6 +25,8 @@ def write_review(path: Path, title: str, inspector: Inspector, review: Review) -
         held_out=_cards(review.held_out, inspector, 0),
         learnt=_cards(review.learnt, inspector, review.held_out.limit),
         counts=(len(review.held_out.scores), len(review.learnt.scores)),
+        unplanted=review.unplanted,
+        **(found(inspector, review.sensitivity) if review.sensitivity else {"sensitivity": None}),
     )
     write_atomically(Path(path), html)
     return Path(path)

@@ -160,6 +160,8 @@ def fit(
             run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
             show = None if review is None else review.held_out.add
             judged.append(judge(learner, ok, held, "calibration", tell, show))
+            if review is not None:
+                review.look(learner, ok, folds, k, seed, tell)
         scores = Judged.together(judged)
         apart = say_apart(scores, ok, tell, DROPPED if drop_outliers else COUNTED)
         kept = scores.at(np.setdiff1d(np.arange(len(scores.index)), apart)) if drop_outliers else scores

@@ -143,10 +143,9 @@ def judge(
 
     `show` is shown every inspection, with the image and its name.
     """
-    nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
     tell.begin(name, len(index))
     scores, peaks = [], []
-    inspector = Inspector(TorchEngine(detector), images.preprocess, nothing, {})
+    inspector = uncalibrated(detector, images)
     for i, inspection in zip(index, inspector.inspect([images.sources[i] for i in index]), strict=True):
         scores.append(inspection.score)
         if inspection.map is not None:
@@ -155,3 +154,9 @@ def judge(
             show(inspection, images.sources[i], images.name(i))
         tell.advance()
     return Judged(index, np.array(scores), np.array(peaks) if peaks else None)
+
+
+def uncalibrated(detector: Detector, images: TrainingImages) -> Inspector:
+    """An inspector that scores as the detector does and has no threshold yet."""
+    nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
+    return Inspector(TorchEngine(detector), images.preprocess, nothing, {})

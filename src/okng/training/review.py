@@ -7,10 +7,16 @@ from heapq import heappush, heappushpop
 
 import numpy as np
 
+from okng.detectors.base import Detector
+from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Source
-from okng.inspection.regions import Region, find_regions
-from okng.inspection.result import Inspection
+from okng.inspection.result import Inspection, judged
+from okng.planted.measure import Plan
+from okng.planted.result import Sensitivity
+from okng.training.data import TrainingImages
+from okng.training.held_out import uncalibrated
+from okng.training.progress import Narrator
 
 
 @dataclass
@@ -46,11 +52,7 @@ class Oddest:
         assert calibration is not None, "conclude comes first"
         found = []
         for _, _, seen, source, name in sorted(self._heap, key=lambda entry: entry[:2], reverse=True):
-            regions: tuple[Region, ...] = ()
-            if seen.map is not None and calibration.pixel_threshold is not None:
-                regions = tuple(find_regions(seen.map, calibration.pixel_threshold, seen.size))
-            p, verdict = calibration.p_value(seen.score), "NG" if calibration.is_ng(seen.score) else "OK"
-            found.append((replace(seen, p_value=p, verdict=verdict, regions=regions), source, name))
+            found.append((judged(seen, calibration), source, name))
         return found
 
 
@@ -60,16 +62,41 @@ class Review:
     No image is shown as judged by a detector that had learnt it: an image's own patches make it look plain. `held_out`
     are those that the calibration counts; where they were cross-fitted the final detector has learnt all of them too
     (`method` "cross"). `learnt` are, of a split, the others, judged by a second detector that learnt the held-out ones
-    alone: their scores compare with each other and with nothing else.
+    alone: their scores compare with each other and with nothing else. With `plant`, defects are planted into held-out
+    images too, and `sensitivity` says which are found; `unplanted` says why where that could not be measured.
     """
 
-    def __init__(self, limit: int = 24):
+    def __init__(self, limit: int = 24, plant: bool = False):
         self.held_out, self.learnt = Oddest(limit), Oddest(limit)
         self.method = ""
+        self.plant = plant
+        self.sensitivity: Sensitivity | None = None
+        self.unplanted = ""
+        self._plan: Plan | None = None
+
+    def look(
+        self, detector: Detector, images: TrainingImages, folds: list[np.ndarray], k: int, seed: int, tell: Narrator
+    ) -> None:
+        """Have `detector`, which has not learnt fold `k` of the `images`, look for what is planted into that."""
+        if not self.plant or self.unplanted:
+            return
+        try:
+            if self._plan is None:
+                sources = [images.sources[i] for i in np.concatenate(folds)]
+                self._plan = Plan(sources, images.preprocess, seed, tell)
+            start = sum(len(fold) for fold in folds[:k])
+            self._plan.look(uncalibrated(detector, images), range(start, start + len(folds[k])), tell)
+        except OkngError as error:
+            self._plan, self.unplanted = None, str(error)
 
     def conclude(self, calibration: Calibration) -> None:
         """Once all images are judged."""
         self.method = calibration.method
+        if self._plan is not None:
+            try:
+                self.sensitivity = self._plan.conclude(calibration, len(self.held_out.scores))
+            except OkngError as error:
+                self.unplanted = str(error)
         self.held_out.conclude(calibration)
         if self.learnt.scores:
             self.learnt.conclude(false_alarm_rate=calibration.false_alarm_rate)

@@ -1,0 +1,60 @@
+"""The page of what a model would find: a curve for each kind of planted defect, and examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from okng.inspection.inspector import Inspector
+from okng.inspection.model_file import write_atomically
+from okng.planted.result import Sensitivity
+from okng.report.charts import power
+from okng.report.page import page
+from okng.report.pictures import drawn, thumbnail
+from okng.report.settings import settings
+
+KINDS = {
+    "scratch": "a thin, slightly bent line",
+    "spot": "a dark or a bright disc",
+    "stain": "an irregular blot with a darker edge",
+    "dent": "the surface pressed in or out",
+    "smear": "what is there, drawn out",
+    "texture": "a piece of another image, turned and enlarged",
+    "missing": "a part that is not there",
+    "displaced": "a part away from its place",
+    "doubled": "a part once more, beside itself",
+    "all": "all kinds together",
+}
+"""What each kind of planted defect is, for readers."""
+
+
+def write_sensitivity(path: Path, title: str, inspector: Inspector, result: Sensitivity) -> Path:
+    """Write the HTML file, all or nothing, and return `path`."""
+    html = page("sensitivity.html", title, inspector, settings=settings(inspector, {}), **found(inspector, result))
+    write_atomically(Path(path), html)
+    return Path(path)
+
+
+def found(inspector: Inspector, result: Sensitivity) -> dict[str, Any]:
+    """What the section on sensitivity shows, of this page and of the one of a training."""
+    sizes = [point.size for point in result.overall.points]
+    curves = [result.overall, *result.curves.values()]
+    return {
+        "sensitivity": result,
+        "sizes": sizes,
+        "plants": curves[1].points[0].plants,
+        "kinds": KINDS,
+        "curves": [(curve, power(curve, sizes[0], sizes[-1])) for curve in curves],
+        "examples": [(kind, _examples(inspector, result, kind)) for kind in result.curves],
+    }
+
+
+def _examples(inspector: Inspector, result: Sensitivity, kind: str) -> list[dict[str, Any]]:
+    """Plants of `kind` from sizes of which few, half and nearly all are found: the first of each, not chosen."""
+    shown = []
+    for point, recipe, inspection in result.examples(kind):
+        planted = result.planted(recipe)
+        pixels = thumbnail(inspector, planted.pixels, inspection.size)
+        pictures = drawn(pixels, inspection, inspector.calibration, planted.mask)
+        shown.append({"point": point, "inspection": inspection, "pictures": pictures})
+    return shown
