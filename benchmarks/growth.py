@@ -40,7 +40,7 @@ def worker(folder: str, count: int, bank: int) -> dict[str, float]:
 
     files = sorted(Path(folder).iterdir())[:count]
     start = time.perf_counter()
-    inspector = okng.fit(files, size=128, coreset_size=bank, holdout=20 / count)
+    inspector = okng.fit(files, "patchcore", size=128, coreset_size=bank, holdout=20 / count)
     fit = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB on Linux
     with tempfile.TemporaryDirectory() as where:

@@ -109,7 +109,7 @@ class Bench:
             okng = [sys.executable, "-c", "from okng.cli import main; main()"]
             model, good = f"{folder}/parts.okng", f"{data}/train/good"
             commands = (
-                ["train", good, "-o", model, "-p", "coreset_size=2181", "--size", "256"],
+                ["train", good, "-d", "patchcore", "-o", model, "-p", "coreset_size=2181", "--size", "256"],
                 ["export", model, "-o", f"{folder}/parts.onnx"],
                 ["export", model, "-o", f"{folder}/bf16.onnx", "--precision", "bf16", "--calibrate", good],
             )
@@ -164,7 +164,10 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             okng = [sys.executable, "-c", "from okng.cli import main; main()"]
             model = f"{folder}/parts.okng"
-            for command in (["train", str(good), "-o", model], ["export", model, "-o", f"{folder}/parts.onnx"]):
+            for command in (
+                ["train", str(good), "-d", "patchcore", "-o", model],
+                ["export", model, "-o", f"{folder}/parts.onnx"],
+            ):
                 subprocess.run([*okng, *command], check=True, stdout=subprocess.DEVNULL)
             subprocess.run([sys.executable, "-m", "venv", f"{folder}/line"], check=True)
             pip = [f"{folder}/line/bin/python", "-m", "pip", "install", "--quiet", f"{HERE.parent}[openvino]"]
