@@ -77,7 +77,7 @@ def distances(inputs: list[np.ndarray]) -> torch.Tensor:
 
 
 def scores(nearest: torch.Tensor, judged: np.ndarray, learnt: np.ndarray) -> np.ndarray:
-    """PatchCore's scores (m,) of the images `judged` by a memory of all patches of the images `learnt`."""
+    """PatchCore's scores (m,), by `top1%`, of the images `judged` by a memory of all patches of the images `learnt`."""
     patches = nearest[judged][:, :, learnt].amin(2)  # (m, p)
     found: np.ndarray = patches.topk(max(1, patches.shape[1] // 72), 1).values.mean(1).numpy()
     return found

@@ -148,7 +148,7 @@ def patchcore(data: Path) -> Iterator[dict[str, Any]]:
         detector = create("patchcore")
         preprocess = Preprocess("RGB", 256, detector.multiple)
         engine: Any = fitted(detector, learnt, preprocess)
-        plain = [preprocess.load(image)[0] for image in held_out]
+        plain = [preprocess.load(image)[0].copy() for image in held_out]
         for name, way in (("piece of another", piece_of_another), ("scratch", scratch), ("stain", stain)):
             spoilt = all_spoilt(plain, way)
             common = {"dataset": dataset.name, "spoilt by": name}
@@ -172,7 +172,7 @@ def code(data: Path) -> Iterator[dict[str, Any]]:
         order = np.random.default_rng(0).permutation(len(images))[: DIGITS + HELD_OUT_DIGITS]
         learnt, held_out = ([images[i] for i in part] for part in (order[:DIGITS], order[DIGITS:]))
         preprocess = Preprocess("L", (28, 28))
-        plain = [preprocess.load(image)[0] for image in held_out]
+        plain = [preprocess.load(image)[0].copy() for image in held_out]
         ways = {"turned": turned, "piece erased": piece_erased, "piece of another": piece_of_another}
         spoilt = {name: all_spoilt(plain, way) for name, way in ways.items()}
         for size in (8, 16, 32):
