@@ -94,6 +94,16 @@ def test_the_tail_fit_finds_the_quantiles_of_a_generalised_pareto_law(shape):
         assert tail_threshold(scores, rate) == pytest.approx(true, rel=0.05)
 
 
+def test_the_tail_begins_at_the_eighty_percent_quantile_and_a_tied_one_is_the_largest_score():
+    scores = np.sort(np.random.default_rng(0).gamma(4, size=200))
+    expected = tail_threshold(scores, 1e-3)
+    for place, matters in ((158, False), (159, True)):  # the last below the highest forty
+        moved = scores.copy()
+        moved[place] = (moved[place - 1] + moved[place]) / 2
+        assert (tail_threshold(moved, 1e-3) != expected) == matters
+    assert tail_threshold(np.array([0.0] * 60 + [0.1] * 20), 1e-3) == 0.1
+
+
 def test_the_tail_fit_agrees_with_maximum_likelihood_where_data_abound():
     from scipy.stats import genpareto
 
@@ -148,6 +158,7 @@ def test_a_threshold_by_hand():
     assert (by_hand.threshold, by_hand.basis, by_hand.false_alarm_rate) == (6.5, "manual", 0.3)
     assert by_hand.pixel_threshold == calibration.pixel_threshold
     assert by_hand.is_ng(6.6) and not by_hand.is_ng(6.5)
+    assert calibration.with_threshold(6.0).false_alarm_rate == 0.3  # a score at the threshold is OK
     for bad in (float("nan"), float("inf")):
         with pytest.raises(OkngError, match="a threshold is a finite number"):
             calibration.with_threshold(bad)
@@ -214,6 +225,8 @@ def test_promise_per_group_and_with_dropped_images():
     assert Calibration.from_json(fields, scores, None).promise() == grouped.promise()
     del fields["unit"], fields["dropped"]  # of older files
     older = Calibration.from_json(fields, scores, None)
+    one = Calibration.fit(scores, None, "split", 0.05, dropped=1).promise()
+    assert one.endswith("; 1 image that stood apart was dropped, so this is about images like the others")
     assert (older.unit, older.dropped) == ("image", 0) and "dropped" not in older.promise()
 
 

@@ -140,6 +140,15 @@ def test_without_copies_images_are_held_out_as_ever() -> None:
     assert all(a.tolist() == b.tolist() for a, b in zip(folds, expected, strict=True))
 
 
+def test_what_folds_said_is_put_together() -> None:
+    """With the peaks of their maps, by which regions are drawn, where there are some."""
+    parts = [Judged(np.array(i), np.array(i) / 10, np.array(i) + 5.0) for i in ([3, 1], [0, 2])]
+    whole = Judged.together(parts)
+    assert whole.peaks is not None and (whole.index.tolist(), whole.peaks.tolist()) == ([3, 1, 0, 2], [8, 6, 5, 7])
+    assert whole.scores.tolist() == [0.3, 0.1, 0.0, 0.2]
+    assert Judged.together([Judged(part.index, part.scores, None) for part in parts]).peaks is None
+
+
 def test_one_image_of_each_group_is_drawn_at_random() -> None:
     groups = np.array([0, 0, 0, 1, 2, 2, 2])
     judged = Judged(np.array([0, 1, 2, 4, 5, 6]), np.arange(6.0), np.arange(6.0))

@@ -111,6 +111,34 @@ def test_a_killed_fit_resumes_to_the_same_result(die_at: int, tmp_path: Path) ->
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+class Counting(torch.optim.SGD):
+    """Whose rate falls by a count that is a plain number, as some optimisers' are, and not a tensor."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            count = self.state[parameter].setdefault("count", 0) + 1
+            self.state[parameter]["count"] = count
+            with torch.no_grad():
+                parameter -= 1e-2 / count * parameter.grad
+
+
+def test_what_an_optimizer_counts_is_stored_too_and_resuming_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.optim, "Adam", Counting)
+    said: list[str] = []
+    tell = Narrator(quiet=True)
+    monkeypatch.setattr(tell, "say", said.append)
+    whole, resumed = built(), TwoPhases()
+    run_phases(whole, images(), seed=3, device="cpu")
+    with pytest.raises(Stop):
+        run_phases(built(die_at=8), images(), seed=3, device="cpu", checkpoint=tmp_path / "c")
+    run_phases(resumed, images(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True, tell=tell)
+    assert said == [f"going on from {tmp_path / 'c'}: phase 2, epoch 3"]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
 @pytest.mark.parametrize(("steps", "batches"), [(1, 1), (7, 7), (9, 9)])
 def test_steps_take_the_place_of_epochs(steps: int, batches: int) -> None:
     """Ten images make three batches of four at most: seven are two epochs and a third of the third."""
