@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import okng
+from okng.benchmark.evaluation import metric_lines
 from okng.inspection.result import Inspection
 from tests.cli.test_cli import WITHOUT_TRAIN
 from tests.contract.conftest import EXAMPLE, pictures
@@ -80,6 +81,12 @@ def test_evaluate_takes_files_and_folders_and_fills_a_report(inspector: okng.Ins
     assert page.write(tmp_path / "report.html").stat().st_size > 10_000
     again = okng.evaluate(tmp_path / "parts.okng", tmp_path / "parts")
     assert again["caught"] == figures["caught"]
+    for share, number in (("measured_false_alarm", "n_ok"), ("caught", "n_ng")):  # three images tell little
+        low, high = figures[f"{share}_interval"]
+        rate = figures["caught" if share == "caught" else f"{share}_rate"]
+        assert low <= rate <= high and high - low > 0.5 and figures[number] == 3
+    printed = "\n".join(metric_lines(figures))
+    assert "of NG images, 95 % interval 43.9% to 100.0%" in printed and printed.count("95 % interval") == 2
 
 
 def test_export_takes_an_inspector_or_its_file(inspector: okng.Inspector, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from okng.inspection.images import UnreadableImage, fingerprint, image_size
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
 from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
+from okng.report.charts import wilson
 from okng.training.progress import Narrator, narrated
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def evaluate(
     standard error how far it is.
 
     The figures by name: "image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro" in [0, 1], NaN where "notes" says
-    why; "measured_false_alarm_rate" and "caught", the shares of OK and of NG images called NG; and counts. Raises
+    why; "measured_false_alarm_rate" and "caught", the shares of OK and of NG images called NG, and what they may be
+    for other images alike, "measured_false_alarm_interval" and "caught_interval" (95 %); and counts. Raises
     `OkngError` for a data set without labelled test images.
     """
     if find_spec("sklearn") is None:  # the line inspects without it
@@ -187,7 +189,9 @@ def _figures(
         "aupro": aupro,
         "asked_false_alarm_rate": inspector.calibration.false_alarm_rate,
         "measured_false_alarm_rate": float(verdicts[ok].mean()) if ok.any() else math.nan,
+        "measured_false_alarm_interval": wilson(int(verdicts[ok].sum()), int(ok.sum())) if ok.any() else None,
         "caught": float(verdicts[ng].mean()) if ng.any() else math.nan,
+        "caught_interval": wilson(int(verdicts[ng].sum()), int(ng.sum())) if ng.any() else None,
         "promise": inspector.calibration.promise(),
         "skipped": skipped,
         "notes": notes,
@@ -250,7 +254,13 @@ def metric_lines(figures: dict[str, Any]) -> list[str]:
         lines.append(f"  {name:<15}{value}{note}")
     asked, measured = figures["asked_false_alarm_rate"], figures["measured_false_alarm_rate"]
     if not math.isnan(measured):
-        lines.append(f"  false alarms   {measured:.2%} of OK images (asked {asked:.2%})")
+        within = _between(figures["measured_false_alarm_interval"])
+        lines.append(f"  false alarms   {measured:.2%} of OK images, {within} (asked {asked:.2%})")
     if not math.isnan(figures["caught"]):
-        lines.append(f"  caught         {figures['caught']:.2%} of NG images")
+        lines.append(f"  caught         {figures['caught']:.2%} of NG images, {_between(figures['caught_interval'])}")
     return lines
+
+
+def _between(interval: tuple[float, float]) -> str:
+    """So few images tell a share: 1 of 60 is 0.3 to 8.9 %."""
+    return f"95 % interval {interval[0]:.1%} to {interval[1]:.1%}"
