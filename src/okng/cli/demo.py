@@ -17,7 +17,7 @@ FEW_OK, FEW_TESTED = 60, 20  # cells of a first look: OK ones to learn from, and
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for models and reports.")] = Path("okng-demo"),
-    detector: Annotated[str, typer.Option("-d", "--detector", help=DETECTOR)] = "patchcore",
+    detector: Annotated[str | None, typer.Option("-d", "--detector", help=DETECTOR)] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -31,7 +31,7 @@ def demo(
 
     if missing := [package for package in ("torch", "elpv_dataset") if find_spec(package) is None]:
         raise missing_extra(missing[0], "train,demo")
-    detector = name_of(detector)
+    detector = name_of(detector or DEFAULT)
     check_writable(output / "mono.okng")
     time = "about two minutes on 2 CPU cores" if detector == DEFAULT else f"as long as {detector} takes to learn"
     say(f"{time}, a first look in a quarter of that; models and reports go to {output}/\n")

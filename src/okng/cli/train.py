@@ -23,6 +23,9 @@ def train(
         list[str],
         typer.Option("-p", "--parameter", help="The detector's own, such as coreset=0.05; repeatable."),
     ] = [],  # noqa: B006
+    preset: Annotated[
+        str | None, typer.Option(help="fast, default or best, of the default detector. -p and --size go before it.")
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -41,11 +44,18 @@ def train(
         Path | None,
         typer.Option(
             "--update",
-            help="A model file (patchcore, padim) that shall learn the images too, without the old ones; "
+            help="A model file (patch_memory, patchcore, padim) that shall learn the images too, without the old ones; "
             "a single image, such as a false alarm, will do.",
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Area as the side of a square, or HxW. Default: 256.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Area as the side of a square, or HxW. Default: the images' own up to 640, -d others 256."),
+    ] = None,
+    time_per_image: Annotated[
+        str | None,
+        typer.Option(help="What an image may take, such as 50ms: the size is the largest that keeps to it here."),
+    ] = None,
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Share of OK images that may be called NG. Default: 0.05, or the model's.")
     ] = None,
@@ -85,14 +95,14 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Learn what OK looks like from a folder of OK images."""
-    from okng.cli.common import check_writable, parse_parameters, parse_size, print_json, say
-    from okng.detectors.catalogue import name_of
+    from okng.cli.common import check_writable, parse_parameters, parse_size, parse_time, print_json, say
+    from okng.detectors.catalogue import DEFAULT, name_of
     from okng.errors import OkngError
 
-    detector_name = name_of(detector or "patchcore")
-    arguments, sides = parse_parameters(parameter), parse_size(size)
-    if update is not None and (detector or parameter or size or resume or budget):
-        left_out = "leave out -d, -p, --size, --budget, --resume"
+    detector_name = name_of(detector or DEFAULT)
+    arguments, sides, seconds = parse_parameters(parameter), parse_size(size), parse_time(time_per_image)
+    if update is not None and (detector or parameter or size or time_per_image or resume or budget or preset):
+        left_out = "leave out -d, -p, --size, --time-per-image, --preset, --budget, --resume"
         raise OkngError(f"an update keeps the model's detector, parameters and size; {left_out}")
     if more and update is None:
         raise OkngError(
@@ -143,9 +153,11 @@ def train(
                 inspector = okng.fit(
                     images,
                     detector_name,
+                    preset=preset,
                     budget=budget,
                     ng=ng,
                     size=sides,
+                    time_per_image=seconds,
                     false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
                     drop_outliers=drop_outliers,
                     checkpoint=checkpoint,

@@ -105,13 +105,15 @@ class Detector(nn.Module):
     Class attributes say what the method needs: `fixed_size`, one input shape for all images because positions or the
     network's layers depend on it; `pretrained`, a network trained on natural RGB images, for which small images are
     enlarged and grey ones are given three channels; `exportable`, a forward that is one plain graph; `needs_ng`, it
-    learns from some NG images too, told apart by `Batch.labels`.
+    learns from some NG images too, told apart by `Batch.labels`; `largest`, up to which area, as the side of a square,
+    images keep their own size when nobody says another.
     """
 
     fixed_size: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
     exportable: ClassVar[bool] = True
     needs_ng: ClassVar[bool] = False
+    largest: ClassVar[int] = 256
 
     arguments: dict[str, Any]  # the constructor's, set by `create`, stored in the model file
     name: str
@@ -132,10 +134,19 @@ class Detector(nn.Module):
 
     def update_phases(self) -> Iterator[Phase]:
         """How a fitted detector takes in further OK images without the old ones; most can't."""
-        raise OkngError(f"{self.name} can't be updated, patchcore and padim can; fit it again with all images")
+        raise OkngError(
+            f"{self.name} can't be updated, patch_memory, patchcore and padim can; fit it again with all images"
+        )
 
     def forward(self, images: Tensor) -> Scores:
         """Score `images` (B, C, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def rehearse(self, count: int, shape: tuple[int, int]) -> None:
+        """Become as large as learning `count` inputs of `shape` (H, W) makes it, for its speed to be measured.
+
+        Only what `largest` lets choose its own size needs it.
+        """
         raise NotImplementedError
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:

@@ -42,7 +42,7 @@ class Card:
     labels: str = "OK images only"
 
 
-DEFAULT = "patchcore"
+DEFAULT = "patch_memory"
 CATALOGUE: dict[str, Card] = {
     "aesc": Card(
         target="reconstruction.aesc:AESc",

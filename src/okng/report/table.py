@@ -16,7 +16,7 @@ from okng.inspection.result import Inspection
 from okng.report.words import distance
 
 ROWS = 20_000  # that the page holds; a browser takes them in a moment
-UPDATABLE = ("patchcore", "padim")
+UPDATABLE = ("patch_memory", "patchcore", "padim")
 """Detectors that learn more OK images without the old ones."""
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import check_rate, check_seed, check_share, plain
+from okng.checks import check_rate, check_seed, check_share, plain, positive
 from okng.datasets.ok_images import part_images
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import detector_class, name_of
+from okng.detectors.catalogue import DEFAULT, detector_class, name_of
 from okng.detectors.engine import TorchEngine
+from okng.detectors.presets import preset_of
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Source
@@ -41,11 +42,13 @@ LEARNT = "that was learnt as OK; if it is not, take it out and fit again"
 @one_at_a_time
 def fit(
     images: Images,
-    detector: str | type[Detector] = "patchcore",
+    detector: str | type[Detector] = DEFAULT,
     *,
+    preset: str | None = None,
     budget: str | None = None,
     ng: Images | None = None,
     size: int | tuple[int, int] | None = None,
+    time_per_image: float | None = None,
     false_alarm_rate: float = 0.05,
     holdout: float | None = None,
     group_by: GroupBy | None = None,
@@ -64,14 +67,16 @@ def fit(
     """Learn what OK looks like from `images` and calibrate on OK images held out from learning.
 
     `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list`, or
-    your own subclass of `Detector`, and its parameters. `budget`: "cpu" for arguments that take minutes on one core,
-    by the size of the images, or "paper" for what the method's paper states; `size` and `arguments` go before it.
-    `ng`: NG images for the few detectors that need some (their cards say so); all of them are learnt and none
-    calibrates, so figures measured on them later are worth nothing. `size`: the area asked for, as the side of a
-    square (aspect ratios are kept), or (height, width); 256 by default, and for detectors without a pretrained network
-    no more than the images have. `false_alarm_rate`: the share of OK images that may be called NG. `holdout`: the
-    share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5 more fits; by
-    default 0.2 from 100 images on, else 0.
+    your own subclass of `Detector`, and its parameters. `preset`: "fast", "default" or "best" for the default detector;
+    `budget`: "cpu" for arguments that take minutes on one core, by the size of the images, or "paper" for what the
+    method's paper states. `size`, `time_per_image` and `arguments` go before either. `ng`: NG images for the few
+    detectors that need some (their cards say so); all of them are learnt and none calibrates, so figures measured on
+    them later are worth nothing. `size`: the area asked for, as the side of a square (aspect ratios are kept), or
+    (height, width); by default as large as the images are, for the default detector from 256 to 640, for others up to
+    256. `time_per_image`: seconds that the default detector may take for an image; the size is then the largest that
+    keeps to it, measured on this machine as it is now. `false_alarm_rate`: the share of OK images that may be called
+    NG. `holdout`: the share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5
+    more fits; by default 0.2 from 100 images on, else 0.
 
     Copies of an image count once; near copies of it, such as the frames of a burst, lie on the same side of every split
     and calibrate as one. `group_by` says instead what is kept together, and calibrates by one image of each group: the
@@ -96,10 +101,19 @@ def fit(
     tell = tell or Narrator(quiet=True)
     detector = name_of(detector)
     seed, size, holdout = plain("seed", seed), plain("size", size), plain("holdout", holdout)
-    false_alarm_rate = plain("false_alarm_rate", false_alarm_rate)
+    false_alarm_rate, time_per_image = plain("false_alarm_rate", false_alarm_rate), plain("time", time_per_image)
     check_rate(false_alarm_rate)
     check_share("holdout", holdout, "a share of the OK images such as 0.2, or 0 to cross-fit")
     check_seed(seed)
+    if time_per_image is not None:
+        positive(time_per_image=time_per_image)
+        if size is not None:
+            raise OkngError("size and time_per_image both choose the size of the input; give one of them")
+    chosen: dict[str, Any] = {}
+    if preset is not None:
+        if budget is not None:
+            raise OkngError("preset and budget both choose arguments; give one of them")
+        chosen = preset_of(preset, detector)
     if ng is None and detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
@@ -109,10 +123,12 @@ def fit(
     sources, skipped = with_header(given, strict, tell)
     if budget is not None:
         chosen = on_budget(budget, detector, sources, tell)
-        asked = chosen.pop("size", None)
-        size, arguments = asked if size is None else size, {**chosen, **arguments}
+    asked = chosen.pop("size", None)
+    if size is None and time_per_image is None:
+        size = asked
+    arguments = {**chosen, **arguments}
     torch.manual_seed(seed)
-    built, preprocess, why = build(detector, sources, size, arguments)
+    built, preprocess, why = build(detector, sources, size, arguments, time_per_image)
     tell.say(why)
     odd: list[Source] = []
     if ng is not None:
@@ -189,7 +205,7 @@ def fit(
             "ng_images": len(everything) - n, "skipped": skipped, "copies": copies, "near_copies": near,
             "groups": int(groups.max()) + 1,
             "stand_apart": named(scores, apart, ok),
-            "seed": seed, "input": why, "budget": budget,
+            "seed": seed, "input": why, "budget": budget, "preset": preset,
             "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },

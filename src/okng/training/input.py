@@ -13,8 +13,7 @@ from okng.detectors.catalogue import create, detector_class, parameters
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess, Source, image_size, is_grey, white_level
 from okng.training.progress import Narrator
-
-SIZE = 256
+from okng.training.size import SIZE, own_size, size_within
 
 
 def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narrator) -> dict[str, Any]:
@@ -30,9 +29,16 @@ def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narra
 
 
 def build(
-    name: str, sources: Sequence[Source], size: int | tuple[int, int] | None, arguments: dict[str, Any]
+    name: str,
+    sources: Sequence[Source],
+    size: int | tuple[int, int] | None,
+    arguments: dict[str, Any],
+    seconds: float | None = None,
 ) -> tuple[Detector, Preprocess, str]:
-    """An unfitted detector, the preprocessing for it, and a sentence that says which input size and why."""
+    """An unfitted detector, the preprocessing for it, and a sentence that says which input size and why.
+
+    `seconds`: what an image may take on this machine; the size is then the largest that keeps to it.
+    """
     kind = detector_class(name)
     known = parameters(name)
     _check_size(size)
@@ -41,16 +47,25 @@ def build(
     shapes = np.array([image_size(source) for source in sources])  # (n, 2): height, width
     height, width = (int(side) for side in np.median(shapes, axis=0))
     mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
-    why = f"area of about {SIZE}², the default (--size changes it)"
-    if size is None:
-        size = SIZE
-        if not kind.pretrained and height * width < SIZE * SIZE:
-            size, why = (
-                (height, width),
-                "the images' own size, and this detector gains nothing from enlarging",
-            )
-    else:
+    if size is not None:
         why = "as asked"
+    elif seconds is not None:
+        if kind.largest == SIZE:
+            raise OkngError(
+                f"only patch_memory chooses its size by the time an image takes; give {name} a size, or --size"
+            )
+        trial = create(name, **arguments)
+
+        def shape_of(side: int) -> tuple[int, int]:
+            return Preprocess(mode, side, trial.multiple).shape(height, width)
+
+        size, why = size_within(seconds, trial, shape_of, len(sources), height, width)
+    elif not kind.pretrained and height * width < SIZE * SIZE:
+        size, why = (height, width), "the images' own size, and this detector gains nothing from enlarging"
+    elif kind.largest == SIZE:
+        size, why = SIZE, f"area of about {SIZE}², the default (--size changes it)"
+    else:
+        size, why = own_size(kind.largest, height, width)
     if "image_size" in known:
         shape = Preprocess(mode, size).shape(height, width)
         built = create(name, **{"image_size": shape, "channels": len(mode), **arguments})

@@ -43,6 +43,8 @@ class PatchMemory(PatchCore):
     interpolated is the interpolated product, so each stride's products are taken on its own, coarse grid.
     """
 
+    largest = 640
+
     def __init__(
         self,
         backbone: str = "efficientnet_lite0",
@@ -69,10 +71,18 @@ class PatchMemory(PatchCore):
         def visit(batch: Batch) -> None:
             (candidates,) = batch.prepared  # (B, k, D)
             stream.add(candidates.flatten(0, 1).to(self.bank.dtype))
-            height, width = (side // min(self.backbone.strides) for side in batch.images.shape[-2:])
-            stream.seen += len(candidates) * (height * width - candidates.shape[1])  # they stand for these, too
+            unoffered = self.positions(batch.images.shape[-2:]) - candidates.shape[1]
+            stream.seen += len(candidates) * unoffered  # the candidates stand for these too
 
         return dataclasses.replace(super().gather(stream), visit=visit, prepare=self.candidates)
+
+    def rehearse(self, count: int, shape: tuple[int, int]) -> None:
+        """Take a memory as large as that of `count` inputs of `shape` (H, W)."""
+        self.bank = self.bank.new_zeros(self.stream(seen=count * self.positions(shape)).count, self.bank.shape[1])
+
+    def positions(self, shape: Sequence[int]) -> int:
+        """How many patches an input of `shape` (H, W) has."""
+        return math.prod(side // min(self.backbone.strides) for side in shape)
 
     def candidates(self, images: Tensor) -> Tensor:
         """The patches (B, k, D) of each of `images` (B, 3, H, W) that leave no other patch of it far away."""
