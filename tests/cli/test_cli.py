@@ -393,24 +393,26 @@ def test_a_budget_on_the_command_line(shop: Path, tmp_path: Path) -> None:
 def test_where_the_defaults_take_long_the_budget_is_named() -> None:
     from okng.cli.train import _cheaper
 
-    assert _cheaper("patchcore") == ""  # whose defaults are made for this
+    assert _cheaper("patch_memory") == _cheaper("patchcore") == ""  # whose defaults are made for this
     assert re.fullmatch(r"; --budget cpu took \d+ \w+ to .*, test included, on two cores", _cheaper("anogan"))
 
 
 def test_list_marks_the_default_and_shows_figures_newest_first() -> None:
     found = json.loads(okng("list", "--json").stdout)
-    assert [name for name, card in found.items() if card["default"]] == ["patchcore"]
+    assert [name for name, card in found.items() if card["default"]] == ["patch_memory"]
     years = [card["year"] for card in found.values() if card["year"] is not None][1:]
-    assert next(iter(found)) == "patchcore" and years == sorted(years, reverse=True)
+    assert next(iter(found)) == "patch_memory" and years == sorted(years, reverse=True)
     assert all(card["good_for"] for card in found.values() if card["family"] != "from outside")
     lines = okng("list").stdout.splitlines()
-    assert lines[1].startswith("* patchcore") and f"{found['patchcore']['measured']['image_auroc']:.3f}" in lines[1]
+    assert lines[1].startswith("* patch_memory")
+    shown = next(line for line in lines if line.startswith("  patchcore"))
+    assert f"{found['patchcore']['measured']['image_auroc']:.3f}" in shown
     assert all(len(line) <= 132 for line in lines)
 
 
 def test_list_of_one_explains_its_parameters() -> None:
-    card = okng("list", "PatchCore").stdout
-    assert "  -p backbone=efficientnet_lite0 -p strides=8,16 -p weights=imagenet\n      the frozen network" in card
+    card = okng("list", "PatchMemory").stdout
+    assert "  -p backbone=efficientnet_lite0 -p strides=8,16,32 -p weights=imagenet\n      the frozen network" in card
     assert "  -p coreset=0.01\n      the share of all patches kept in memory" in card and "; the default)" in card
 
 

@@ -101,7 +101,7 @@ def test_aspect_ratios_are_kept_and_mixed_sizes_and_modes_work(tmp_path: Path) -
     rng = np.random.default_rng(0)
     for i, (height, width, mode) in enumerate([(40, 90, "RGB"), (90, 40, "L"), (64, 64, "RGBA"), (40, 90, "P")]):
         Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).convert(mode).save(tmp_path / f"{i}.png")
-    fitted = okng.fit(tmp_path, **QUICK)
+    fitted = okng.fit(tmp_path, "patchcore", **QUICK)
     shapes = {i.map.shape for i in fitted.inspect(tmp_path) if i.map is not None}
     assert shapes == {(6, 12), (12, 6), (8, 8)}
 
@@ -159,12 +159,17 @@ def test_one_image_is_not_enough(parts: np.ndarray) -> None:
 def test_numbers_of_numpy_are_stored_as_numbers(parts: np.ndarray, tmp_path: Path) -> None:
     """They once ended the fit, all done, at the save."""
     numbers = {"seed": np.int64(3), "false_alarm_rate": np.float32(0.125), "holdout": np.float64(0.4)}
-    sizes = {"size": np.int32(64), "coreset": np.float32(0.25), "strides": np.array([8, 16]), "neighbours": np.int8(4)}
+    sizes = {
+        "size": np.int32(64),
+        "coreset": np.float32(0.25),
+        "strides": np.array([8, 16]),
+        "coreset_limit": np.int8(4),
+    }
     okng.fit(parts, **{**QUICK, **numbers, **sizes}).save(tmp_path / "parts.okng")
     loaded = okng.load(tmp_path / "parts.okng")
     assert loaded.manifest["provenance"]["seed"] == 3 and loaded.calibration.false_alarm_rate == 0.125
     arguments = loaded.manifest["detector"]["arguments"]
-    assert (arguments["coreset"], tuple(arguments["strides"]), arguments["neighbours"]) == (0.25, (8, 16), 4)
+    assert (arguments["coreset"], tuple(arguments["strides"]), arguments["coreset_limit"]) == (0.25, (8, 16), 4)
     loaded.at(np.float32(0.25)).save(tmp_path / "other.okng")
 
 

@@ -103,7 +103,7 @@ class PatchMemory(PatchCore):
     def weighted(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
         """The features of each stride as they enter the distance, (B, C_s, h_s, w_s) on the stride's own grid."""
         averaged = [local_average(features, self.neighbourhood) for features in pyramid]
-        return [*averaged[:-1], averaged[-1] * self.context]
+        return [compressed(features) for features in (*averaged[:-1], averaged[-1] * self.context)]
 
     def forward(self, images: Tensor) -> Scores:
         """Distances to the memory: `map` (B, h, w), smoothed, on the grid of the finest stride, `image` (B,)."""
@@ -147,6 +147,11 @@ def joined(pyramid: Sequence[Tensor]) -> Tensor:
     for features in reversed(finer):
         whole = torch.cat([features, enlarged(whole, features)], dim=1)
     return whole
+
+
+def compressed(features: Tensor) -> Tensor:
+    """Vectors of (B, C, h, w) in their direction, but as long as the square root of their length."""
+    return features * features.square().sum(1, keepdim=True).clamp_min(1e-12).pow(-0.25)
 
 
 def enlarged(maps: Tensor, like: Tensor) -> Tensor:
