@@ -14,6 +14,7 @@ import okng
 from okng.detectors import budgets
 from okng.errors import OkngError, OkngWarning
 from okng.inspection.images import UnreadableImage
+from okng.planted import measure
 from okng.report.review import write_review
 from okng.training.fit import discard
 from okng.training.progress import Narrator
@@ -233,6 +234,30 @@ def test_a_review_shows_the_oddest_images_as_judged_by_what_has_not_learnt_them(
     html = write_review(tmp_path / "training.html", "Training", inspector, review).read_text()
     assert html.count("<article") == (10 if holdout else 5) and f"image {order[20]}" in html
     assert ("second detector" in html) == bool(holdout) and ("learnt others" in html) == (not holdout)
+
+
+@pytest.mark.parametrize("holdout", [0, 0.4])
+def test_a_review_plants_into_images_that_the_detector_judging_them_has_not_learnt(
+    parts: np.ndarray, holdout: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The final detector of a cross-fit would find far more, as it has learnt all of them."""
+    monkeypatch.setattr(measure, "PLANTS", (3, 3))
+    review = Review(limit=5, plant=True)
+    inspector = okng.fit(parts, **QUICK, holdout=holdout, review=review)
+    found = review.sensitivity
+    assert found is not None and found.images == found.calibrating == (10 if holdout else 24)
+    assert found.threshold == inspector.calibration.threshold and len(found.clean) == found.images
+    # The very scores that calibrate, but for what other neighbours in a batch change.
+    np.testing.assert_allclose(np.sort(found.clean), inspector.calibration.scores, rtol=1e-4)
+    html = write_review(tmp_path / "training.html", "Training", inspector, review).read_text()
+    assert html.count('<figure class="power">') == 1 + len(found.curves) and "no real" in html
+
+
+def test_a_review_says_why_nothing_could_be_planted(parts: np.ndarray, tmp_path: Path) -> None:
+    review = Review(plant=True)
+    inspector = okng.fit(parts[:4], **QUICK, review=review)
+    assert review.sensitivity is None and "4 readable images are too few" in review.unplanted
+    assert "Not measured: 4 readable" in write_review(tmp_path / "t.html", "Training", inspector, review).read_text()
 
 
 def test_as_a_scikit_learn_estimator(parts: np.ndarray) -> None:

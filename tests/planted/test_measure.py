@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import okng
+from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess, fingerprint
+from okng.inspection.inspector import Inspector
+from okng.inspection.model_file import write_model
+from okng.planted.measure import LADDER, MOST, Plan, cells_at
+from okng.planted.result import as_csv, lines, pixels_of
+from okng.training.progress import Narrator
+
+QUIET = Narrator(quiet=True)
+
+
+class Unlike:
+    """How far places of 8 by 8 pixels are from the grey they should be; `shift` moves what it says of places."""
+
+    def __init__(self, shift: int = 0, places: bool = True):
+        self.shift, self.places = shift, places
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        n, h, w, channels = pixels.shape
+        blocks = pixels.reshape(n, h // 8, 8, w // 8, 8, channels).astype(np.float32)
+        maps = np.abs(blocks.mean(axis=(2, 4, 5)) - 120)
+        return maps.max(axis=(1, 2)), np.roll(maps, self.shift, axis=2) if self.places else None
+
+    def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        write_model(path, manifest, arrays)
+
+
+def images(count: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [np.clip(rng.normal(120, 8, (96, 128)), 0, 255).astype(np.uint8) for _ in range(count)]
+
+
+def model(engine: Unlike | None = None, **manifest: Any) -> Inspector:
+    """Held-out scores of such images; threshold 5."""
+    engine = engine or Unlike()
+    scores = np.linspace(1, 5, 39)
+    calibration = Calibration.fit(scores, scores if engine.places else None, "split", 0.025)
+    assert calibration.threshold == 5
+    return Inspector(engine, Preprocess("L", (96, 128), 8), calibration, {"detector": {"name": "unlike"}, **manifest})
+
+
+@pytest.fixture(scope="module")
+def result() -> okng.planted.result.Sensitivity:  # type: ignore[name-defined]
+    return okng.sensitivity(model(), images(12), kinds=["spot", "scratch"], plants=6)
+
+
+def test_large_defects_are_found_and_small_ones_missed(result: Any) -> None:
+    assert list(result.curves) == ["scratch", "spot"]
+    side = math.sqrt(96 * 128)
+    assert result.side == side and result.images == 12 and result.alarms == 0
+    spot = result.curves["spot"]
+    assert [point.size for point in spot.points] == [max(2, round(share * side)) for share in LADDER]
+    shares = [point.share for point in spot.points]
+    assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
+    assert all(point.plants == 6 and point.low <= point.share <= point.high for point in spot.points)
+    assert spot.reached and spot.points[0].size < spot.low <= spot.smallest <= spot.high
+    assert result.curves["scratch"].smallest > spot.smallest  # a thin line changes a place's mean by less
+    assert result.smallest_found["spot"] == spot.smallest
+    assert 0.2 < result.found < 0.9 and result.overall.points[-1].plants == 12
+
+
+def test_the_seed_decides_everything(result: Any) -> None:
+    again = okng.sensitivity(model(), images(12), kinds=["scratch", "spot"], plants=6)
+    assert again.to_json() == result.to_json() and again.trials == result.trials
+    other = okng.sensitivity(model(), images(12), kinds=["spot", "scratch"], plants=6, seed=1)
+    assert other.trials != result.trials
+    alone = okng.sensitivity(model(), images(12), kinds="spot", plants=6)
+    assert list(alone.curves) == ["spot"]
+
+
+def test_json_csv_and_lines_say_the_same(result: Any) -> None:
+    read = json.loads(json.dumps(result.to_json()))
+    assert read["curves"]["spot"]["points"][3]["found"] == result.curves["spot"].points[3].found
+    assert read["smallest_found"].keys() == {"scratch", "spot"}
+    table = [line.split(",") for line in as_csv(result).splitlines()]
+    assert table[0][:2] == ["kind", "size_px"] and len(table) == 1 + 3 * 6
+    assert [row[4] for row in table if row[0] == "spot"] == [str(point.found) for point in result.curves["spot"].points]
+    said = "\n".join(lines(result))
+    assert result.curves["spot"].words() in said and "promise nothing of real defects" in said
+
+
+def test_a_hit_elsewhere_is_no_find() -> None:
+    """The score rises by the defect, but the map shows it half a picture away."""
+    here = okng.sensitivity(model(), images(8), kinds="spot", plants=8, sizes=[12])
+    away = okng.sensitivity(model(Unlike(shift=8)), images(8), kinds="spot", plants=8, sizes=[12])
+    called = here.curves["spot"].points[0].called
+    assert called > 4 and away.curves["spot"].points[0].called == called
+    assert here.curves["spot"].points[0].found == called and here.elsewhere == 0
+    assert away.curves["spot"].points[0].found == 0 and away.elsewhere == called
+
+
+def test_a_model_without_a_map_finds_what_it_calls_ng() -> None:
+    found = okng.sensitivity(model(Unlike(places=False)), images(8), kinds="spot", plants=8, sizes=[12, 30])
+    assert not found.localises and found.elsewhere == 0
+    assert all(point.found == point.called > 0 for point in found.curves["spot"].points)
+
+
+def test_false_alarms_are_the_floor_of_the_curve() -> None:
+    """A model that calls everything NG and gives no map finds what is not there: no size is found by its defect."""
+    alarmed = model(Unlike(places=False)).with_threshold(0.1)
+    found = okng.sensitivity(alarmed, images(8), kinds="spot", plants=8, sizes=[4, 12, 30])
+    assert found.alarms == 8 and found.curves["spot"].floor >= 0.95
+    assert found.curves["spot"].words() == "below 4 px"
+
+
+def test_places_beside_the_defect_count_and_others_do_not() -> None:
+    mask = np.zeros((96, 128), bool)
+    mask[40:44, 64:66] = True
+    cells = cells_at(mask, (12, 16))
+    assert cells[4:7, 7:10].all() and cells.sum() == 9
+    one = np.zeros((4000, 4000), bool)
+    one[-1, -1] = True
+    assert cells_at(one, (8, 8)).sum() == 4
+
+
+def test_what_the_model_has_learnt_is_left_out() -> None:
+    given = images(20)
+    marks = [fingerprint(image) for image in given]
+    learnt = model(seen=marks[:14], unlearnt=marks[8:14])
+    found = okng.sensitivity(learnt, given, kinds="spot", plants=2, sizes=[20])
+    assert (found.images, found.left_out, found.calibrating) == (12, 8, 6)
+    assert {fingerprint(source) for source in found.sources} == set(marks[8:])
+    with pytest.raises(OkngError, match=r"2 images are too few: the model has learnt 8 of the 10 that were given"):
+        okng.sensitivity(learnt, given[:10], kinds="spot")
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    for arguments, message in (
+        ({"kinds": "scrach"}, "did you mean scratch"),
+        ({"kinds": []}, "no kind of defect"),
+        ({"sizes": [1, 5]}, "2 px or more"),
+        ({"plants": 0}, "plants is 1 or more"),
+        ({"seed": -1}, "a seed is"),
+    ):
+        with pytest.raises(OkngError, match=message):
+            okng.sensitivity(model(), images(6), **arguments)  # type: ignore[arg-type]
+    with pytest.raises(OkngError, match="4 images are too few"):
+        okng.sensitivity(model(), images(4))
+    plain = [np.full((96, 128), 120 + i, np.uint8) for i in range(5)]
+    with pytest.raises(OkngError, match="one plain colour"):
+        okng.sensitivity(model(), plain, kinds="smear")
+    both = okng.sensitivity(model(), plain, kinds=["smear", "spot"], plants=2)
+    assert both.unchanged == ("smear",) and list(both.curves) == ["spot"]
+
+
+def test_files_of_8_and_16_bits_and_unreadable_ones(tmp_path: Path) -> None:
+    """A planted image is read as the file is: the same score without a defect."""
+    for i, image in enumerate(images(6)):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        Image.fromarray(image.astype(np.uint16) * 16).save(tmp_path / f"deep{i}.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    deep = Inspector(Unlike(), Preprocess("L", (96, 128), 8, white=4095), model().calibration, {})
+    found = okng.sensitivity(deep, tmp_path, kinds="spot", plants=2)
+    assert found.images == 12 and found.white == 4095 and pixels_of(tmp_path / "deep0.png").dtype == np.uint16
+    np.testing.assert_array_equal(found.clean, deep.score_samples(found.sources))
+    assert found.overall.points[-1].share > 0.8
+
+
+def test_folds_are_judged_each_by_its_own_detector() -> None:
+    """As one look by one detector, where the detectors are alike; no image is looked at twice."""
+    given, inspector = images(15), model()
+    whole = Plan(given, inspector.preprocess, 0, QUIET, ("spot",), None, 4)
+    whole.look(inspector, range(15), QUIET)
+    parts = Plan(given, inspector.preprocess, 0, QUIET, ("spot",), None, 4)
+    for fold in (range(0, 5), range(5, 9), range(9, 15)):
+        parts.look(inspector, fold, QUIET)
+    one, other = (plan.conclude(inspector.calibration, 15) for plan in (whole, parts))
+    assert sorted(map(repr, one.trials)) == sorted(map(repr, other.trials))
+    assert one.curves["spot"].points == other.curves["spot"].points and len(other.clean) == 15
+    many = Plan(images(MOST + 20), inspector.preprocess, 0, QUIET, ("spot",), None, 1)
+    assert len(many.sources) == MOST == len(set(many.images))
+
+
+def test_examples_are_of_sizes_at_which_some_are_found(result: Any) -> None:
+    shown = result.examples("spot")
+    assert 1 <= len(shown) <= 3
+    for point, recipe, inspection in shown:
+        assert recipe.size == point.size and recipe.kind == "spot"
+        planted = result.planted(recipe)
+        assert model().score_samples([planted.pixels])[0] == pytest.approx(inspection.score)
+        assert inspection.is_ng == (inspection.score > result.threshold)
+
+
+PROGRAM = """
+import sys
+for name in ("torch", "timm", "scipy", "sklearn", "lightning_fabric"):
+    sys.modules[name] = None
+sys.path.insert(0, sys.argv[1])
+from tests.planted.test_measure import images, model
+import okng
+found = okng.sensitivity(model(), images(6), plants=2)
+import okng.report.sensitivity
+print(len(found.trials))
+"""
+
+
+def test_the_line_measures_without_torch() -> None:
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", PROGRAM, root], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and int(done.stdout) > 80, done.stderr
