@@ -35,7 +35,11 @@ def main() -> None:
     try:
         import torch
 
+        from okng.detectors.catalogue import name_of
         from okng.training.progress import Narrator
+
+        if run.method.kind is not None:
+            name_of(run.method.kind)  # makes it known here
 
         if threads is not None:
             torch.set_num_threads(threads)

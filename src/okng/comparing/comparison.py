@@ -20,7 +20,7 @@ from okng.comparing.page import write_page, write_ranks
 from okng.comparing.runs import Method, Result, Run, check_detectors, without_images
 from okng.comparing.sets import Comparable, comparable
 from okng.comparing.statistics import Ranks, ranked
-from okng.comparing.table import COSTS, FIGURES, Row, rows_of
+from okng.comparing.table import COMPARED, COSTS, FIGURES, Row, rows_of
 from okng.datasets import Dataset, open_dataset
 from okng.detectors.base import Detector
 from okng.detectors.budgets import BUDGETS
@@ -112,8 +112,8 @@ def compare(
     `output` is a folder: NAME.html, NAME.csv and NAME.json for each data set, rewritten after every fit, and for
     several ranks.html. What is measured is kept in its folder runs/, each fit under its images, arguments, seed and
     code, so that the same call goes on where it was stopped, in the middle of a fit too, and measures again only what
-    has changed. Every fit has a process of its own, which tells its memory and time; one that fails leaves a row that says
-    why, and is tried again by the next call. `device`: where PyTorch fits; judging is on the CPU.
+    has changed. Every fit has a process of its own, which tells its memory and time; one that fails leaves a row that
+    says why, and is tried again by the next call. `device`: where PyTorch fits; judging is on the CPU.
 
     Raises `OkngError` for data that can't be read, names that don't exist and folders that can't be written.
     """
@@ -238,21 +238,19 @@ def _ranks(compared: list[Compared]) -> tuple[list[str], Ranks | None]:
     return names, ranked(np.array([[one[name] for name in names] for one in values]))
 
 
-BEHIND = ("", "_low", "_high", "_p_against_best")
+AGAINST = "_p_against_best"
+BEHIND = ("", "_low", "_high")
 COLUMNS = (
     "method", "detector", "arguments", "seeds", "n_ok", "n_ng", *(name + end for name in FIGURES for end in BEHIND),
-    *COSTS, "reason", "code", "versions",
+    *(name + AGAINST for name in COMPARED), *COSTS, "reason", "code", "versions",
 )  # fmt: skip
 
 
 def _csv_row(compared: Compared, row: Row) -> dict[str, str]:
-    figures: dict[str, str] = {}
+    numbers = {name + AGAINST: row.figures[name].p for name in COMPARED}
     for name, figure in row.figures.items():
-        numbers = (figure.value, figure.low, figure.high, figure.p)
-        figures |= {
-            name + end: "" if math.isnan(number) else f"{number:.4f}"
-            for end, number in zip(BEHIND, numbers, strict=True)
-        }
+        numbers |= dict(zip((name + end for end in BEHIND), (figure.value, figure.low, figure.high), strict=True))
+    figures = {name: "" if math.isnan(number) else f"{number:.4f}" for name, number in numbers.items()}
     costs = {name: "" if value is None else f"{value:.6g}" for name, value in row.costs.items()}
     return {
         "method": row.method.name, "detector": row.method.detector,
@@ -288,7 +286,7 @@ def _as_json(compared: Compared) -> dict[str, Any]:
 def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
     """What was asked for as methods with names of their own; all of the catalogue, the quickest first, for None."""
     if detectors is None:
-        several: list[Any] = sorted(CATALOGUE, key=_usual_seconds)
+        several: list[Any] = sorted(CATALOGUE, key=_usual_cost)
     elif isinstance(detectors, str | type) or (isinstance(detectors, tuple) and isinstance(detectors[-1], dict)):
         several = [detectors]
     else:
@@ -314,13 +312,14 @@ def of_family(family: str) -> list[str]:
     wanted = family.lower().replace("_", " ").replace("-", " ")
     if wanted not in families:
         raise OkngError(f"there is no family {family!r}; {nearest_names(wanted, families)}")
-    return sorted((name for name, card in CATALOGUE.items() if card.family == wanted), key=_usual_seconds)
+    return sorted((name for name, card in CATALOGUE.items() if card.family == wanted), key=_usual_cost)
 
 
-def _usual_seconds(detector: str) -> float:
-    """How long its recorded fits at the budget for CPUs took, test included; those never measured are last."""
+def _usual_cost(detector: str) -> tuple[bool, float]:
+    """To sort by: pretrained networks first, then how long recorded fits at the budget for CPUs took, test included."""
     seconds = [float(row["seconds"]) for row in measured(detector) if row.get("budget") == "cpu" and row.get("seconds")]
-    return float(np.median(seconds)) if seconds else math.inf
+    pretrained = CATALOGUE[detector].family in ("feature matching", "distillation")
+    return not pretrained, float(np.median(seconds)) if seconds else 0.0
 
 
 def _has_card(method: Method) -> bool:

@@ -1,0 +1,156 @@
+"""Intervals and tests against direct computations, the bootstrap and textbook examples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from okng.comparing.statistics import (
+    auroc_interval,
+    average_precisions,
+    delong,
+    holm,
+    interval,
+    paired_p,
+    placements,
+    ranked,
+    resampled,
+    shares,
+)
+
+# Demšar, JMLR 7, 2006, table 6: AUC of C4.5 without and with tuned m, cf and both, on 14 data sets. On the last but one
+# the last two are printed alike and ranked 2 and 3.
+DEMSAR = np.array([
+    [0.763, 0.768, 0.771, 0.798], [0.599, 0.591, 0.590, 0.569], [0.954, 0.971, 0.968, 0.967],
+    [0.628, 0.661, 0.654, 0.657], [0.882, 0.888, 0.886, 0.898], [0.936, 0.931, 0.916, 0.931],
+    [0.661, 0.668, 0.609, 0.685], [0.583, 0.583, 0.563, 0.625], [0.775, 0.838, 0.866, 0.875],
+    [1.000, 1.000, 1.000, 1.000], [0.940, 0.962, 0.965, 0.962], [0.619, 0.666, 0.614, 0.669],
+    [0.972, 0.981, 0.975, 0.9749], [0.957, 0.978, 0.946, 0.970],
+])  # fmt: skip
+
+
+def scored(seed: int, n1: int = 30, n0: int = 50, methods: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n,) and the scores (m, n) of methods that agree in part, with ties."""
+    rng = np.random.default_rng(seed)
+    labels = np.r_[np.ones(n1, int), np.zeros(n0, int)]
+    shared = rng.normal(size=n1 + n0)
+    gain = np.linspace(1.2, 0.8, methods)
+    scores = np.stack([labels * g + 0.7 * shared + 0.7 * rng.normal(size=n1 + n0) for g in gain])
+    return labels, np.round(scores, 1)
+
+
+def of_all(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    both = [placements(labels, s) for s in scores]
+    return delong(np.stack([ng for ng, _ in both]), np.stack([ok for _, ok in both]))
+
+
+def test_delong_is_what_every_pair_of_images_gives() -> None:
+    """Against the definition, pair by pair, in O(n1 n0)."""
+    labels, scores = scored(0)
+    values, covariance = of_all(labels, scores)
+    pairs = np.stack([(np.sign(s[labels == 1][:, None] - s[labels == 0]) + 1) / 2 for s in scores])  # (m, n1, n0)
+    np.testing.assert_allclose(values, [roc_auc_score(labels, s) for s in scores], rtol=1e-12)
+    direct = np.cov(pairs.mean(2)) / 30 + np.cov(pairs.mean(1)) / 50
+    np.testing.assert_allclose(covariance, direct, rtol=1e-10)
+
+
+def test_delong_agrees_with_the_bootstrap() -> None:
+    labels, scores = scored(1, 60, 90)
+    _, covariance = of_all(labels, scores)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(600):
+        chosen = np.r_[rng.integers(0, 60, 60), rng.integers(60, 150, 90)]
+        drawn.append([roc_auc_score(labels[chosen], s[chosen]) for s in scores])
+    spread = np.std(np.diff(np.array(drawn), axis=1))
+    of_difference = math.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    assert of_difference == pytest.approx(spread, rel=0.12)
+    assert np.sqrt(np.diag(covariance)) == pytest.approx(np.std(drawn, axis=0), rel=0.12)
+
+
+def test_the_interval_of_an_auroc_stays_within_0_and_1_and_is_wide_for_few_images() -> None:
+    low, high = auroc_interval(0.99, 0.0001, 20, 20)
+    assert 0.8 < low < 0.99 < high < 1
+    assert auroc_interval(1.0, 0.0, 8, 500)[0] < 0.7 and auroc_interval(1.0, 0.0, 400, 500)[0] > 0.98
+    assert auroc_interval(0.0, 0.0, 8, 8) == pytest.approx((0, 0.324), abs=1e-3)
+
+
+def test_the_paired_test_keeps_its_level_and_sees_what_unpaired_intervals_hide() -> None:
+    same, small = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        labels = np.r_[np.ones(40), np.zeros(60)]
+        shared = rng.normal(size=100)
+        scores = np.stack([labels + shared + 0.3 * rng.normal(size=100) for _ in range(2)])
+        same.append(paired_p(*of_all(labels, scores))[0, 1])
+        scores[1] -= 0.5 * labels
+        small.append(paired_p(*of_all(labels, scores))[0, 1])
+    assert 0.01 < np.mean(np.array(same) < 0.05) < 0.1
+    assert np.mean(np.array(small) < 0.05) > 0.9  # though the two intervals overlap
+
+
+def test_methods_that_say_the_same_are_not_told_apart() -> None:
+    labels, scores = scored(0)
+    p = paired_p(*of_all(labels, np.stack([scores[0], scores[0] * 3 + 1, np.arange(80.0)[::-1]])))
+    assert p[0, 1] == 1 and p[0, 2] < 1e-3 and (np.diag(p) == 1).all()
+
+
+def test_holm_counts_all_pairs() -> None:
+    p = np.ones((4, 4))
+    for (i, j), value in {(0, 1): 0.001, (0, 2): 0.012, (0, 3): 0.2, (1, 2): 0.011, (1, 3): 0.5, (2, 3): 0.03}.items():
+        p[i, j] = p[j, i] = value
+    adjusted = holm(p)
+    assert adjusted[0, 1] == pytest.approx(0.006)
+    assert adjusted[1, 2] == pytest.approx(0.055)
+    assert adjusted[0, 2] == pytest.approx(0.055)  # 0.012 times 4 is less than the one before
+    assert adjusted[2, 3] == pytest.approx(0.09) and adjusted[1, 3] == pytest.approx(0.5)
+    np.testing.assert_array_equal(adjusted, adjusted.T)
+
+
+def test_resamples_keep_the_number_of_each_label_and_are_the_same_for_all() -> None:
+    labels = np.r_[np.ones(7, int), np.zeros(12, int)]
+    weights = resampled(labels)
+    assert weights.shape == (1000, 19)
+    assert (weights[:, :7].sum(1) == 7).all() and (weights[:, 7:].sum(1) == 12).all()
+    np.testing.assert_array_equal(weights, resampled(labels))
+    assert weights.var(0) == pytest.approx(np.r_[np.full(7, 6 / 7), np.full(12, 11 / 12)], rel=0.2)
+
+
+def test_average_precision_of_resamples_is_that_of_the_images_drawn() -> None:
+    labels, scores = scored(3, 9, 14)
+    weights = resampled(labels, 20)
+    expected = []
+    for row in weights:
+        chosen = np.repeat(np.arange(len(labels)), row.astype(int))
+        expected.append(average_precision_score(labels[chosen], scores[0][chosen]))
+    np.testing.assert_allclose(average_precisions(labels, scores[0], weights), expected, rtol=1e-9)
+
+
+def test_shares_and_intervals() -> None:
+    labels = np.r_[np.ones(40, int), np.zeros(10, int)]
+    called = np.r_[np.ones(30), np.zeros(20)].astype(bool)
+    drawn = shares(called, labels == 1, resampled(labels))
+    low, high = interval(drawn, 0.75, 0.75)
+    assert low == pytest.approx(0.75 - 1.96 * math.sqrt(0.75 * 0.25 / 40), abs=0.04) and high < 0.9
+    moved = interval(drawn, 0.80, 0.75)
+    assert moved == pytest.approx((low + 0.05, high + 0.05))
+    assert interval(drawn, 1.2, 0.75)[1] == 1.0
+
+
+def test_ranks_are_those_of_the_textbook() -> None:
+    """Demšar prints the average ranks, χ² = 9.28, F = 3.69 and, for Nemenyi's test at 5 %, 1.25."""
+    found = ranked(DEMSAR)
+    np.testing.assert_allclose(found.average, [3.143, 2.000, 2.893, 1.964], atol=5e-4)
+    assert found.chi2 == pytest.approx(9.28, abs=0.01) and found.f == pytest.approx(3.69, abs=0.01)
+    assert found.difference == pytest.approx(1.25, abs=0.005)
+    assert 0.01 < found.p < 0.05  # the critical value of F(3, 39) at 5 % is 2.85
+    assert found.ranks[9].tolist() == [2.5, 2.5, 2.5, 2.5]
+
+
+def test_ranks_need_two_sets_and_two_methods() -> None:
+    assert math.isnan(ranked(DEMSAR[:1]).p) and math.isnan(ranked(DEMSAR[:, :1]).difference)
+    agreed = ranked(np.array([[0.9, 0.8, 0.7]] * 5))
+    assert agreed.f == math.inf and agreed.p == 0.0
