@@ -58,7 +58,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "vgg11": {"width": 32, "epochs": 5, "batch_size": 64, "learning_rate": 0.02},
     "vgg11_classifier": {"width": 16, "epochs": 40},
-    "padim": {}, "patchcore": {},  # whose defaults are for a CPU
+    "padim": {}, "patch_memory": {}, "patchcore": {},  # whose defaults are for a CPU
 }  # fmt: skip
 SMALL["oe_sdn"] = SMALL["sdn"]
 
@@ -100,7 +100,7 @@ LARGE: dict[str, dict[str, Any]] = {
     },
     "stfpm": {"size": 128, "epochs": 40},
     "vae": {"size": 128, "code": 100, "width": 16, "epochs": 60, "batch_size": 16},
-    "padim": {}, "patchcore": {},
+    "padim": {}, "patch_memory": {}, "patchcore": {},
 }  # fmt: skip
 LARGE["oe_sdn"] = LARGE["sdn"]
 
@@ -126,6 +126,7 @@ PAPER: dict[str, dict[str, Any]] = {
     # Groups, rates and epochs could not be checked. The image's own size: MNIST's and CIFAR-10's are the paper's.
     "oe_sdn": {},
     "padim": {"size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "dimensions": 550},
+    "patch_memory": {},  # this library's own
     "patchcore": {  # of the paper's three sizes of memory the middle one
         "size": (224, 224), "backbone": "wide_resnet50_2.tv_in1k", "coreset": 0.1,
     },
@@ -157,6 +158,7 @@ LEFT_OUT = {
     "ocgan": "the authors keep the epoch with the least error on a tenth of the images; here it is the last",
     "oe_sdn": _UNCHECKED,
     "padim": _MIDDLE,
+    "patch_memory": "no paper describes it: the settings are this library's",
     "patchcore": f"{_MIDDLE}; how many neighbours weigh its score could not be checked",
     "sdn": _UNCHECKED,
     "ssim_autoencoder": _CROPS,
