@@ -146,16 +146,21 @@ def test_nothing_is_measured_twice_until_it_changes(compared: tuple[Path, Path, 
 
 
 def test_ok_images_alone_tell_of_false_alarms_and_costs(tmp_path: Path) -> None:
-    for i, image in enumerate(pictures(20, 1)):
+    for i, image in enumerate(pictures(30, 1)):
         (tmp_path / "ok").mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / "ok" / f"{i:02}.png")
     found = okng.compare(tmp_path / "ok", Mean, output=tmp_path / "out", device="cpu").sets[0]
     (row,) = found.rows
-    assert found.held_back and (row.n_ok, row.n_ng, found.counts["train"]) == (4, 0, 16)
+    assert found.held_back and (row.n_ok, row.n_ng, found.counts["train"]) == (6, 0, 24)
     figure = row.figures["measured_false_alarm_rate"]
     assert figure.low <= figure.value <= figure.high and np.isnan(row.figures["image_auroc"].value)
+    assert row.planted["images"] == 6 and 0 < row.planted["found"] < 1
     page = (tmp_path / "out" / "ok.html").read_text()
-    assert "There are OK images only" in page and "Image AUROC" not in page
+    assert (
+        "There are OK images only" in page
+        and "Planted defects, which are not real ones" in page
+        and "Image AUROC" not in page
+    )
 
 
 def test_several_sets_are_ranked(compared: tuple[Path, Path, Any], tmp_path: Path) -> None:

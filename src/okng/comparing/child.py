@@ -90,7 +90,7 @@ def judge(run: Run, tell: Narrator) -> None:
     """Measure the saved model: time and memory first, while nothing else fills the process, then the figures."""
     import okng
     from okng.benchmark.evaluation import evaluate_inspector, tested
-    from okng.comparing.judging import Collected
+    from okng.comparing.judging import Collected, planted
     from okng.comparing.runs import write_result
 
     inspector = okng.load(run.file(".okng"), detector=run.method.kind)
@@ -101,6 +101,7 @@ def judge(run: Run, tell: Narrator) -> None:
         memory = peak_memory()
         seen = Collected(inspector, samples, run.shown)
         figures = evaluate_inspector(inspector, run.dataset, seen, tell)
+        found = planted(inspector, samples, tell) if run.planted else {}
     kept = {
         "identity": run.identity,
         "figures": figures,
@@ -110,6 +111,7 @@ def judge(run: Run, tell: Narrator) -> None:
         **json.loads(run.file(".fit.json").read_text(encoding="utf-8")),
         "images": seen.keys,
         "pictures": seen.pictures,
+        "planted": found,
         "threshold": inspector.calibration.threshold,
         "versions": _versions(),
     }

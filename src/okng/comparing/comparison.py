@@ -184,7 +184,9 @@ class _Set:
                 if not detector_class(method.detector).needs_ng:
                     dataset = replace(dataset, ng=())
                 place = self.folder / "runs"
-                found.append(Run(method, dataset, self.given.data, self.given.shown, seed, self.rate, device, place))
+                given = self.given
+                what = (method, dataset, given.data, given.shown, given.held_back)
+                found.append(Run(*what, seed, self.rate, device, place))
         return found
 
     def take(self, result: Result) -> None:
@@ -242,7 +244,7 @@ AGAINST = "_p_against_best"
 BEHIND = ("", "_low", "_high")
 COLUMNS = (
     "method", "detector", "arguments", "seeds", "n_ok", "n_ng", *(name + end for name in FIGURES for end in BEHIND),
-    *(name + AGAINST for name in COMPARED), *COSTS, "reason", "code", "versions",
+    *(name + AGAINST for name in COMPARED), "planted_found", *COSTS, "reason", "code", "versions",
 )  # fmt: skip
 
 
@@ -255,7 +257,8 @@ def _csv_row(compared: Compared, row: Row) -> dict[str, str]:
     return {
         "method": row.method.name, "detector": row.method.detector,
         "arguments": json.dumps(row.method.arguments, sort_keys=True, default=str), "seeds": str(len(row.each)),
-        "n_ok": str(row.n_ok), "n_ng": str(row.n_ng), **figures, **costs, "reason": row.reason,
+        "n_ok": str(row.n_ok), "n_ng": str(row.n_ng), **figures,
+        "planted_found": f"{row.planted['found']:.4f}" if "found" in row.planted else "", **costs, "reason": row.reason,
         "code": row.method.code, "versions": row.versions,
     }  # fmt: skip
 

@@ -12,10 +12,13 @@ import numpy as np
 from okng.comparing.pixels import counted, levels
 from okng.datasets.base import NG, Mask, Sample
 from okng.datasets.masks import read_mask
+from okng.errors import OkngError
 from okng.inspection.images import UnreadableImage, fingerprint
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection, upsample
+from okng.planted.measure import sensitivity
 from okng.report.pictures import drawn, thumbnail
+from okng.training.progress import Narrator
 
 SIDE = 240  # pixels of the longer side of a picture
 
@@ -86,3 +89,11 @@ class Collected:
         ]
         normal, defect, overlap = (np.stack(part).astype(np.float32) for part in zip(*counts, strict=True))
         return {**found, "masked": np.array(list(self._maps)), "normal": normal, "defect": defect, "overlap": overlap}
+
+
+def planted(inspector: Inspector, samples: Sequence[Sample], tell: Narrator) -> dict[str, Any]:
+    """What is found of defects planted into these OK images, as `Sensitivity.to_json` says it; or a "reason"."""
+    try:
+        return sensitivity(inspector, [sample.image for sample in samples], tell=tell).to_json()
+    except OkngError as error:
+        return {"reason": str(error)}

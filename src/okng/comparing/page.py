@@ -36,6 +36,7 @@ def write_page(compared: Compared, command: str) -> None:
         seeds=max((len(row.each) for row in done), default=0),
         has_ng=has_ng,
         spent=duration(sum(one["seconds"] for row in done for one in row.each)),
+        planted=_planted(done),
         drawing=scatter([_point(row) for row in done if _drawable(row)]),
         shown=_shown(compared, done),
         stopped=[row for row in done if row.stops],
@@ -149,3 +150,29 @@ def _shown(compared: Compared, done: list[Row]) -> list[dict[str, Any]]:
         if pictures:
             found.append({**next(iter(pictures.values())), "of": pictures})
     return found
+
+
+def _planted(done: list[Row]) -> dict[str, Any] | None:
+    """From which size on each method finds each kind of planted defect; None where none were planted."""
+    measured = [row for row in done if "found" in row.planted]
+    if not measured:
+        return None
+    kinds = list(measured[0].planted["smallest_found"])
+    lines = []
+    for row in measured:
+        found = row.planted["smallest_found"]
+        sizes = [(found.get(kind), _from(found.get(kind), row.planted["curves"].get(kind))) for kind in kinds]
+        lines.append({"name": row.method.name, "found": row.planted["found"], "sizes": sizes})
+    return {
+        "kinds": kinds,
+        "lines": lines,
+        "side": measured[0].planted["side_px"],
+        "plants": measured[0].planted["plants"],
+    }
+
+
+def _from(size: float | None, curve: dict[str, Any] | None) -> str:
+    """The size in words: "12 px", "below 4 px", "not reached"."""
+    if curve is None or size is None:
+        return "–"
+    return f"{size:.3g} px" if size > 0 else f"below {curve['points'][0]['size']:.3g} px"

@@ -52,12 +52,17 @@ class Method:
 
 @dataclass(frozen=True)
 class Run:
-    """A method on a data set with one seed. `data` is the images' digest, `shown` the keys of those to be drawn."""
+    """A method on a data set with one seed.
+
+    `data` is the images' digest, `shown` the keys of those to be drawn; `planted`: defects are planted into the test
+    images, for want of real ones.
+    """
 
     method: Method
     dataset: Dataset
     data: str
     shown: tuple[str, ...]
+    planted: bool
     seed: int
     false_alarm_rate: float
     device: str
@@ -70,6 +75,7 @@ class Run:
             "format": FORMAT, "okng": okng.__version__, "detector": self.method.detector,
             "arguments": self.method.arguments, "code": self.method.code, "data": self.data, "seed": self.seed,
             "false_alarm_rate": self.false_alarm_rate, "shown": list(self.shown),
+            "planted": self.planted,
         }  # fmt: skip
 
     @property

@@ -69,7 +69,7 @@ class Row:
     n_ng: int = 0
     learnt: str = ""
     versions: str = ""
-    planted: dict[str, Any] | None = None
+    planted: dict[str, Any] = field(default_factory=dict)
 
 
 def rows_of(methods: Sequence[Method], results: dict[str, list[Result]], reasons: dict[str, str]) -> list[Row]:
@@ -96,7 +96,7 @@ def _summed_up(method: Method, results: list[Result], reason: str) -> Row:
         row.learnt = f"{provenance['learnt_from']} OK" + (
             f" and {provenance['ng_images']} NG images" if provenance["ng_images"] else " images"
         )
-        row.planted = row.planted or kept.get("planted")
+        row.planted = row.planted or kept["planted"]
     for name in FIGURES if row.each else ():
         row.figures[name].value = float(np.mean([one[name] for one in row.each]))
     for name in COSTS if row.each else ():
