@@ -37,7 +37,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["fit", "update", "export", "evaluate", "ImageOutlierDetector"])
+@pytest.mark.parametrize("name", ["fit", "update", "export", "compare", "evaluate", "ImageOutlierDetector"])
 def test_on_the_line_the_missing_extra_is_said_in_one_line(name: str) -> None:
     program = WITHOUT_TRAIN.replace("from okng.cli import main\nmain()", "") + (
         "sys.modules['sklearn'] = None\n" if name == "evaluate" else ""

@@ -300,7 +300,11 @@ def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
         name = name_of(detector)
         kind = detector_class(name) if name not in CATALOGUE else None
         words = ", ".join(f"{key}={value}" for key, value in arguments.items())
-        method = Method(f"{name} ({words})" if words else name, name, dict(arguments), kind)
+        called = name.rpartition(":")[2]  # of a class from outside, its own name
+        method = Method(f"{called} ({words})" if words else called, name, dict(arguments), kind)
+        twin = next((other for other in found if other.name == method.name), None)
+        if twin is not None and twin.detector != method.detector:
+            method = replace(method, name=f"{name} ({words})" if words else name)
         if method.name not in [other.name for other in found]:
             found.append(method)
     if not found:
