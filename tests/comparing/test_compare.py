@@ -183,7 +183,7 @@ PROGRAM = """
 import sys
 import okng
 from tests.comparing.methods import Colour, Mean
-okng.compare(sys.argv[1], [(Colour, {"epochs": 12, "pause": 0.02}), Mean], output=sys.argv[2], device="cpu", seeds=2)
+okng.compare(sys.argv[1], [(Colour, {"epochs": 12, "pause": 0.1}), Mean], output=sys.argv[2], device="cpu", seeds=2)
 """
 
 
@@ -208,6 +208,8 @@ def test_nothing_goes_on_when_the_parent_is_killed(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("runs/*.partial*")) and time.monotonic() < deadline:
         time.sleep(0.02)
+    with pytest.raises(OkngError, match="another comparison is at work"):
+        okng.compare(data, [(Colour, {"epochs": 12, "pause": 0.1})], output=tmp_path / "out", device="cpu")
     program.kill()
     program.wait()
     time.sleep(1.0)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from okng.comparing.runs import Run
     from okng.training.progress import Narrator
 
-EVERY = 1.0  # seconds between two notes of how long a fit has taken
 TIMED, WARM = 32, 3  # images that are judged one by one for the time, and before that
 
 
@@ -142,6 +141,7 @@ class Clock:
         return {"seconds": round(seconds, 2), "fit_memory": memory or None, "stops": self.before["stops"] + 1}
 
     def _note(self) -> None:
+        from okng.comparing.runs import EVERY
         from okng.inspection.model_file import write_atomically
 
         while True:

@@ -42,6 +42,7 @@ class Collected:
 
     def __init__(self, inspector: Inspector, samples: Sequence[Sample], shown: Sequence[str]):
         self.inspector, self.samples = inspector, samples
+        self.masks = any(sample.mask is not None for sample in samples)
         self._keys, self._shown = keys_of(samples), set(shown)
         self.total: int | None = None
         self.keys: list[str] = []
@@ -59,7 +60,7 @@ class Collected:
     ) -> None:
         """Take in one result, as `Report.add` does."""
         key = self._keys[inspection.index]
-        if inspection.map is not None and (label != NG or mask is not None):
+        if self.masks and inspection.map is not None and (label != NG or mask is not None):
             self._maps[len(self.keys)] = (inspection.map.copy(), mask, inspection.size)
         self.keys.append(key)
         self._rows.append((int(label or 0), inspection.score, inspection.is_ng))
@@ -80,7 +81,7 @@ class Collected:
         """One row per image, in the order of `keys`; pixel counts only where a mask says what they are of."""
         labels, scores, called = (np.array(column) for column in zip(*self._rows, strict=True))
         found = {"labels": labels.astype(np.int8), "scores": scores, "called": called.astype(bool)}
-        if not any(mask is not None for _, mask, _ in self._maps.values()):
+        if not self._maps:
             return found
         edges = levels([scores for scores, _, _ in self._maps.values()])
         counts = [
