@@ -133,10 +133,9 @@ def judged(engine: TorchEngine, images: list[np.ndarray]) -> tuple[np.ndarray, l
     return np.array(scores), maps
 
 
-def separated(engine: TorchEngine, plain: list[np.ndarray], spoilt: list[Spoilt]) -> float:
-    """AUROC of the spoilt images against themselves as they were."""
-    scores = np.concatenate([judged(engine, plain)[0], judged(engine, [image for image, _ in spoilt])[0]])
-    return auroc(np.repeat([OK, NG], len(plain)), scores)
+def separated(plain: np.ndarray, spoilt: np.ndarray) -> float:
+    """AUROC of the scores of spoilt images (n,) against those of the same ones as they were (n,)."""
+    return auroc(np.repeat([OK, NG], len(plain)), np.concatenate([plain, spoilt]))
 
 
 def patchcore(data: Path) -> Iterator[dict[str, Any]]:
@@ -149,16 +148,17 @@ def patchcore(data: Path) -> Iterator[dict[str, Any]]:
         preprocess = Preprocess("RGB", 256, detector.multiple)
         engine: Any = fitted(detector, learnt, preprocess)
         plain = [preprocess.load(image)[0].copy() for image in held_out]
-        for name, way in (("piece of another", piece_of_another), ("scratch", scratch), ("stain", stain)):
-            spoilt = all_spoilt(plain, way)
-            common = {"dataset": dataset.name, "spoilt by": name}
-            for score in ("reweighted", "max", "top1%"):
-                engine.detector.score = score
+        ways = {"piece of another": piece_of_another, "scratch": scratch, "stain": stain}
+        spoilt = {name: all_spoilt(plain, way) for name, way in ways.items()}
+        for score, sigma in (("reweighted", 4), ("max", 8), ("top1%", 16)):  # one is about images, one about maps
+            engine.detector.score, engine.detector.sigma = score, sigma
+            fine = judged(engine, plain)[0]
+            for name, made in spoilt.items():
+                scores, maps = judged(engine, [image for image, _ in made])
+                common = {"dataset": dataset.name, "spoilt by": name}
                 more = {"case": f"score={score}", "n": f"{len(plain)} plain, {len(plain)} spoilt"}
-                yield {**common, **more, "figure": "image_auroc", "value": separated(engine, plain, spoilt)}
-            for sigma in (4, 8, 16):
-                engine.detector.sigma = sigma
-                found = pixel_metrics([mask for _, mask in spoilt], judged(engine, [image for image, _ in spoilt])[1])
+                yield {**common, **more, "figure": "image_auroc", "value": separated(fine, scores)}
+                found = pixel_metrics([mask for _, mask in made], maps)
                 more = {"case": f"sigma={sigma}", "n": f"{len(plain)} spoilt"}
                 yield {**common, **more, "figure": "pixel_auroc", "value": found.pixel_auroc}
                 yield {**common, **more, "figure": "aupro", "value": found.aupro}
@@ -180,11 +180,12 @@ def code(data: Path) -> Iterator[dict[str, Any]]:
             arguments = {**SMALL["autoencoder"], "code": size, "image_size": (28, 28), "channels": 1}
             engine = fitted(create("autoencoder", **arguments), learnt, preprocess)
             common = {"dataset": f"MNIST {digit}", "case": f"code={size}"}
-            error = float(judged(engine, plain)[0].mean())
-            yield {**common, "spoilt by": "nothing", "figure": "held-out error", "value": error, "n": f"{len(plain)}"}
+            fine = judged(engine, plain)[0]
+            held = {"spoilt by": "nothing", "figure": "held-out error", "n": f"{len(plain)}"}
+            yield {**common, **held, "value": float(fine.mean())}
             for name, made in spoilt.items():
-                more = {"spoilt by": name, "n": f"{len(plain)} plain, {len(plain)} spoilt"}
-                yield {**common, **more, "figure": "image_auroc", "value": separated(engine, plain, made)}
+                more = {"spoilt by": name, "figure": "image_auroc", "n": f"{len(plain)} plain, {len(plain)} spoilt"}
+                yield {**common, **more, "value": separated(fine, judged(engine, [image for image, _ in made])[0])}
 
 
 def main() -> None:
