@@ -101,7 +101,8 @@ def test_the_tail_begins_at_the_eighty_percent_quantile_and_a_tied_one_is_the_la
         moved = scores.copy()
         moved[place] = (moved[place - 1] + moved[place]) / 2
         assert (tail_threshold(moved, 1e-3) != expected) == matters
-    assert tail_threshold(np.array([0.0] * 60 + [0.1] * 20), 1e-3) == 0.1
+    for tied_scores in (16, 20):  # all of the tail, and the score below it too
+        assert tail_threshold(np.array([0.0] * (80 - tied_scores) + [0.1] * tied_scores), 1e-3) == 0.1
 
 
 def test_the_tail_fit_agrees_with_maximum_likelihood_where_data_abound():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,22 @@ def test_what_an_optimizer_counts_is_stored_too_and_resuming_is_said(
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(("pays_from", "compiled"), [(10, True), (11, False)])
+def test_a_backbone_is_compiled_where_that_pays(
+    pays_from: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def compiling(detector: Detector) -> AbstractContextManager[None]:
+        seen.append(detector)
+        return nullcontext()
+
+    monkeypatch.setattr(phases, "COMPILE_FROM", pays_from)
+    monkeypatch.setattr(phases, "compiled_backbones", compiling)
+    run_phases(built(), images(), device="cpu")  # of ten images
+    assert bool(seen) == compiled
+
+
 @pytest.mark.parametrize(("steps", "batches"), [(1, 1), (7, 7), (9, 9)])
 def test_steps_take_the_place_of_epochs(steps: int, batches: int) -> None:
     """Ten images make three batches of four at most: seven are two epochs and a third of the third."""
@@ -252,7 +269,7 @@ def test_prepare_runs_once_per_image() -> None:
 
 
 def test_divergence_is_one_line_and_leaves_the_last_good_state(tmp_path: Path) -> None:
-    with pytest.raises(OkngError, match="diverged in epoch 1"):
+    with pytest.raises(OkngError, match=r"diverged in epoch 1 \(its loss is inf"):
         run_phases(built(explode=True), images(), device="cpu", checkpoint=tmp_path / "c")
     manifest, arrays = read_model(tmp_path / "c")
     assert (manifest["phase"], manifest["epoch"]) == (1, 0)
