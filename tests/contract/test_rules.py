@@ -96,6 +96,15 @@ def test_grad_cam_explains_it_or_says_why_not(fitted: Fitted, unseen: np.ndarray
     assert maps is not None and maps.ndim == 3 and maps[0].size > 1 and maps.min() >= 0 and np.isfinite(maps).all()
 
 
+def test_what_only_collects_says_so(fitted: Fitted) -> None:
+    """Or a detector that trains would be fitted six times where a split would do."""
+    if fitted.detector.collects_only:
+        phases = list(fitted.detector.phases())
+        assert phases and all(isinstance(phase, Collect) and phase.prepare is not None for phase in phases)
+    else:
+        assert fitted.name not in ("patchcore", "padim")
+
+
 def test_threads_are_told_what_one_alone_is(fitted: Fitted, unseen: np.ndarray) -> None:
     """Scores, maps and explanations, to the last digit, of an engine that all threads share."""
     engines: list[Any] = [TorchEngine(fitted.detector)]

@@ -187,7 +187,15 @@ def test_promise():
         ),
         (
             *(40, "cross", 0.1, "about 10% false alarms expected, by 40 cross-fitted OK scores "),
-            "(cross-conformal: close, not promised)",
+            "(no guarantee: --promise strict gives one)",
+        ),
+        (
+            *(40, "pooled", 0.1, "about 10% false alarms expected, by 40 cross-fitted OK scores "),
+            "(no guarantee: --promise strict gives one)",
+        ),
+        (
+            *(40, "updated", 0.1, "about 10% false alarms expected, by 40 held-out OK scores, all or some from "),
+            "before an update (close, not promised)",
         ),
         (
             *(

@@ -13,7 +13,7 @@ from tests.contract.conftest import pictures
 import okng
 from okng.detectors import budgets
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.images import UnreadableImage
+from okng.inspection.images import UnreadableImage, fingerprint
 from okng.planted import measure
 from okng.report.review import write_review
 from okng.training.fit import discard
@@ -57,13 +57,40 @@ def test_saved_and_loaded_it_says_the_same(inspector: okng.Inspector, tmp_path: 
         assert (a.score, a.p_value, a.verdict, a.regions) == (b.score, b.p_value, b.verdict, b.regions)
 
 
-def test_few_images_are_cross_fitted(parts: np.ndarray) -> None:
+def test_cross_fitted_images_are_all_learnt_and_all_judged(parts: np.ndarray) -> None:
     """With every patch in the memory what is learnt scores nothing; each image was judged by what had not learnt it."""
-    few = okng.fit(parts[:7], **{**QUICK, "coreset": 1.0})
+    few = okng.fit(parts[:7], **{**QUICK, "coreset": 1.0}, holdout=0)
     assert few.calibration.method == "cross" and len(few.calibration.scores) == 7
     assert few.score_samples(parts[:7]).max() < 0.1 * few.calibration.scores.min()
     assert few.manifest["provenance"]["learnt_from"] == 7
     assert "7 reach 12.5% at best, 19 would do" in few.calibration.promise()
+
+
+@pytest.fixture(scope="module")
+def many() -> np.ndarray:
+    """A hundred images, from where a detector that trains is calibrated by a split."""
+    return np.random.default_rng(0).integers(0, 255, (100, 32, 32, 3), np.uint8)
+
+
+def test_where_nothing_is_trained_all_images_calibrate_what_learnt_nine_tenths(many: np.ndarray) -> None:
+    """All of it is in the memory, so that of all images those of the first tenth alone score something."""
+    inspector = okng.fit(many, **{**QUICK, "size": 32, "coreset": 1.0})
+    assert inspector.calibration.method == "pooled" and len(inspector.calibration.scores) == 100
+    assert inspector.manifest["provenance"]["learnt_from"] == 90
+    unlearnt = np.flatnonzero(inspector.score_samples(many) > 0.1 * inspector.calibration.scores.min())
+    digests = [fingerprint(image) for image in many[unlearnt]]
+    assert len(digests) == 10 and set(digests) == set(inspector.manifest["unlearnt"])
+    trained = okng.fit(many, "autoencoder", width=2, code=2, epochs=1, device="cpu")
+    assert trained.calibration.method == "split" and len(trained.calibration.scores) == 20
+    assert trained.manifest["provenance"]["learnt_from"] == 80
+
+
+@pytest.mark.parametrize(("count", "holdout", "held"), [(100, None, 20), (12, None, 2), (12, 0.5, 6)])
+def test_a_strict_promise_is_a_split(many: np.ndarray, count: int, holdout: float | None, held: int) -> None:
+    strict = okng.fit(many[:count], **{**QUICK, "size": 32}, promise="strict", holdout=holdout, false_alarm_rate=0.4)
+    assert strict.calibration.method == "split" and len(strict.calibration.scores) == held
+    assert strict.manifest["provenance"]["learnt_from"] == count - held
+    assert "at most 40% false alarms on average" in strict.calibration.promise() or held == 1
 
 
 def test_checkpoints_stay_until_they_are_discarded_and_nothing_else_goes(parts: np.ndarray, tmp_path: Path) -> None:
@@ -139,6 +166,8 @@ def test_unreadable_images_are_skipped_and_counted_or_stop_it(tmp_path: Path, pa
     [
         ({"false_alarm_rate": 1.5}, "false-alarm rate"),
         ({"holdout": -0.1}, "holdout"),
+        ({"promise": "certain"}, "promise is auto or strict, not 'certain'"),
+        ({"promise": "strict", "holdout": 0}, "leave out holdout, or promise"),
         ({"size": 4}, "size is one number"),
         ({"detector": "patchcor"}, "did you mean patchcore"),
         ({"corset": 0.1}, "did you mean coreset"),
@@ -203,7 +232,7 @@ def test_a_stray_image_is_named_and_left_out_only_if_asked(parts: np.ndarray, ho
     odd = pictures(4, seed=9, defect=True)
     for inspector in (kept, dropped):
         (found,) = inspector.manifest["provenance"]["stand_apart"]
-        assert found["image"] == f"image {order[0]}" and found["score"] > 8
+        assert found["image"] == f"image {order[0]}" and found["score"] > 4
     assert any(f"image {order[0]} scores" in line and "is it OK?" in line for line in told)
     assert any("--drop-outliers" in line for line in told) and any("as asked" in line for line in told)
     assert kept.calibration.scores.max() > 3 * dropped.calibration.scores.max()
@@ -213,6 +242,23 @@ def test_a_stray_image_is_named_and_left_out_only_if_asked(parts: np.ndarray, ho
     assert "dropped" not in kept.calibration.promise()
     learnt = [inspector.manifest["provenance"]["learnt_from"] for inspector in (kept, dropped)]
     assert learnt == ([14, 14] if holdout else [24, 23])  # what is not OK is not learnt either
+
+
+def test_a_stray_image_that_the_pooled_detector_has_learnt_is_taken_out_of_it(
+    parts: np.ndarray, tmp_path: Path
+) -> None:
+    """The first fold's detector had learnt it: another is fitted without, also where it goes on from a checkpoint."""
+    stray = parts.copy()
+    black = np.random.default_rng(0).permutation(len(parts))[-1]
+    stray[black] = 0
+    asked = {**QUICK, "coreset": 1.0, "false_alarm_rate": 0.1, "drop_outliers": True}
+    kept = okng.fit(stray, **{**asked, "drop_outliers": False})
+    dropped = okng.fit(stray, **asked, checkpoint=tmp_path / "c")
+    again = okng.fit(stray, **asked, checkpoint=tmp_path / "c", resume=True)
+    assert [model.manifest["provenance"]["learnt_from"] for model in (kept, dropped)] == [21, 20]
+    assert len(dropped.manifest["unlearnt"]) == 4
+    assert kept.score_samples(stray[[black]])[0] < 0.1 < dropped.score_samples(stray[[black]])[0]
+    np.testing.assert_array_equal(dropped.score_samples(parts), again.score_samples(parts))
 
 
 @pytest.mark.parametrize("holdout", [0, 0.4])

@@ -16,7 +16,7 @@ from okng.inspection.images import Preprocess
 from okng.training import fit as fitting
 from okng.training.copies import labelled
 from okng.training.data import FeatureStore, TrainingImages
-from okng.training.held_out import FOLDS, Judged, divided, kept_together
+from okng.training.held_out import CHEAP_FOLDS, FOLDS, POOLED_UNTIL, SPLIT_FROM, Judged, divided, kept_together
 from okng.training.progress import Narrator
 
 QUICK: dict[str, Any] = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
@@ -55,7 +55,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
 def test_no_judged_image_has_been_learnt_nor_a_copy_of_it(seen: list, holdout: float) -> None:
     images = pictures(12, seed=1)
     inspector = okng.fit(np.concatenate([images] * 3), **QUICK, holdout=holdout)
-    assert len(seen) == (1 if holdout else FOLDS)
+    assert len(seen) == (1 if holdout else CHEAP_FOLDS)
     for learnt, judged in seen:
         assert judged and not set(learnt) & set(judged) and len(set(learnt)) == len(learnt)
         assert len(learnt) + len(judged) == 12
@@ -147,6 +147,42 @@ def test_what_folds_said_is_put_together() -> None:
     assert whole.peaks is not None and (whole.index.tolist(), whole.peaks.tolist()) == ([3, 1, 0, 2], [8, 6, 5, 7])
     assert whole.scores.tolist() == [0.3, 0.1, 0.0, 0.2]
     assert Judged.together([Judged(part.index, part.scores, None) for part in parts]).peaks is None
+
+
+@pytest.mark.parametrize(("holdout", "expected"), [(0.2, 1 / 11), (None, 5 / 51), (0.0, None)])
+def test_as_many_new_ok_images_are_ng_as_was_asked(holdout: float | None, expected: float | None) -> None:
+    """On average over draws, of a split and of pooled folds; fewer where the model learns more than those of its folds.
+
+    Of 50 images a split holds out 10, whose largest score promises 1 of 11; pooled, the fifth of 50 scores stands for
+    5 of 51.
+    """
+    rng, rate, alarms = np.random.default_rng(0), 0.1, []
+
+    def scores(learnt: np.ndarray, judged: np.ndarray) -> np.ndarray:
+        """Distance to the nearest that was learnt: it falls as more is learnt, as a memory's does."""
+        return np.linalg.norm(judged[:, None] - learnt, axis=2).min(1)
+
+    for seed in range(1000):
+        points = rng.normal(size=(60, 3))
+        method, folds = divided(np.arange(50), holdout, seed, cheap=True)
+        held = np.concatenate([scores(np.delete(points[:50], fold, 0), points[fold]) for fold in folds])
+        learnt = points[:50] if method == "cross" else np.delete(points[:50], folds[0], 0)
+        threshold = Calibration.fit(held, None, method, rate).threshold
+        alarms.append((scores(learnt, points[50:]) > threshold).mean())
+    error = np.std(alarms) / np.sqrt(len(alarms))
+    if expected is None:
+        assert 0.06 < np.mean(alarms) < 5 / 51 - error
+    else:
+        assert abs(np.mean(alarms) - expected) < 3 * error + 0.003
+
+
+def test_how_many_are_held_out_goes_by_their_number_and_by_what_a_fit_costs() -> None:
+    for cheap, until, before in ((False, SPLIT_FROM, ("cross", FOLDS)), (True, POOLED_UNTIL, ("pooled", CHEAP_FOLDS))):
+        for count, expected in ((until - 1, before), (until, ("split", 1))):
+            method, folds = divided(np.arange(count), None, 0, cheap)
+            assert (method, len(folds)) == expected
+    method, folds = divided(np.arange(30), 0.0, 0, cheap=True)
+    assert (method, len(folds)) == ("cross", CHEAP_FOLDS)
 
 
 def test_one_image_of_each_group_is_drawn_at_random() -> None:

@@ -62,9 +62,16 @@ def train(
     holdout: Annotated[
         float | None,
         typer.Option(
-            help="Share held out for calibration; 0 cross-fits, or in an update learns all. Default: by count."
+            help="Share held out for calibration; 0 cross-fits, or in an update learns all. Default: see --promise."
         ),
     ] = None,
+    promise: Annotated[
+        str,
+        typer.Option(
+            help="strict: a guaranteed false-alarm rate, by images held out and never learnt. auto: cross-fitting "
+            "where that is cheap, which learns all images and guarantees nothing."
+        ),
+    ] = "auto",
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -111,8 +118,8 @@ def train(
     output = output or update or Path("parts.okng")
     if update is not None and ng is not None:
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
-    if update is not None and (report is not None or drop_outliers):
-        raise OkngError("--report and --drop-outliers are of a fit; leave them out of an update")
+    if update is not None and (report is not None or drop_outliers or promise != "auto"):
+        raise OkngError("--report, --drop-outliers and --promise are of a fit; leave them out of an update")
     if ng is not None and not ng.exists():
         raise OkngError(f"{ng} does not exist; --ng is a folder of NG images")
     if update is not None and update.suffix == ".onnx":
@@ -159,6 +166,7 @@ def train(
                     size=sides,
                     time_per_image=seconds,
                     false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
+                    promise=promise,
                     drop_outliers=drop_outliers,
                     checkpoint=checkpoint,
                     resume=resume,

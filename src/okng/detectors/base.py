@@ -106,7 +106,8 @@ class Detector(nn.Module):
     network's layers depend on it; `pretrained`, a network trained on natural RGB images, for which small images are
     enlarged and grey ones are given three channels; `exportable`, a forward that is one plain graph; `needs_ng`, it
     learns from some NG images too, told apart by `Batch.labels`; `largest`, up to which area, as the side of a square,
-    images keep their own size when nobody says another.
+    images keep their own size when nobody says another; `collects_only`, each of its phases is a `Collect` over what
+    its `prepare` made, so that fitting it again on other images costs little.
     """
 
     fixed_size: ClassVar[bool] = False
@@ -114,6 +115,7 @@ class Detector(nn.Module):
     exportable: ClassVar[bool] = True
     needs_ng: ClassVar[bool] = False
     largest: ClassVar[int] = 256
+    collects_only: ClassVar[bool] = False
 
     arguments: dict[str, Any]  # the constructor's, set by `create`, stored in the model file
     name: str

@@ -21,19 +21,26 @@ class Calibration:
     """Held-out OK scores and the thresholds drawn from them.
 
     `scores` (n,) are the raw scores of OK images the detector was not fitted on, `peaks` (n,) the maxima of
-    their maps (None for a detector without maps), both ascending, `method` how they were held out: "split",
-    "cross", or "updated" (see `updated`). An image is NG when its score is above `threshold`; its regions are
-    where the map is above `pixel_threshold`. `basis` says where the threshold comes from: "conformal"
-    (promised), "tail" (estimated), "largest" (all that n allows) or "manual". `unit`: what each score stands for, an
-    "image", or a "group" of images that one of them was drawn from. `dropped`: how many scores that stood apart a
-    person had left out.
+    their maps (None for a detector without maps), both ascending, `method` how they were held out: "split"; "pooled" or
+    "cross", in folds, whose models gave the scores; or "updated" (see `updated`). An image is NG when its score is
+    above `threshold`; its regions are where the map is above `pixel_threshold`. `basis` says where the threshold comes
+    from: "conformal" (a rank among the scores; promised for a split), "tail" (estimated), "largest" (all that n allows)
+    or "manual". `unit`: what each score stands for, an "image", or a "group" of images that one of them was drawn from.
+    `dropped`: how many scores that stood apart a person had left out.
 
-    Exchangeability of the OK images is the only assumption of the conformal promise: over draws of the
-    calibration images, an unseen OK image is called NG with probability at most the asked rate (Vovk et al.,
+    Exchangeability of the OK images is the only assumption of the conformal promise, which a split makes: over draws of
+    the calibration images, an unseen OK image is called NG with probability at most the asked rate (Vovk et al.,
     Algorithmic Learning in a Random World, 2005; for anomaly detection Laxhammar & Falkman, 2010). Images of one group
     (lot, shift) are not exchangeable with those of another, groups are: one image drawn at random from each held-out
     group and one drawn from a new group are (Dunn, Wasserman & Ramdas, 2022, "subsampling once"). So with groups the
     promise is about such an image, every group counting the same; inside one group the rate may be higher or lower.
+
+    "pooled": the detector is the model of one of the folds. Where these are of one size each score has the law of an
+    unseen image's score by it: the share of scores above any fixed number is the rate there, on average, so the rate at
+    the threshold is about the asked one. The scores depend on each other, and no bound for finite n is claimed: the
+    known one for scores of folds, about twice the rate (CV+, Barber et al., Annals of Statistics 49, 2021), is of
+    comparisons with the models of all folds. "cross": the detector has learnt more than the models that gave the scores
+    did; one to which that makes new images look less odd calls fewer of them NG than was asked.
     """
 
     scores: np.ndarray
@@ -155,9 +162,10 @@ class Calibration:
             kind = "conformal, every group counting the same" if grouped else "conformal"
             spread = f"this one threshold, 19 times in 20, up to {100 * self.may_reach:.2g}%"
             return f"at most {asked} false alarms on average on OK images {like} ({kind}); {spread}"
+        if self.basis == "conformal" and self.method == "updated":
+            return f"about {asked} false alarms expected, by {held} (close, not promised)"
         if self.basis == "conformal":
-            kind = "" if self.method == "updated" else "cross-conformal: "
-            return f"about {asked} false alarms expected, by {held} ({kind}close, not promised)"
+            return f"about {asked} false alarms expected, by {held} (no guarantee: --promise strict gives one)"
         needed = math.ceil(1 / self.false_alarm_rate - 1e-9) - 1
         can = "can promise" if self.method == "split" else "reach"  # scores that are no plain split promise nothing
         least = f"{n} {can} {_percent(self.smallest_rate)} at best, {needed} would do"

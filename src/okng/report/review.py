@@ -21,7 +21,7 @@ def write_review(path: Path, title: str, inspector: Inspector, review: Review) -
         title,
         inspector,
         provenance=inspector.manifest["provenance"],
-        cross=review.method == "cross",
+        cross=review.method != "split",
         held_out=_cards(review.held_out, inspector, 0),
         learnt=_cards(review.learnt, inspector, review.held_out.limit),
         counts=(len(review.held_out.scores), len(review.learnt.scores)),

@@ -11,7 +11,12 @@ from okng.detectors.catalogue import CATALOGUE
 from okng.inspection.inspector import Inspector
 
 BASES = {"conformal": "conformal", "tail": "tail estimate", "largest": "largest score", "manual": "by hand"}
-METHODS = {"split": "a split", "cross": "cross-fitting", "updated": "a split, before and since updates"}
+METHODS = {
+    "split": "a split",
+    "cross": "cross-fitting",
+    "pooled": "cross-fitting, pooled",
+    "updated": "a split, before and since updates",
+}
 
 
 def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[str, list[tuple[str, str]]]:

@@ -25,7 +25,18 @@ from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import SharedFeatures, TrainingImages
-from okng.training.held_out import FOLDS, Judged, divided, judge, kept_together, named, once, say_apart
+from okng.training.held_out import (
+    CHEAP_FOLDS,
+    FOLDS,
+    HELD_OUT,
+    Judged,
+    divided,
+    judge,
+    kept_together,
+    named,
+    once,
+    say_apart,
+)
 from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
@@ -35,6 +46,7 @@ from okng.training.turns import one_at_a_time
 
 COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
 DROPPED = "left out of the calibration, as asked: the promise is about images like the others"
+PROMISES = ("auto", "strict")
 LEARNT = "that was learnt as OK; if it is not, take it out and fit again"
 
 
@@ -51,6 +63,7 @@ def fit(
     time_per_image: float | None = None,
     false_alarm_rate: float = 0.05,
     holdout: float | None = None,
+    promise: str = "auto",
     group_by: GroupBy | None = None,
     drop_outliers: bool = False,
     seed: int = 0,
@@ -64,7 +77,7 @@ def fit(
     tell: Narrator | None = None,
     **arguments: Any,
 ) -> Inspector:
-    """Learn what OK looks like from `images` and calibrate on OK images held out from learning.
+    """Learn what OK looks like from `images` and calibrate on OK images that the detector had not learnt.
 
     `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list`, or
     your own subclass of `Detector`, and its parameters. `preset`: "fast", "default" or "best" for the default detector;
@@ -75,8 +88,11 @@ def fit(
     (height, width); by default as large as the images are, for the default detector from 256 to 640, for others up to
     256. `time_per_image`: seconds that the default detector may take for an image; the size is then the largest that
     keeps to it, measured on this machine as it is now. `false_alarm_rate`: the share of OK images that may be called
-    NG. `holdout`: the share held out for calibration; 0 cross-fits instead, which learns from all images and takes 5
-    more fits; by default 0.2 from 100 images on, else 0.
+    NG. `holdout`: the share held out for calibration; 0 cross-fits instead: all images are learnt, and each was judged
+    by one of 5 or 10 detectors that had not learnt it. `promise`: "strict" holds out 0.2, or `holdout`, and guarantees
+    the false-alarm rate. By default, "auto", detectors that train do so from 100 images on, and cross-fit fewer; those
+    that only collect frozen features (`collects_only`) are fitted without each tenth in turn, up to 1,000 images, and
+    all scores calibrate the one that had not learnt the first tenth: the rate is about the one asked, not guaranteed.
 
     Copies of an image count once; near copies of it, such as the frames of a burst, lie on the same side of every split
     and calibrate as one. `group_by` says instead what is kept together, and calibrates by one image of each group: the
@@ -114,6 +130,10 @@ def fit(
         if budget is not None:
             raise OkngError("preset and budget both choose arguments; give one of them")
         chosen = preset_of(preset, detector)
+    if promise not in PROMISES:
+        raise OkngError(f"promise is {' or '.join(PROMISES)}, not {promise!r}")
+    if promise == "strict" and holdout == 0:
+        raise OkngError("cross-fitting (a holdout of 0) promises nothing strictly; leave out holdout, or promise")
     if ng is None and detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
@@ -147,7 +167,8 @@ def fit(
         raise OkngError(f"{one}; bring at least 2 OK images, better 20 or more")
     ok = everything.subset(range(n))
     groups, near = kept_together(ok, label, tell)
-    method, folds = divided(groups, holdout, seed)
+    share = HELD_OUT if holdout is None and promise == "strict" else holdout
+    method, folds = divided(groups, share, seed, built.collects_only)
 
     learnt_images = ok.traits()
     warn_of_shrinking([image.size for image in learnt_images], ok.shapes)
@@ -164,27 +185,32 @@ def fit(
         return build(detector, sources, preprocess.size, arguments)[0]
 
     everyone = np.arange(len(everything))
-    judged = []
+    judged, first = [], built
     with SharedFeatures(everything) as features:
-        settings["shared"] = features if method == "cross" else None
+        settings["shared"] = None if method == "split" else features
         for k, held in enumerate(folds):
             learner, learner_path = built, path
-            if method == "cross":
+            if method != "split":
                 tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
                 learner = another()
                 learner_path = None if path is None else _of_fold(path, k)
             run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
             show = None if review is None else review.held_out.add
             judged.append(judge(learner, ok, held, "calibration", tell, show))
+            if k == 0:
+                first = learner
             if review is not None:
                 review.look(learner, ok, folds, k, seed, tell)
         scores = Judged.together(judged)
         apart = say_apart(scores, ok, tell, DROPPED if drop_outliers else COUNTED)
         kept = scores.at(np.setdiff1d(np.arange(len(scores.index)), apart)) if drop_outliers else scores
-        unlearnt = scores.index if method == "split" else np.setdiff1d(scores.index, kept.index)
+        left_out = np.setdiff1d(scores.index, kept.index)
+        unlearnt = left_out if method == "cross" else np.union1d(folds[0], left_out)
         learnt = np.setdiff1d(everyone, unlearnt)
-        if method == "cross":
+        if method == "cross" or len(unlearnt) > len(folds[0]):
             run_phases(built, everything.subset(learnt), checkpoint=path, **settings)
+        else:
+            built = first
     one_each = kept.one_of_each(groups, seed)
     unit, dropped = "image" if label is None else "group", len(scores.index) - len(kept.index)
     calibration = Calibration.fit(one_each.scores, one_each.peaks, method, false_alarm_rate, unit, dropped)
@@ -229,7 +255,7 @@ def is_stopped(checkpoint: str | Path) -> bool:
 
 def _checkpoints(checkpoint: Path) -> list[Path]:
     checkpoint = checkpoint.expanduser()
-    return [checkpoint, *(_of_fold(checkpoint, k) for k in range(FOLDS))]
+    return [checkpoint, *(_of_fold(checkpoint, k) for k in range(max(FOLDS, CHEAP_FOLDS)))]
 
 
 def _of_fold(checkpoint: Path, k: int) -> Path:

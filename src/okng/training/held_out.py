@@ -22,6 +22,7 @@ from okng.training.progress import Narrator
 HELD_OUT = 0.2  # of the groups of OK images, for calibration
 SPLIT_FROM = 100  # with fewer every image is worth learning from: calibrate by cross-fitting
 FOLDS = 5
+CHEAP_FOLDS, POOLED_UNTIL = 10, 1000  # for what is cheap to fit again, see `Detector.collects_only`
 NAMED = 5  # images that stand apart, in words
 FEW = 20  # different images; with fewer no threshold for 5 % is more than their largest score
 
@@ -114,21 +115,32 @@ def kept_together(
     return groups, near
 
 
-def divided(groups: np.ndarray, holdout: float | None, seed: int) -> tuple[str, list[np.ndarray]]:
-    """How images are held out, "split" or "cross", and which, per fold; `groups` (n,) are never parted.
+def divided(groups: np.ndarray, holdout: float | None, seed: int, cheap: bool = False) -> tuple[str, list[np.ndarray]]:
+    """How images are held out, and which, per fold; `groups` (n,) are never parted.
 
-    `holdout`: the share of the groups, 0 for `FOLDS` folds; None decides by their number.
+    "split": some, once. "cross": in folds, and in the end all are learnt. "pooled": in folds too, but the model that
+    has not learnt the first one stays. A model that learns more than those whose scores calibrate it finds new images
+    less odd than they do, so that "cross" calls fewer NG than was asked; the models of the folds are of one law.
+
+    `holdout`: the share of the groups, 0 for "cross"; None decides by their number, and by whether fitting again is
+    `cheap`.
     """
     count = int(groups.max()) + 1
+    pooled = holdout is None and cheap and count < POOLED_UNTIL
     share = (HELD_OUT if count >= SPLIT_FROM else 0.0) if holdout is None else holdout
+    parts = CHEAP_FOLDS if cheap else FOLDS
     if count < 2:
         raise OkngError("all images are near copies of one, so none can be held out; bring images of other parts")
     order = np.random.default_rng(seed).permutation(count)
     folds = (
-        [order[: min(max(1, round(share * count)), count - 1)]] if share else np.array_split(order, min(FOLDS, count))
+        [order[: min(max(1, round(share * count)), count - 1)]]
+        if share and not pooled
+        else np.array_split(order, min(parts, count))
     )
     by_order = np.argsort(np.argsort(order)[groups], kind="stable")  # (n,) images in the order of their groups
-    return "split" if share else "cross", [by_order[np.isin(groups[by_order], fold)] for fold in folds]
+    return "pooled" if pooled else "split" if share else "cross", [
+        by_order[np.isin(groups[by_order], fold)] for fold in folds
+    ]
 
 
 def judge(

@@ -60,10 +60,11 @@ class Review:
     """What a fit shows of the images it was given: hand one to `okng.fit`, then write it with `okng.report`.
 
     No image is shown as judged by a detector that had learnt it: an image's own patches make it look plain. `held_out`
-    are those that the calibration counts; where they were cross-fitted the final detector has learnt all of them too
-    (`method` "cross"). `learnt` are, of a split, the others, judged by a second detector that learnt the held-out ones
-    alone: their scores compare with each other and with nothing else. With `plant`, defects are planted into held-out
-    images too, and `sensitivity` says which are found; `unplanted` says why where that could not be measured.
+    are those that the calibration counts; where they were cross-fitted (`method` "cross" or "pooled") the final
+    detector has learnt all or most of them too. `learnt` are, of a split, the others, judged by a second detector that
+    learnt the held-out ones alone: their scores compare with each other and with nothing else. With `plant`, defects
+    are planted into held-out images too, and `sensitivity` says which are found; `unplanted` says why where that could
+    not be measured.
     """
 
     def __init__(self, limit: int = 24, plant: bool = False):

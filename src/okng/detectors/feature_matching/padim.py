@@ -33,6 +33,7 @@ class PaDiM(Detector):
 
     fixed_size = True
     pretrained = True
+    collects_only = True
     subset: Tensor
     mean: Tensor
     whitening: Tensor

@@ -38,6 +38,7 @@ class PatchCore(Detector):
     """
 
     pretrained = True
+    collects_only = True
     bank: Tensor
     centre: Tensor
     seen: Tensor
