@@ -1,6 +1,8 @@
 """The default detector and its presets on the real sets, beside PatchCore at the same sizes: accuracy and time.
 
     python benchmarks/default.py DATA [--only SET …] [--heads NAME …] [--seeds 0 1 2]
+    python benchmarks/default.py DATA --cost
+    python benchmarks/default.py DATA --planted
 
 DATA holds magnetic_tile/ and mvtec_ad/transistor/; ELPV comes from its PyPI package. Whole training sets. Each row of
 results/default.csv says its command; a row that stands there by the present code is not measured again.
@@ -10,17 +12,28 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
+import torch
 from measure import FIELDS, METRICS, RESULTS, row
+from PIL import Image
 
 import okng
 from okng.benchmark.code import is_older
 from okng.benchmark.evaluation import evaluate_inspector
 from okng.benchmark.rows import read_rows, write_rows
-from okng.datasets import open_dataset
+from okng.datasets import OK, open_dataset
+from okng.detectors.base import Detector
+from okng.detectors.catalogue import DEFAULT, create
+from okng.detectors.engine import TorchEngine
+from okng.detectors.presets import preset_of
+from okng.metrics.ranking import auroc
+from okng.nn.graph import onnx_graph
+from okng.planted.defects import plant
 from okng.training.progress import Narrator
 
 PATH = RESULTS / "default.csv"
@@ -39,7 +52,7 @@ HEADS: dict[str, dict[str, Any]] = {
 def measured(name: str, head: str, source: str, seed: int) -> list[dict]:
     """One fit, its test, and what they took."""
     dataset, arguments = open_dataset(source), dict(HEADS[head])
-    detector = arguments.get("detector", "patch_memory")
+    detector = arguments.get("detector", DEFAULT)
     images = [sample.image for sample in dataset.train]
     if head == "patchcore-own-size":
         arguments["size"] = OWN_SIZE[name]
@@ -61,6 +74,93 @@ def measured(name: str, head: str, source: str, seed: int) -> list[dict]:
     return [row(*place, metric, figures[metric], **more) for metric in wanted if not np.isnan(figures[metric])]
 
 
+COST_BANK = 2000
+
+
+def costs() -> list[dict]:
+    """What an image costs, in processor time of one thread and in turns, against PatchCore with as many memories."""
+    torch.set_num_threads(1)
+    rows = []
+    kinds = {"patchcore": {}, "default": {}, "fast": preset_of("fast", DEFAULT), "best": preset_of("best", DEFAULT)}
+    for side in (256, 320, 640):
+        detectors, runs = {}, {}
+        for name, arguments in kinds.items():
+            given = {key: value for key, value in arguments.items() if key != "size"}
+            built = create("patchcore" if name == "patchcore" else DEFAULT, **given)
+            memories = min(COST_BANK, given.get("coreset_limit", COST_BANK))
+            built.bank = torch.randn(memories, built.bank.shape[1])  # type: ignore[index,union-attr]
+            detectors[name] = built
+        image = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), np.uint8)
+        for name, built in detectors.items():
+            graph = graph_of(built, side)
+            runs["PyTorch", name] = partial(TorchEngine(built), image)
+            settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+            core = openvino.Core()
+            compiled = core.compile_model(core.read_model(graph), "CPU", settings)
+            floats = torch.from_numpy(image).permute(0, 3, 1, 2).float().numpy() / 255
+            runs["OpenVINO", name] = partial(compiled, floats)
+        took: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+        for _ in range(15):
+            for key, run in runs.items():
+                begun = time.process_time()
+                run()
+                took[key].append(time.process_time() - begun)
+        medians = {key: float(np.median(times[3:])) for key, times in took.items()}
+        for (engine, name), seconds in medians.items():
+            more = {"arguments": kinds[name] or "defaults", "command": "python benchmarks/default.py DATA --cost"}
+            place = (f"cost-{name}", "patchcore" if name == "patchcore" else DEFAULT, f"{side} px", "one thread")
+            rows.append(row(*place, f"ms, {engine}", 1e3 * seconds, **more))
+            rows.append(row(*place, f"times patchcore, {engine}", seconds / medians[engine, "patchcore"], **more))
+    return rows
+
+
+def graph_of(detector: Detector, side: int) -> bytes:
+    """The graph of `detector` for images (B, 3, H, W) in [0, 1], all sizes open."""
+
+    class Both(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+            scores = detector(images)
+            return scores.image, scores.map
+
+    open_axes = {"images": {0: "b", 2: "h", 3: "w"}, "image": {0: "b"}, "map": {0: "b", 1: "mh", 2: "mw"}}
+    return onnx_graph(Both(), torch.zeros(1, 3, side, side), ["images", "image", "map"], open_axes)
+
+
+def planted() -> list[dict]:
+    """Images of 640 px, four solar cells each, and defects of 10 px planted in half of those tested.
+
+    By PatchCore at its 256 px and by the default, which takes the images' own size.
+    """
+    dataset = open_dataset("elpv/mono")
+    cells = [sample.image for sample in (*dataset.train, *dataset.test) if sample.label == OK]
+    cells = [np.asarray(Image.open(cell).convert("L").resize((320, 320))) for cell in cells]  # type: ignore[arg-type]
+    fours = [np.block([cells[i : i + 2], cells[i + 2 : i + 4]]) for i in range(0, len(cells) - 3, 4)]
+    learnt, ok, spoilt = fours[:80], fours[80:110], fours[110:140]
+    ng = [
+        plant(image, ("spot", "stain", "missing")[i % 3], 10, seed=i, other=learnt[i]).pixels
+        for i, image in enumerate(spoilt)
+    ]
+    rows = []
+    for name, detector in (("patchcore", "patchcore"), ("default", DEFAULT)):
+        begun = time.monotonic()
+        with Narrator() as tell:
+            inspector = okng.fit(learnt, detector, tell=tell)
+        seconds = f"{time.monotonic() - begun:.1f}"
+        scores = inspector.score_samples([*ok, *ng])  # (60,)
+        value = auroc([0] * len(ok) + [1] * len(ng), scores)
+        caught = float(np.mean(scores[len(ok) :] > inspector.calibration.threshold))
+        false_alarms = float(np.mean(scores[: len(ok)] > inspector.calibration.threshold))
+        more = {"arguments": "defaults", "seconds": seconds, "command": "python benchmarks/default.py DATA --planted"}
+        protocol = (
+            f"{len(learnt)} images of 640 px learnt, {len(ok)} OK and {len(ng)} with a defect of 10 px tested"
+        )
+        for metric, found in (
+            ("image_auroc", value), ("caught", caught), ("measured_false_alarm_rate", false_alarms),
+        ):  # fmt: skip
+            rows.append(row(f"planted-{name}", detector, "four ELPV cells", protocol, metric, found, **more))
+    return rows
+
+
 OWN_SIZE = {"transistor": 320, "tile": 298, "mono": 300, "poly": 300}
 
 
@@ -71,18 +171,28 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--heads", nargs="+", default=["default"], choices=HEADS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--cost", action="store_true", help="only what an image costs")
+    parser.add_argument("--planted", action="store_true", help="only small defects in large images")
     asked = parser.parse_args()
+    if asked.cost or asked.planted:
+        rows = costs() if asked.cost else planted()
+        begin = "cost-" if asked.cost else "planted-"
+        others = [r for r in read_rows(PATH) if not r["experiment"].startswith(begin)]
+        write_rows(PATH, FIELDS, [*others, *rows])
+        for r in rows:
+            print(r["experiment"], r["dataset"], r["metric"], r["value"])
+        return
     for seed in asked.seeds:
         for head in asked.heads:
             for name in asked.only:
                 key = (f"{name}-{head}", str(seed))
-                standing = read_rows(PATH) if PATH.exists() else []
+                standing = read_rows(PATH)
                 same = [r for r in standing if (r["experiment"], r["seed"]) == key]
                 if same and not any(is_older(r) for r in same):
                     continue
                 source = SETS[name] if name in ("mono", "poly") else str(asked.data.expanduser() / SETS[name])
                 rows = measured(name, head, source, seed)
-                standing = read_rows(PATH) if PATH.exists() else []  # another process may have added to it
+                standing = read_rows(PATH)  # another process may have added to it
                 write_rows(PATH, FIELDS, [*(r for r in standing if (r["experiment"], r["seed"]) != key), *rows])
                 print(name, head, seed, *(f"{r['metric']} {r['value']}" for r in rows), flush=True)
 
