@@ -81,10 +81,10 @@ class _Look:
 
     def found(self, calibration: Calibration) -> bool:
         """Whether the image is called NG, and for this place."""
-        if not calibration.is_ng(self.score) or self.here is None or self.highest is None:
-            return calibration.is_ng(self.score) and self.here is None
-        threshold = calibration.pixel_threshold
-        return self.here == self.highest or (threshold is not None and self.here > threshold)
+        if self.here is None or calibration.pixel_threshold is None:  # it doesn't say where
+            return calibration.is_ng(self.score)
+        there = self.here == self.highest or self.here > calibration.pixel_threshold
+        return calibration.is_ng(self.score) and there
 
 
 class Plan:
