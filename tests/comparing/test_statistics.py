@@ -74,8 +74,12 @@ def test_delong_agrees_with_the_bootstrap() -> None:
 def test_the_interval_of_an_auroc_stays_within_0_and_1_and_is_wide_for_few_images() -> None:
     low, high = auroc_interval(0.99, 0.0001, 20, 20)
     assert 0.8 < low < 0.99 < high < 1
-    assert auroc_interval(1.0, 0.0, 8, 500)[0] < 0.7 and auroc_interval(1.0, 0.0, 400, 500)[0] > 0.98
-    assert auroc_interval(0.0, 0.0, 8, 8) == pytest.approx((0, 0.324), abs=1e-3)
+    assert auroc_interval(1.0, 0.0, 5, 60)[0] < 0.8 and auroc_interval(1.0, 0.0, 400, 500)[0] > 0.99
+    low, high = auroc_interval(1.0, 0.0, 40, 60)
+    assert high == 1 and low == pytest.approx(0.9593, abs=1e-3)  # about 1 - 1.96² (1 + 49 / 2) / 2400
+    assert auroc_interval(0.0, 0.0, 60, 40) == pytest.approx((0, 1 - low), abs=1e-9)
+    low, high = auroc_interval(0.5, 0.0, 40, 60)  # a detector that gives all images one score
+    assert low == pytest.approx(1 - high) and 0.3 < low < 0.45
 
 
 def test_the_paired_test_keeps_its_level_and_sees_what_unpaired_intervals_hide() -> None:
@@ -135,6 +139,7 @@ def test_shares_and_intervals() -> None:
     drawn = shares(called, labels == 1, resampled(labels))
     low, high = interval(drawn, 0.75, 0.75)
     assert low == pytest.approx(0.75 - 1.96 * math.sqrt(0.75 * 0.25 / 40), abs=0.04) and high < 0.9
+    assert np.isnan(interval(np.ones(1000), 1.0, 1.0)).all()  # no resample of a perfect ranking is any worse
     moved = interval(drawn, 0.80, 0.75)
     assert moved == pytest.approx((low + 0.05, high + 0.05))
     assert interval(drawn, 1.2, 0.75)[1] == 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 WIDTH, HEIGHT = 760.0, 400.0  # of the plot within its axes
-LETTER, LINE = 7.4, 16.0  # pixels that a letter and a line of a label take
+LETTER, LINE = 8.0, 16.0  # pixels that a letter and a line of a label take
 ROUND = 6.0  # the radius of a point, and air
 
 

@@ -29,7 +29,7 @@ from okng.inspection.model_file import remove, write_atomically
 from okng.training.progress import Narrator
 
 EVERY = 1.0  # seconds between two notes of how long a fit has taken
-ENDINGS = (".okng", ".partial", ".fit.json", ".clock.json", ".npz", ".json")
+PASSING = (".okng", ".partial", ".fit.json", ".clock.json")  # files that a run needs until it is judged
 FORMAT = 1  # of what is kept of a run
 
 
@@ -88,7 +88,7 @@ class Run:
         return self.folder / f"{name}-{self.seed}-{digest}"
 
     def file(self, ending: str) -> Path:
-        """Its file with one of `ENDINGS`."""
+        """Its file with such an ending."""
         return self.stem.with_name(self.stem.name + ending)
 
     def _is_worked_on(self) -> bool:
@@ -125,7 +125,7 @@ class Run:
             if failure:
                 tell.say(f"{self.method.name} failed: {failure}")
                 return Result(self, {"failure": failure}, {})
-        for ending in (".okng", ".partial", ".fit.json", ".clock.json"):
+        for ending in PASSING:
             remove(self.file(ending))
         found = self.result()
         return found or Result(self, {"failure": f"{self.file('.json')} can't be read back"}, {})

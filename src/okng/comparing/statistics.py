@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.05  # of every test here, and 1 minus it of every interval
+Z = 1.959964  # the 97.5 % point of the normal law
 RESAMPLES = 1000
 
 
@@ -43,17 +44,28 @@ def delong(ng: np.ndarray, ok: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def auroc_interval(value: float, variance: float, n1: int, n0: int) -> tuple[float, float]:
     """The 95 % interval of an AUROC, on the scale of its log-odds, so that it stays within 0 and 1.
 
-    Where all pairs are in order the variance is 0 and says nothing: then the interval is that of a share of 1 among as
-    many images as there are of the rarer label (Wilson), which is wide for few of them.
+    Where all pairs are in order the variance is 0 and says nothing: then it is the interval of Newcombe's method 5
+    (Statistics in Medicine 25, 2006), of the AUROC that would make such a value unlikely. Near 1 it is the wider one.
     """
-    from okng.report.charts import wilson
-
     if variance <= 0 or not 0 < value < 1:
-        rarer = min(n1, n0)
-        return wilson(value * rarer, rarer)
-    half = 1.959964 * math.sqrt(variance) / (value * (1 - value))
+        return 1 - _newcombe(1 - value, n1, n0), _newcombe(value, n1, n0)
+    half = Z * math.sqrt(variance) / (value * (1 - value))
     middle = math.log(value / (1 - value))
     return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
+
+
+def _newcombe(value: float, n1: int, n0: int) -> float:
+    """The upper end: an AUROC t that lies 1.96 deviations above `value`, by Hanley and McNeil's variance at t."""
+    from scipy.optimize import brentq
+
+    more = (n1 + n0) / 2 - 1
+
+    def beyond(t: float) -> float:
+        variance = t * (1 - t) * (1 + more * ((1 - t) / (2 - t) + t / (1 + t))) / (n1 * n0)
+        return (t - value) ** 2 - Z**2 * variance
+
+    nearest = value + 1e-9
+    return 1.0 if nearest >= 1 else float(brentq(beyond, nearest, 1.0))
 
 
 def paired_p(values: np.ndarray, covariance: np.ndarray) -> np.ndarray:
@@ -124,8 +136,11 @@ def interval(values: np.ndarray, point: float, of_sample: float) -> tuple[float,
     """The 95 % percentile interval of resampled `values` (B,).
 
     It is moved by what the figure of the sample as it is, `of_sample` in the way the resamples were computed, differs
-    from `point`, the exact figure; and stays within 0 and 1.
+    from `point`, the exact figure; and stays within 0 and 1. NaN where all resamples agree, as for a perfect figure:
+    the bootstrap then says nothing of other images.
     """
+    if float(np.ptp(values)) < 1e-12:
+        return math.nan, math.nan
     low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2]) + (point - of_sample)
     return max(0.0, float(low)), min(1.0, float(high))
 
