@@ -25,6 +25,7 @@ import okng
 from okng.comparing.child import peak_memory
 from okng.comparing.comparison import Comparison, _methods, _ranks, _seconds, of_family
 from okng.comparing.page import write_ranks
+from okng.comparing.runs import Method
 from okng.errors import OkngError
 
 
@@ -113,6 +114,8 @@ def test_files_hold_the_same_figures(compared: tuple[Path, Path, Any]) -> None:
     assert written["figures"]["aupro"]["value"] is None
     assert table(out / "parts.csv")[row.method.name]["caught"] == f"{row.figures['caught'].value:.4f}"
     assert found.to_json()["sets"][0]["methods"][1] == written
+    shown = repr(found).splitlines()
+    assert shown[2].startswith("Mean ") and "1.000 *" in shown[2] and "ZeroDivisionError" in shown[4]
     assert not [path for path in (out / "runs").iterdir() if path.suffix not in (".json", ".npz")]
 
 
@@ -126,7 +129,9 @@ def test_the_page_shows_the_same_six_images_of_every_method(compared: tuple[Path
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
 
 
-def test_nothing_is_measured_twice_until_it_changes(compared: tuple[Path, Path, Any]) -> None:
+def test_nothing_is_measured_twice_until_it_changes(
+    compared: tuple[Path, Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, out, _ = compared
     kept = {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()}
     again = okng.compare(data, [Mean, Colour], output=out, device="cpu", time_limit="0s")
@@ -138,6 +143,9 @@ def test_nothing_is_measured_twice_until_it_changes(compared: tuple[Path, Path, 
     ):
         left = okng.compare(data, output=out, device="cpu", time_limit="0s", **change).left
         assert len(left) == 1, change
+    with monkeypatch.context() as other:
+        other.setattr(Method, "code", property(lambda _: "of another version"))
+        assert len(okng.compare(data, [Mean], output=out, device="cpu", time_limit="0s").left) == 1
     parts(data, more=1)
     changed = okng.compare(data, [Mean, Colour], output=out, device="cpu", time_limit="0s")
     assert changed.left == [f"parts: {row.method.name}, seed 0" for row in changed.sets[0].rows]

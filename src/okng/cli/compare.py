@@ -40,7 +40,6 @@ def compare(
     import okng
     from okng.cli.common import check_writable, print_json, say, show_dataset
     from okng.comparing.comparison import of_family
-    from okng.comparing.page import as_text
     from okng.datasets import open_dataset
     from okng.errors import OkngError
     from okng.training.progress import Narrator
@@ -66,7 +65,7 @@ def compare(
     if as_json:
         print_json(found.to_json())
     else:
-        print("\n\n".join("\n".join(as_text(compared)) for compared in found.sets))
+        print(found)
     pages = [str(compared.page) for compared in found.sets]
     if len(pages) > 1:
         pages.append(str(output / "ranks.html"))

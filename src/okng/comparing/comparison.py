@@ -16,7 +16,7 @@ import numpy as np
 from okng.benchmark.figures import measured
 from okng.benchmark.rows import json_ready, write_rows
 from okng.checks import check_rate
-from okng.comparing.page import write_page, write_ranks
+from okng.comparing.page import as_text, write_page, write_ranks
 from okng.comparing.runs import Method, Result, Run, check_detectors, without_images
 from okng.comparing.sets import Comparable, comparable
 from okng.comparing.statistics import Ranks, ranked
@@ -49,7 +49,7 @@ class Compared:
     page: Path = Path()
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """What `okng.compare` found: a `Compared` per data set, and where several have figures of all methods, their ranks.
 
@@ -60,6 +60,9 @@ class Comparison:
     ranked: list[str]
     ranks: Ranks | None
     command: str
+
+    def __repr__(self) -> str:
+        return "\n\n".join("\n".join(as_text(compared)) for compared in self.sets)
 
     @property
     def left(self) -> list[str]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def write_page(compared: Compared, command: str) -> None:
-    """Write the page of one data set, whole or not at all."""
-    rows = compared.rows
+    """Write the page of one data set, whole or not at all: the best first, what is not measured last."""
+    rows = sorted(compared.rows, key=_order)
     done = [row for row in rows if row.each]
     has_ng = compared.counts["ng"] > 0 and compared.counts["ok"] > 0
     best = next((row for row in done if row.figures["image_auroc"].best), None)
@@ -91,6 +91,11 @@ def as_text(compared: Compared) -> list[str]:
         lines.append(f"{row.method.name:<{wide}}{cells}{time}" + (f"  {row.reason}" if row.reason else ""))
     lines.append("* the best, ≈ not distinguishable from it (paired tests at 5 %, corrected for all pairs of methods)")
     return lines
+
+
+def _order(row: Row) -> tuple[bool, float]:
+    value = row.figures["image_auroc"].value
+    return not row.each, 0.0 if math.isnan(value) else -value
 
 
 def _cell(row: Row, name: str) -> str:

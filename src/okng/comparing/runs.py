@@ -147,7 +147,9 @@ class Result:
 
 def _in_its_own_process(step: str, run: Run, quiet: bool) -> str:
     """Do one step in a new process, which tells its progress on our standard error; why it failed, or nothing."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    here = str(Path(okng.__file__).parents[1])  # the same okng as this one
+    paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": paths}
     threads = None
     if "torch" in sys.modules:
         threads = sys.modules["torch"].get_num_threads()  # what the person's program set

@@ -124,7 +124,7 @@ def _compare(measured: list[tuple[Row, list[Result]]]) -> None:
     weights = resampled(labels)  # (B, n)
     once = np.ones((1, len(labels)))
     for name in COMPARED[1:]:
-        drawn, rows = [], []
+        drawn, rows = [], []  # values (1 + B,) of the images as they are and of each resample
         for row, results in measured:
             parts = [
                 _resamples(name, result, places[id(result)], labels, np.concatenate([once, weights]))
@@ -136,10 +136,11 @@ def _compare(measured: list[tuple[Row, list[Result]]]) -> None:
             figure = row.figures[name]
             if name != "caught":
                 figure.low, figure.high = interval(values[1:], figure.value, float(values[0]))
-            drawn.append(values[1:])
+            drawn.append(values)
             rows.append(row)
         if rows:
-            _judge(name, rows, np.atleast_2d(np.cov(np.stack(drawn))))
+            stacked = np.stack(drawn)  # (m, 1 + B)
+            _judge(name, rows, stacked[:, 0], np.atleast_2d(np.cov(stacked[:, 1:])))
 
 
 def _by_delong(measured: list[tuple[Row, list[Result]]], labels: np.ndarray, places: dict[int, np.ndarray]) -> None:
@@ -148,18 +149,20 @@ def _by_delong(measured: list[tuple[Row, list[Result]]], labels: np.ndarray, pla
         both = [placements(labels, result.arrays["scores"][places[id(result)]]) for result in results]
         ng.append(np.mean([above for above, _ in both], 0))  # (n1,)
         ok.append(np.mean([below for _, below in both], 0))  # (n0,)
-    _, covariance = delong(np.stack(ng), np.stack(ok))
+    values, covariance = delong(np.stack(ng), np.stack(ok))
     for (row, _), variance in zip(measured, np.diag(covariance), strict=True):
         figure = row.figures["image_auroc"]
         figure.low, figure.high = auroc_interval(figure.value, float(variance), len(ng[0]), len(ok[0]))
-    _judge("image_auroc", [row for row, _ in measured], covariance)
+    _judge("image_auroc", [row for row, _ in measured], values, covariance)
 
 
-def _judge(name: str, rows: list[Row], covariance: np.ndarray) -> None:
-    """Mark the best of `rows` and those that the paired test can't tell from it; `covariance` (m, m) of the figures."""
-    values = np.array([row.figures[name].value for row in rows])
+def _judge(name: str, rows: list[Row], values: np.ndarray, covariance: np.ndarray) -> None:
+    """Mark the best of `rows` and those that the paired test can't tell from it.
+
+    `values` (m,) are the figures on the common images, `covariance` (m, m) how they vary with the images.
+    """
     adjusted = holm(paired_p(values, covariance))
-    best = int(values.argmax())
+    best = int(np.argmax([row.figures[name].value for row in rows]))
     for i, row in enumerate(rows):
         figure = row.figures[name]
         figure.best, figure.p = i == best, float(adjusted[best, i])
