@@ -7,11 +7,12 @@ for (const table of document.querySelectorAll("table.sorted")) {
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") !== (head.dataset.first || "descending");
-      const before = head.dataset.first === "ascending" ? (down ? "ascending" : "descending") : (down ? "descending" : "ascending");
-      for (const other of heads) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", before);
-      const sign = before === "ascending" ? 1 : -1;
+      const first = head.dataset.first || "descending";
+      const other = first === "descending" ? "ascending" : "descending";
+      const wanted = head.getAttribute("aria-sort") === first ? other : first;
+      for (const cell of heads) cell.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", wanted);
+      const sign = wanted === "ascending" ? 1 : -1;
       const value = (row) => row.cells[column]?.dataset.value ?? "";
       const rows = [...table.tBodies[0].rows];
       rows.sort((a, b) => {
