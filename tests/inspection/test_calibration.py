@@ -105,6 +105,17 @@ def test_the_tail_begins_at_the_eighty_percent_quantile_and_a_tied_one_is_the_la
         assert tail_threshold(np.array([0.0] * (80 - tied_scores) + [0.1] * tied_scores), 1e-3) == 0.1
 
 
+def test_the_tail_fit_is_by_unbiased_probability_weighted_moments():
+    """Word for word: by plotting positions the few excesses at hand would give other moments."""
+    scores = np.sort(np.random.default_rng(3).gamma(4, size=60))
+    excesses = [score - scores[47] for score in scores[48:]]  # the highest fifth, ascending
+    a0 = sum(excesses) / 12
+    a1 = sum((12 - i) / 11 * excess for i, excess in enumerate(excesses, 1)) / 12
+    shape, scale = 2 - a0 / (a0 - 2 * a1), 2 * a0 * a1 / (a0 - 2 * a1)
+    expected = scores[47] + scale / shape * ((1e-3 * 60 / 12) ** -shape - 1)
+    assert tail_threshold(scores, 1e-3) == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_tail_fit_agrees_with_maximum_likelihood_where_data_abound():
     from scipy.stats import genpareto
 
