@@ -151,9 +151,7 @@ def planted() -> list[dict]:
         caught = float(np.mean(scores[len(ok) :] > inspector.calibration.threshold))
         false_alarms = float(np.mean(scores[: len(ok)] > inspector.calibration.threshold))
         more = {"arguments": "defaults", "seconds": seconds, "command": "python benchmarks/default.py DATA --planted"}
-        protocol = (
-            f"{len(learnt)} images of 640 px learnt, {len(ok)} OK and {len(ng)} with a defect of 10 px tested"
-        )
+        protocol = f"{len(learnt)} images of 640 px learnt, {len(ok)} OK and {len(ng)} with a defect of 10 px tested"
         for metric, found in (
             ("image_auroc", value), ("caught", caught), ("measured_false_alarm_rate", false_alarms),
         ):  # fmt: skip
