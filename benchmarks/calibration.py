@@ -6,7 +6,8 @@ DATA holds magnetic_tile/ and mvtec_ad/transistor/; ELPV comes from PyPI. Writes
 
 Of each set's OK images, training and test together, one of each group of near copies is taken, so that no part is both
 learnt and unseen. A draw takes n of them to learn and to calibrate by; all others are unseen. PatchCore at 96 px with
-its defaults; features are computed once per set, a draw selects its coresets anew, on one thread. 5 % are asked.
+the mean of the highest hundredth as the score; features are computed once per set, a draw selects its coresets anew, on
+one thread. 5 % are asked.
 
 `split`: a fifth is held out and never learnt. `cross K`: K folds calibrate, the model learns all images. `pooled K`:
 the first fold's model stays, and the scores of all folds calibrate it. `cv+`: five models stay, and each calibration

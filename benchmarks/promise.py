@@ -86,8 +86,9 @@ def scores(nearest: torch.Tensor, judged: np.ndarray, learnt: np.ndarray) -> np.
 def alarms(source: str) -> Iterator[dict[str, Any]]:
     """False alarms on 40 unseen OK images, asked 5 %, with 20 learnt images six times each; over 20 seeds.
 
-    Copies, groups, folds and the threshold are `okng.fit`'s own; PatchCore keeps all its patches, so that features are
-    computed once. "Blind to copies": every image counts as one of its own, which is how okng once was.
+    Copies, groups, folds and the threshold are those of `okng.fit` for a detector that trains; PatchCore keeps all its
+    patches, so that features are computed once. "Blind to copies": every image counts as one of its own, which is how
+    okng once was.
     """
     dataset = open_dataset(source)
     images = [grey(sample.image) for sample in (*dataset.train, *dataset.test) if sample.label == OK]

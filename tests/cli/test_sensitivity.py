@@ -50,7 +50,7 @@ def test_learnt_images_are_left_out_and_said(shop: Path) -> None:  # noqa: F811
     assert seen["learnt_from"] == 14
     crossed = shop / "crossed.okng"
     okng("train", shop / "parts", "-o", crossed, "-p", "weights=none", "--size", 64, "--device", "cpu")
-    assert "the model has learnt 24 of the 24 that were given; give 5 or more OK images" in one_line(
+    assert "the model has learnt 22 of the 24 that were given; give 5 or more OK images" in one_line(
         okng("sensitivity", crossed, shop / "parts/train/good")
     )
     assert not learnt.exists()

@@ -16,7 +16,7 @@ from okng.inspection.images import Preprocess
 from okng.training import fit as fitting
 from okng.training.copies import labelled
 from okng.training.data import FeatureStore, TrainingImages
-from okng.training.held_out import CHEAP_FOLDS, FOLDS, POOLED_UNTIL, SPLIT_FROM, Judged, divided, kept_together
+from okng.training.held_out import CHEAP_FOLDS, FEW, FOLDS, POOLED_UNTIL, SPLIT_FROM, Judged, divided, kept_together
 from okng.training.progress import Narrator
 
 QUICK: dict[str, Any] = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
@@ -181,8 +181,16 @@ def test_how_many_are_held_out_goes_by_their_number_and_by_what_a_fit_costs() ->
         for count, expected in ((until - 1, before), (until, ("split", 1))):
             method, folds = divided(np.arange(count), None, 0, cheap)
             assert (method, len(folds)) == expected
-    method, folds = divided(np.arange(30), 0.0, 0, cheap=True)
-    assert (method, len(folds)) == ("cross", CHEAP_FOLDS)
+    for count, holdout in ((30, 0.0), (FEW - 1, None)):
+        method, folds = divided(np.arange(count), holdout, 0, cheap=True)
+        assert (method, len(folds)) == ("cross", CHEAP_FOLDS)
+
+
+def test_of_pooled_folds_the_smallest_is_never_learnt() -> None:
+    groups = np.repeat(np.arange(20), [41] + [1] * 19)
+    method, folds = divided(groups, None, 0, cheap=True)
+    assert method == "pooled" and len(folds[0]) == 2 and len(folds[-1]) == 42
+    assert sorted(np.concatenate(folds)) == list(range(60))
 
 
 def test_one_image_of_each_group_is_drawn_at_random() -> None:

@@ -57,7 +57,8 @@ def demo(
     for kind, dataset in sets.items():
         show_dataset(dataset)
         with Narrator() as tell:
-            inspector = okng.fit([sample.image for sample in dataset.train], detector, seed=seed, tell=tell)
+            images = [sample.image for sample in dataset.train]
+            inspector = okng.fit(images, detector, promise="strict", seed=seed, tell=tell)  # and the quicker fit
             inspector.manifest["provenance"]["source"] = dataset.name
             inspector.save(output / f"{kind}.okng")
             page = Report(f"Solar cells, {kind}crystalline", inspector)

@@ -91,8 +91,8 @@ def fit(
     NG. `holdout`: the share held out for calibration; 0 cross-fits instead: all images are learnt, and each was judged
     by one of 5 or 10 detectors that had not learnt it. `promise`: "strict" holds out 0.2, or `holdout`, and guarantees
     the false-alarm rate. By default, "auto", detectors that train do so from 100 images on, and cross-fit fewer; those
-    that only collect frozen features (`collects_only`) are fitted without each tenth in turn, up to 1,000 images, and
-    all scores calibrate the one that had not learnt the first tenth: the rate is about the one asked, not guaranteed.
+    that only collect frozen features (`collects_only`) cross-fit up to 19, and of 20 to 999 are fitted without each
+    tenth in turn; all scores calibrate the one that had not learnt the first: about the rate asked, not guaranteed.
 
     Copies of an image count once; near copies of it, such as the frames of a burst, lie on the same side of every split
     and calibrate as one. `group_by` says instead what is kept together, and calibrates by one image of each group: the

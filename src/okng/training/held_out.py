@@ -119,14 +119,14 @@ def divided(groups: np.ndarray, holdout: float | None, seed: int, cheap: bool = 
     """How images are held out, and which, per fold; `groups` (n,) are never parted.
 
     "split": some, once. "cross": in folds, and in the end all are learnt. "pooled": in folds too, but the model that
-    has not learnt the first one stays. A model that learns more than those whose scores calibrate it finds new images
-    less odd than they do, so that "cross" calls fewer NG than was asked; the models of the folds are of one law.
+    has not learnt the first one, the smallest, stays. A model that learns more than those whose scores calibrate it
+    finds new images less odd than they do, so that "cross" calls fewer NG than was asked; the folds' models are alike.
 
     `holdout`: the share of the groups, 0 for "cross"; None decides by their number, and by whether fitting again is
     `cheap`.
     """
     count = int(groups.max()) + 1
-    pooled = holdout is None and cheap and count < POOLED_UNTIL
+    pooled = holdout is None and cheap and FEW <= count < POOLED_UNTIL
     share = (HELD_OUT if count >= SPLIT_FROM else 0.0) if holdout is None else holdout
     parts = CHEAP_FOLDS if cheap else FOLDS
     if count < 2:
@@ -138,9 +138,10 @@ def divided(groups: np.ndarray, holdout: float | None, seed: int, cheap: bool = 
         else np.array_split(order, min(parts, count))
     )
     by_order = np.argsort(np.argsort(order)[groups], kind="stable")  # (n,) images in the order of their groups
-    return "pooled" if pooled else "split" if share else "cross", [
-        by_order[np.isin(groups[by_order], fold)] for fold in folds
-    ]
+    held = [by_order[np.isin(groups[by_order], fold)] for fold in folds]
+    if pooled:
+        return "pooled", sorted(held, key=len)
+    return "split" if share else "cross", held
 
 
 def judge(
