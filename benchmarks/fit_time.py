@@ -42,9 +42,9 @@ def backbone_pass(files: list[Path]) -> float:
 
 
 def fit(files: list[Path]) -> float:
-    """Seconds of the whole `okng.fit`: reading, features, coreset, calibration."""
+    """Seconds of one `okng.fit`, a fifth held out: reading, features, coreset, calibration."""
     start = time.perf_counter()
-    okng.fit(files, "patchcore")
+    okng.fit(files, "patchcore", promise="strict")
     return time.perf_counter() - start
 
 
