@@ -69,6 +69,7 @@ def scatter(methods: Sequence[tuple[str, float, float, float, float, bool]]) -> 
     left, right = math.log10(min(times)) - 0.12, math.log10(max(times)) + 0.12
     if right - left < 1:
         left, right = (left + right - 1) / 2, (left + right + 1) / 2
+    right += 0.2 * (right - left)  # room for the label of the slowest
     lowest = min(value for _, _, value, *_ in methods)
     step = next(step for step in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (1 - lowest) / step < 7 or step == 0.2)
     bottom = max(0.0, step * math.floor(lowest / step - 0.5))
