@@ -63,7 +63,7 @@ def one(experiment: str, source: str, detector: str = "patchcore", **arguments: 
     dataset = open_dataset(source)
     start = time.monotonic()
     with Narrator() as tell:
-        inspector = okng.fit([s.image for s in dataset.train], detector, tell=tell, **arguments)
+        inspector = okng.fit([s.image for s in dataset.train], detector, promise="strict", tell=tell, **arguments)
         seconds = round(time.monotonic() - start, 1)
         figures = evaluate_inspector(inspector, dataset, tell=tell)
     for metric in METRICS:
@@ -76,7 +76,7 @@ def smoothing(experiment: str, source: str) -> Iterator[dict]:
     """PatchCore's map under Gaussians of several widths, from one fit; the image scores do not change."""
     dataset = open_dataset(source)
     with Narrator() as tell:
-        inspector = okng.fit([s.image for s in dataset.train], "patchcore", tell=tell)
+        inspector = okng.fit([s.image for s in dataset.train], "patchcore", promise="strict", tell=tell)
         for sigma in (2.0, 4.0, 8.0, 16.0, 24.0):
             inspector.engine.detector.sigma = sigma  # type: ignore[attr-defined]
             figures = evaluate_inspector(inspector, dataset, tell=tell)
@@ -128,7 +128,9 @@ def false_alarms(experiment: str, source: str, splits: int = 20) -> Iterator[dic
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(count)
         unseen = np.isin(groups, order[: count // 4])  # (n,)
-        inspector = okng.fit(list(images[~unseen]), "patchcore", size=128, seed=seed, false_alarm_rate=0.05)
+        inspector = okng.fit(
+            list(images[~unseen]), "patchcore", promise="strict", size=128, seed=seed, false_alarm_rate=0.05
+        )
         rates.append(float(np.mean([i.is_ng for i in inspector.inspect(list(images[unseen]))])))
         print(f"{experiment} {source} split {seed}: {rates[-1]:.3f}, mean {np.mean(rates):.4f}", flush=True)
     error = float(np.std(rates, ddof=1) / np.sqrt(splits))
