@@ -1,6 +1,6 @@
 """What planted defects are worth: whether they order detectors and arguments as real defects do.
 
-    python benchmarks/sensitivity.py DATA [--only transistor magnetic_tile elpv/mono elpv/poly] [--tables]
+    python benchmarks/sensitivity.py DATA [--only transistor tile mono poly] [--tables]
 
 DATA holds magnetic_tile/ and mvtec_ad/transistor/; ELPV comes from PyPI. Writes results/sensitivity.csv, after each
 detector, and docs/sensitivity.svg; rows that are there are not measured again. `--tables` measures nothing and
@@ -44,6 +44,7 @@ RESULTS = ROOT / "results" / "sensitivity.csv"
 FIELDS = ("dataset", "group", "case", "figure", "value", "n", "seconds", "command", "versions", "machine", "date")
 LEARNT, TESTED, PLANTS = 200, 80, 5
 MORE = {"transistor": 8}  # plants of each kind and size, for the figure
+SETS = {"transistor": "mvtec_ad/transistor", "tile": "magnetic_tile", "mono": "elpv/mono", "poly": "elpv/poly"}
 STRIDES = (4, 8, 16, 32)
 INK, PALE, RULE = "#1f2937", "#6b7280", "#e5e7eb"
 CURVES = {"patch_memory": "#0b6892", "patchcore": "#7c3aed", "stfpm": "#b45309", "autoencoder": "#15803d"}
@@ -133,7 +134,7 @@ def drawn(dataset: Dataset) -> tuple[list[Any], list[Any], np.ndarray]:
     return learnt, [sample.image for sample in test], np.array([sample.label for sample in test])
 
 
-def figures(result: Sensitivity) -> Iterator[tuple[str, float]]:
+def figures(result: Sensitivity, curve: bool) -> Iterator[tuple[str, float]]:
     """What planted defects say of a detector: shares found and called NG, AUROC against the images as they are."""
     cells: dict[tuple[str, float], list[float]] = {}
     for trial in result.trials:
@@ -150,7 +151,7 @@ def figures(result: Sensitivity) -> Iterator[tuple[str, float]]:
     for name, some in (("small", ladder[:3]), ("large", ladder[3:])):
         yield f"planted_auroc_{name}", float(np.mean([v for (_, size), v in ranked.items() if size in some]))
         yield f"planted_found_{name}", float(np.mean([t.found for t in result.trials if t.recipe.size in some]))
-    for point in result.overall.points:
+    for point in result.overall.points if curve else ():
         for name in ("found", "low", "high"):
             value = point.share if name == "found" else getattr(point, name)
             yield f"curve {name} at {point.size:g} px", float(value)
@@ -181,11 +182,16 @@ def measure(name: str, source: str, rows: list[dict[str, Any]]) -> None:
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip
-        for figure, value in [("real_auroc", real), *figures(result)]:
+        for figure, value in [("real_auroc", real), *figures(result, name in MORE)]:
             rows.append({**common, "figure": figure, "value": f"{float(value):.4g}"})
         write_rows(RESULTS, FIELDS, rows)
         print(
-            name, case, f"real {real:.4f}", *(f"{k} {v:.3f}" for k, v in list(figures(result))[:7]), seconds, flush=True
+            name,
+            case,
+            f"real {real:.4f}",
+            *(f"{k} {v:.3f}" for k, v in list(figures(result, False))[:7]),
+            seconds,
+            flush=True,
         )
 
 
@@ -290,13 +296,12 @@ def main() -> None:
     """Measure what is missing, then print what it says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--only", nargs="+", default=["transistor", "magnetic_tile", "elpv/mono", "elpv/poly"])
+    parser.add_argument("--only", nargs="+", choices=tuple(SETS), default=list(SETS))
     parser.add_argument("--tables", action="store_true")
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = list(read_rows(RESULTS))
     for name in () if asked.tables else asked.only:
-        where = {"transistor": "mvtec_ad/transistor", "magnetic_tile": "magnetic_tile"}.get(name)
-        measure(name, name if where is None else str(asked.data / where), rows)
+        measure(name, SETS[name] if SETS[name].startswith("elpv") else str(asked.data / SETS[name]), rows)
     print("\n".join(correlations(rows)))
     figure(rows, real_sizes(str(asked.data / "mvtec_ad/transistor")))
 
