@@ -38,7 +38,7 @@ TESTS = {
     "inspection.onnx_file": ["inspection/test_engines.py", "inspection/test_model_file.py"],
     "metrics.regions": ["metrics/test_pixel_metrics.py"],
     "training.fit": ["training/test_held_out.py", "training/test_fit.py", "training/test_ng.py"],
-    "training.input": ["training/test_fit.py"],
+    "training.input": ["training/test_input.py", "training/test_fit.py"],
     "training.phases": ["training/test_phases.py", "training/test_frozen.py"],
     "training.reading": ["training/test_fit.py"],
 }
