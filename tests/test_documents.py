@@ -105,7 +105,7 @@ def assert_is_a_script(where: str, line: str) -> None:
     source = (ROOT / script).read_text()
     for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
         assert f'"{option}"' in source, f"{where}: python {line}"
-    for name in re.findall(r"--only ([a-z][a-z0-9-]*)", rest):
+    for name in re.findall(r"--only ([a-z][a-z0-9-]*)(?!\S)", rest):
         assert f'"{name}"' in source, f"{where}: python {line}"
 
 
