@@ -253,7 +253,10 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, "-o", tmp_path / "new.onnx"], "train a .okng file, then run: okng export"),
         (["train", good, *out, "--seed", "99999999999999"], "a seed is from 0 to"),
         (["train", good, *out, "--budget", "gpu"], "a budget is cpu or paper"),
-        (["train", good, "--update", model, "--budget", "cpu"], "leave out -d, -p, --size, --budget, --resume"),
+        (
+            ["train", good, "--update", model, "--budget", "cpu"],
+            "leave out -d, -p, --size, --time-per-image",
+        ),
         (["train", good, *out, "-d", "autoencoder", "-p", "image_size=70,50"], "follows from the images"),
         (["inspect", model, good, "--csv", "/proc/nowhere/x.csv"], "can't be written"),
         (["evaluate", model, shop / "parts", "--report", "/proc/nowhere"], "can't be written"),

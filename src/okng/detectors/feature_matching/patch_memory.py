@@ -30,17 +30,19 @@ class PatchMemory(PatchCore):
 
     `backbone`, `strides`, `weights`: the frozen network and where its features are taken. `context`: the factor on the
     features of the coarsest stride, which say what a patch is part of; most channels are theirs, and at 1 they drown
-    the details. `coreset`: the share of all patches kept in memory, in (0, 1], and `coreset_limit` the most that are
-    kept, for the time of an inspection grows with them. `sigma`: of the Gaussian that smooths the map, in pixels of the
+    the details. `coreset`: the share of all patches kept in memory, in (0, 1]; `coreset_limit`: the most that are kept,
+    for the time of an inspection grows with them. `sigma`: of the Gaussian that smooths the map, in pixels of the
     input. `memory`: GB that patches may take while it learns, see `nn/coreset.py`.
 
-    What differs from PatchCore: a third, coarser stride at a lower weight. Coarser features are brought to the next
+    What differs from PatchCore: a third, coarser stride at a lower weight. Vectors are as long as the square root of
+    their length: where features are strong they vary more, and so much is evened out; all of it would be, were they of
+    one length, and then faint defects in strong features were lost with it. Coarser features are brought to the next
     finer grid one after the other. The memory is chosen from each image's own coreset of CANDIDATES patches rather than
     from all of them, which bounds time and space where images are large and keeps what is rare in an image. It has a
     limit. An image's score is the mean of the highest hundredth of the distances.
 
-    Distances cost less than PatchCore's, though there are three times the channels: a product with a patch that was
-    interpolated is the interpolated product, so each stride's products are taken on its own, coarse grid.
+    Distances take fewer multiplications than PatchCore's, though there are three times the channels: a product with a
+    patch that was interpolated is the interpolated product, so each stride's products are taken on its own grid.
     """
 
     largest = 640
