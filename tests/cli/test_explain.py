@@ -66,7 +66,7 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["explain", model, shop / "nothing", *out], "does not exist"),
         (["explain", model, tmp_path / "empty", *out], "no readable images"),
         (["train", shop / "ok", "-d", "vgg11", *out], "give them with ng=IMAGES, or --ng FOLDER"),
-        (["train", shop / "ok", "--ng", shop / "ng", *out], "patchcore learns from OK images only"),
+        (["train", shop / "ok", "--ng", shop / "ng", *out], "patch_memory learns from OK images only"),
         (["train", shop / "ok", "-d", "vgg11", "--ng", shop / "nothing", *out], "is a folder of NG images"),
         (["train", shop / "ok", "--update", model, "--ng", shop / "ng"], "takes in OK images only"),
     ]:

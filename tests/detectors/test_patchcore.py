@@ -181,7 +181,7 @@ def test_a_number_of_patches_has_a_name_of_its_own() -> None:
 
 def test_a_file_of_the_time_when_coreset_could_be_a_number_opens(tmp_path: Path) -> None:
     """Its bank is as large as it was, and an update keeps it so."""
-    inspector = okng.fit(pixels(6), coreset_size=20, weights="none", size=64, holdout=0.4, device="cpu")
+    inspector = okng.fit(pixels(6), "patchcore", coreset_size=20, weights="none", size=64, holdout=0.4, device="cpu")
     old = {key: value for key, value in inspector.manifest["detector"]["arguments"].items() if key != "coreset_size"}
     inspector.manifest["detector"]["arguments"] = {**old, "coreset": 20}
     inspector.save(tmp_path / "old.okng")
