@@ -10,6 +10,7 @@ from okng.benchmark.code import present_code
 from okng.benchmark.figures import identity, measured, standing
 from okng.benchmark.rows import read_rows, write_rows
 from okng.benchmark.tables import TABLES
+from okng.detectors.catalogue import DEFAULT
 
 ROOT = Path(__file__).parents[2]
 NOW = present_code("autoencoder")
@@ -55,6 +56,11 @@ def test_the_list_of_all_detectors_goes_by_the_same_rule(tmp_path: Path, monkeyp
     assert figures.headlines()["autoencoder"]["image_auroc"] == 0.1
     write_rows(tmp_path / "0.csv", reproduce.FIELDS, [at_other_settings, {**at_other_settings, "dataset": "MNIST 4"}])
     assert figures.headlines()["autoencoder"]["image_auroc"] == 0.3
+
+
+def test_the_default_has_a_figure_in_the_list_of_all_detectors() -> None:
+    """Its rows are written by another script than the others', and it stood there with none."""
+    assert figures.headlines()[DEFAULT]["dataset"] == "transistor"
 
 
 def test_no_two_rows_of_the_results_disagree() -> None:
