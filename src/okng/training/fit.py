@@ -39,7 +39,7 @@ from okng.training.held_out import (
 )
 from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
-from okng.training.progress import Narrator, narrated
+from okng.training.progress import Narrator, duration, narrated
 from okng.training.reading import given_images, whole, with_header
 from okng.training.review import Review
 from okng.training.turns import one_at_a_time
@@ -185,13 +185,16 @@ def fit(
         return build(detector, sources, preprocess.size, arguments)[0]
 
     everyone = np.arange(len(everything))
-    judged, first = [], built
+    judged, first, begun = [], built, time.monotonic()
     with SharedFeatures(everything) as features:
         settings["shared"] = None if method == "split" else features
         for k, held in enumerate(folds):
             learner, learner_path = built, path
             if method != "split":
-                tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}")
+                took, begun = time.monotonic() - begun, time.monotonic()
+                left = took * (len(folds) - k + (method == "cross"))  # in the end all are learnt
+                known = f", about {duration(left)} left" if k > 1 else ""  # the first fold has computed the features
+                tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}{known}")
                 learner = another()
                 learner_path = None if path is None else _of_fold(path, k)
             run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
