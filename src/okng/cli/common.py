@@ -80,12 +80,14 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
 
 
 def parse_time(text: str | None) -> float | None:
-    """Seconds of a text such as 50ms, 0.05s or 0.05."""
+    """Seconds of a text such as 50ms or 0.05s; a bare number could be either, and is refused."""
     if text is None:
         return None
-    number = text.strip().lower().removesuffix("s")
-    with contextlib.suppress(ValueError):
-        return float(number[:-1]) / 1e3 if number.endswith("m") else float(number)
+    typed = text.strip().lower()
+    for unit, seconds in (("ms", 1e-3), ("s", 1.0)):
+        if typed.endswith(unit):
+            with contextlib.suppress(ValueError):
+                return float(typed.removesuffix(unit)) * seconds
     raise OkngError(f"--time-per-image is a time such as 50ms or 0.05s, not {text!r}")
 
 
