@@ -197,16 +197,16 @@ def test_promise():
             "this one threshold, 19 times in 20, up to 11%",
         ),
         (
-            *(40, "cross", 0.1, "about 10% false alarms expected, by 40 cross-fitted OK scores "),
-            "(no guarantee: --promise strict gives one)",
+            *(40, "cross", 0.1, "about 10% false alarms or fewer expected, by 40 cross-fitted OK scores "),
+            "(no guarantee: --promise strict gives one from 45 images on)",
         ),
         (
-            *(40, "pooled", 0.1, "about 10% false alarms expected, by 40 cross-fitted OK scores "),
-            "(no guarantee: --promise strict gives one)",
+            *(40, "pooled", 0.1, "about 10% false alarms or fewer expected, by 40 cross-fitted OK scores "),
+            "(no guarantee: --promise strict gives one from 45 images on)",
         ),
         (
-            *(40, "updated", 0.1, "about 10% false alarms expected, by 40 held-out OK scores, all or some from "),
-            "before an update (close, not promised)",
+            *(40, "updated", 0.1, "about 10% false alarms or fewer expected, by 40 held-out OK scores, all or some "),
+            "from before an update (close, not promised)",
         ),
         (
             *(

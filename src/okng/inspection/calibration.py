@@ -37,9 +37,10 @@ class Calibration:
 
     "pooled": the detector is the model of one of the folds. Where these are of one size each score has the law of an
     unseen image's score by it: the share of scores above any fixed number is the rate there, on average, so the rate at
-    the threshold is about the asked one. The scores depend on each other, and no bound for finite n is claimed: the
-    known one for scores of folds, about twice the rate (CV+, Barber et al., Annals of Statistics 49, 2021), is of
-    comparisons with the models of all folds. "cross": the detector has learnt more than the models that gave the scores
+    the threshold is about k / (n + 1), the asked one or, for few scores, less (2.6 % for 5 % asked of 38). The scores
+    depend on each other, and no bound for finite n is claimed: the known one for scores of folds, twice the rate and at
+    most √(2 / n) more (CV+, Barber et al., Annals of Statistics 49, 2021), is of comparisons with the models of all
+    folds. "cross": the detector has learnt more than the models that gave the scores
     did; one to which that makes new images look less odd calls fewer of them NG than was asked.
     """
 
@@ -162,11 +163,12 @@ class Calibration:
             kind = "conformal, every group counting the same" if grouped else "conformal"
             spread = f"this one threshold, 19 times in 20, up to {100 * self.may_reach:.2g}%"
             return f"at most {asked} false alarms on average on OK images {like} ({kind}); {spread}"
-        if self.basis == "conformal" and self.method == "updated":
-            return f"about {asked} false alarms expected, by {held} (close, not promised)"
-        if self.basis == "conformal":
-            return f"about {asked} false alarms expected, by {held} (no guarantee: --promise strict gives one)"
         needed = math.ceil(1 / self.false_alarm_rate - 1e-9) - 1
+        if self.basis == "conformal" and self.method == "updated":
+            return f"about {asked} false alarms or fewer expected, by {held} (close, not promised)"
+        if self.basis == "conformal":  # strict holds out a fifth
+            strict = f"--promise strict gives one from {5 * needed} {self.unit}s on"
+            return f"about {asked} false alarms or fewer expected, by {held} (no guarantee: {strict})"
         can = "can promise" if self.method == "split" else "reach"  # scores that are no plain split promise nothing
         least = f"{n} {can} {_percent(self.smallest_rate)} at best, {needed} would do"
         if self.basis == "tail":
