@@ -14,6 +14,7 @@ from okng.comparing.statistics import (
     delong,
     holm,
     interval,
+    newcombe,
     paired_p,
     placements,
     ranked,
@@ -80,6 +81,28 @@ def test_the_interval_of_an_auroc_stays_within_0_and_1_and_is_wide_for_few_image
     assert auroc_interval(0.0, 0.0, 60, 40) == pytest.approx((0, 1 - low), abs=1e-9)
     low, high = auroc_interval(0.5, 0.0, 40, 60)  # a detector that gives all images one score
     assert low == pytest.approx(1 - high) and 0.3 < low < 0.45
+
+
+def test_newcombes_interval_is_the_one_that_another_program_gives() -> None:
+    """The R package SingleCaseES prints 0.597319 to 0.985998 for 38.5 of 42 pairs of 7 and 6 (its example of NAP)."""
+    assert 1 - newcombe(1 - 38.5 / 42, 7, 6) == pytest.approx(0.5973193600, abs=1e-6)
+    assert newcombe(38.5 / 42, 7, 6) == pytest.approx(0.9859976894, abs=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.05])
+def test_the_interval_of_an_auroc_near_1_holds_the_true_one_most_of_the_time(hidden: float) -> None:
+    """Of normal scores, and where some NG images look like OK ones and all others are clear."""
+    rng = np.random.default_rng(0)
+    labels = np.r_[np.ones(40), np.zeros(60)]
+    truth, missed, perfect = (1 - hidden / 2 if hidden else 0.98818), 0, 0
+    for _ in range(300):
+        clear = 20.0 if hidden else 3.2
+        ng = rng.normal(size=40) + np.where(rng.uniform(size=40) < hidden, 0.0, clear)
+        value, variance = of_all(labels, np.r_[ng, rng.normal(size=60)][None])
+        low, high = auroc_interval(float(value[0]), float(variance[0, 0]), 40, 60)
+        missed += not low <= truth <= high
+        perfect += variance[0, 0] == 0
+    assert perfect > 0 and missed < 0.11 * 300  # 5 % are meant, 7 to 8 % are missed
 
 
 def test_the_paired_test_keeps_its_level_and_sees_what_unpaired_intervals_hide() -> None:
