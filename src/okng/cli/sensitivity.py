@@ -18,7 +18,8 @@ def sensitivity(
     kinds: Annotated[
         str | None,
         typer.Option(
-            help="Some of scratch,spot,stain,dent,smear,texture,missing,displaced,doubled. Default: all nine."
+            help="Some of scratch, spot, stain, dent, smear, texture, missing, displaced, doubled, with commas between "
+            "them. Default: all nine."
         ),
     ] = None,
     plants: Annotated[
