@@ -10,7 +10,7 @@ from typing import Any
 from okng.detectors.catalogue import CATALOGUE
 from okng.inspection.inspector import Inspector
 
-BASES = {"conformal": "conformal", "tail": "tail estimate", "largest": "largest score", "manual": "by hand"}
+BASES = {"conformal": "rank of OK scores", "tail": "tail estimate", "largest": "largest score", "manual": "by hand"}
 METHODS = {
     "split": "a split",
     "cross": "cross-fitting",
