@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,15 @@ def test_a_real_detector_is_timed_at_the_size_of_its_memory() -> None:
     built, preprocess, why = build("patch_memory", list(parts), None, {"weights": "none"}, seconds=60.0)
     assert preprocess.size == 256 and "by PyTorch on" in why
     assert len(built.bank) == 0  # type: ignore[arg-type]  # what was timed is another one
+
+
+def test_what_is_timed_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its random backbone once took the numbers of the one that stays, whose memory is of the folds' features."""
+    monkeypatch.setattr("okng.training.input.size_within", lambda *_: (64, "in time"))
+    parts = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
+    settings: dict[str, Any] = {"weights": "none", "holdout": 0, "device": "cpu"}
+    timed, sized = okng.fit(parts, time_per_image=1.0, **settings), okng.fit(parts, size=64, **settings)
+    assert np.array_equal(timed.score_samples(parts), sized.score_samples(parts))
 
 
 def test_who_decides() -> None:
