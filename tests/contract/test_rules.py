@@ -27,7 +27,7 @@ from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_model, write_model
 from okng.training import phases
-from okng.training.phases import run_phases
+from okng.training.phases import parts_of, run_phases
 
 from .conftest import (
     HARMLESS_RATES,
@@ -102,7 +102,20 @@ def test_what_only_collects_says_so(fitted: Fitted) -> None:
         phases = list(fitted.detector.phases())
         assert phases and all(isinstance(phase, Collect) and phase.prepare is not None for phase in phases)
     else:
-        assert fitted.name not in ("patchcore", "padim")
+        assert fitted.name not in ("patch_memory", "patchcore", "padim")
+
+
+def test_what_folds_share_depends_on_nothing_learnt_nor_on_the_batch(fitted: Fitted, unseen: np.ndarray) -> None:
+    """What the first fold's detector `prepare`s of an image is what all others learn from."""
+    if not fitted.detector.collects_only:
+        return
+    images = as_tensor(unseen)
+    with torch.no_grad():
+        for one, other in zip(fitted.detector.phases(), small(fitted.name).phases(), strict=True):
+            assert one.prepare is not None and other.prepare is not None
+            together, alone = parts_of(one.prepare(images)), parts_of(other.prepare(images[4:5]))
+            for part, expected in zip(together, alone, strict=True):
+                torch.testing.assert_close(part[4:5], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_threads_are_told_what_one_alone_is(fitted: Fitted, unseen: np.ndarray) -> None:

@@ -87,9 +87,9 @@ class StreamingCoreset:
 
     `share` of all points, in (0, 1], at most `limit` of them, or, where it is given, their `number`. `capacity`: how
     many points there may be in memory, the selected ones included; `capacity_of` computes it from bytes. `kept` (M, D),
-    to go on from: the coreset of `seen` earlier points, which covered them within `radius`. Without a `number` `kept`
-    stays whole, and beyond the share whatever lies farther than `radius` from it is added: few but very new points are
-    covered like the old ones.
+    to go on from: the coreset of `seen` earlier points, which covered them within `radius`. Without a `number`, and as
+    long as nothing is reduced, `kept` stays whole, and beyond the share and the `limit` whatever lies farther than
+    `radius` from it is added: few but very new points are covered like the old ones.
     """
 
     def __init__(

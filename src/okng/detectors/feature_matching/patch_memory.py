@@ -30,9 +30,11 @@ class PatchMemory(PatchCore):
 
     `backbone`, `strides`, `weights`: the frozen network and where its features are taken. `context`: the factor on the
     features of the coarsest stride, which say what a patch is part of; most channels are theirs, and at 1 they drown
-    the details. `coreset`: the share of all patches kept in memory, in (0, 1]; `coreset_limit`: the most that are kept,
-    for the time of an inspection grows with them. `sigma`: of the Gaussian that smooths the map, in pixels of the
-    input. `memory`: GB that patches may take while it learns, see `nn/coreset.py`.
+    the details. Lengths become their square roots after it, so it is the weight of these features in a squared
+    distance. `coreset`: the share of all patches kept in memory, in (0, 1]; `coreset_limit`: the most that a fit keeps,
+    for the time of an inspection grows with them; an update goes beyond it to cover what is new. `sigma`: of the
+    Gaussian that smooths the map, in pixels of the input. `memory`: GB that patches may take while it learns, see
+    `nn/coreset.py`.
 
     What differs from PatchCore: a third, coarser stride at a lower weight. Vectors are as long as the square root of
     their length: where features are strong they vary more, and so much is evened out; all of it would be, were they of

@@ -102,7 +102,7 @@ class PatchCore(Detector):
 
         The memory grows by the share `coreset` of the new patches, and by what else it takes to cover them as the old
         ones are: no distance rises, and no score by more than 1 / (b - 1), an eighth by default, through its weight.
-        With a `coreset_size` it is selected anew from both.
+        With a `coreset_size`, or where the new patches do not fit into `memory`, it is selected anew from both.
         """
         yield self.gather(self.stream(self.bank + self.centre, int(self.seen), float(self.radius)))
 
