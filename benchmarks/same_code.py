@@ -71,7 +71,9 @@ def git(*words: str) -> bytes:
 
 
 def case(row: dict[str, str]) -> str:
-    """What decides what is fitted to made-up images, as text; nothing where the arguments are told in words."""
+    """What decides what is fitted to made-up images, as text; nothing where arguments are told in words or not at all."""
+    if "arguments" not in row:
+        return ""
     try:
         given: Any = json.loads(row["arguments"] if row["arguments"] != "defaults" else "{}")
     except ValueError:
