@@ -71,7 +71,7 @@ def git(*words: str) -> bytes:
 
 
 def case(row: dict[str, str]) -> str:
-    """What decides what is fitted to made-up images, as text; nothing where arguments are told in words or not at all."""
+    """What decides what is fitted to made-up images, as text; nothing where it is told in words or not at all."""
     if "arguments" not in row:
         return ""
     try:
