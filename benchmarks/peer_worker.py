@@ -42,7 +42,48 @@ def quality(data: Path, files: list[Path], labels: list[int], scores: list[float
     return {"image_auroc": float(roc_auc_score(labels, scores)), "pixel_auroc": float(pixel)}
 
 
+def described(source: str) -> Any:
+    """A data set as okng opens it: MVTec AD folders and the solar cells of ELPV's package alike."""
+    from okng.datasets import open_dataset
+
+    return open_dataset(source)
+
+
+def judged(samples: Any, scores: list[float], maps: list[np.ndarray]) -> dict:
+    """Image AUROC, and where there are masks pixel AUROC and AUPRO, of raw scores, for all libraries alike."""
+    from PIL import Image
+
+    from okng.datasets.masks import read_mask
+    from okng.inspection.images import image_size
+    from okng.metrics import auroc, pixel_metrics
+
+    found = {"image_auroc": float(auroc(np.array([sample.label for sample in samples], bool), np.array(scores)))}
+    if maps and any(sample.mask is not None for sample in samples):
+        shown = [(s, m) for s, m in zip(samples, maps, strict=True) if s.mask is not None or not s.label]
+        masks = [np.zeros(image_size(s.image), bool) if s.mask is None else read_mask(s.mask) for s, _ in shown]
+        large = [
+            np.asarray(Image.fromarray(heat.astype(np.float32)).resize(mask.shape[::-1], Image.Resampling.BILINEAR))
+            for (_, heat), mask in zip(shown, masks, strict=True)
+        ]
+        pixels = pixel_metrics(masks, large)
+        found |= {"pixel_auroc": pixels.pixel_auroc, "aupro": pixels.aupro}
+    return found
+
+
 # okng
+
+
+def okng_accuracy(source: str, detector: str) -> dict:
+    """`detector` with its defaults, as a person would fit it; `seconds` are those of the fit."""
+    import okng
+
+    dataset = described(source)
+    start = time.perf_counter()
+    inspector = okng.fit([sample.image for sample in dataset.train], detector)
+    seconds = time.perf_counter() - start
+    found = list(inspector.inspect([sample.image for sample in dataset.test]))
+    maps = [i.map for i in found if i.map is not None]
+    return {"seconds": seconds, **judged(dataset.test, [i.score for i in found], maps)}
 
 
 def resnet18_state() -> dict:
@@ -163,6 +204,61 @@ def anomalib_fit(data: str, detector: str, backbone: str, bank: int) -> dict:
             scores.append(float(found.pred_score))
             maps.append(found.anomaly_map.squeeze().numpy())
     return {"seconds": seconds, **quality(Path(data), files, labels, scores, maps)}
+
+
+def anomalib_accuracy(source: str, detector: str, bank: int) -> dict:
+    """As `anomalib_fit`, of any data set that okng opens, by raw scores at 256 px."""
+    import torch
+    from anomalib.data import Folder
+    from anomalib.data.utils import read_image
+    from anomalib.engine import Engine
+
+    dataset = described(source)
+    with tempfile.TemporaryDirectory() as folder:
+        good = Path(folder) / "good"
+        good.mkdir()
+        for number, sample in enumerate(dataset.train):
+            (good / f"{number:05d}{sample.image.suffix}").symlink_to(sample.image)
+        model = _model(detector, "efficientnet_lite0", bank, len(dataset.train))
+        module = Folder(
+            name="parts", root=folder, normal_dir="good", train_batch_size=8, num_workers=0,
+            test_split_mode="none", val_split_mode="none",
+        )  # fmt: skip
+        start = time.perf_counter()
+        Engine(accelerator="cpu", devices=1, logger=False, limit_val_batches=0).fit(model=model, datamodule=module)
+        seconds = time.perf_counter() - start
+    scores, maps = [], []
+    model.eval()
+    with torch.no_grad():
+        for sample in dataset.test:
+            found = model.model(model.pre_processor.transform(read_image(sample.image, as_tensor=True)[None]))
+            scores.append(float(found.pred_score))
+            maps.append(found.anomaly_map.squeeze().numpy())
+    return {"seconds": seconds, **judged(dataset.test, scores, maps)}
+
+
+# imgad
+
+
+def imgad_accuracy(source: str, detector: str) -> dict:
+    """Its detectors on one vector an image: the same network's pooled features, with its own preprocessing."""
+    from imgad import AnomalyDetectionPipeline, TimmFeatureExtractor, build_detector
+
+    from okng.nn.backbones import lite0_weights
+
+    dataset = described(source)
+    with tempfile.TemporaryDirectory() as folder:
+        import safetensors.torch
+
+        weights = f"{folder}/lite0.safetensors"
+        safetensors.torch.save_file({k: v.contiguous() for k, v in lite0_weights().items()}, weights)
+        features = TimmFeatureExtractor("tf_efficientnet_lite0", checkpoint=weights, device="cpu")
+        pipeline = AnomalyDetectionPipeline(features, build_detector(detector))
+        start = time.perf_counter()
+        pipeline.fit([str(sample.image) for sample in dataset.train])
+        seconds = time.perf_counter() - start
+        scores = pipeline.score([str(sample.image) for sample in dataset.test])
+    return {"seconds": seconds, **judged(dataset.test, [float(score) for score in scores], [])}
 
 
 def anomalib_inspect(data: str, bank: int, folder: str) -> dict:

