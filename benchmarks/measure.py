@@ -60,15 +60,16 @@ def row(experiment: str, detector: str, dataset: str, protocol: str, metric: str
 
 def one(experiment: str, source: str, detector: str = "patchcore", **arguments: Any) -> Iterator[dict]:
     """Fit and evaluate one detector on one data set."""
+    arguments = {"promise": "strict", **arguments}  # a fifth is held out, whatever the detector
     dataset = open_dataset(source)
     start = time.monotonic()
     with Narrator() as tell:
-        inspector = okng.fit([s.image for s in dataset.train], detector, promise="strict", tell=tell, **arguments)
+        inspector = okng.fit([s.image for s in dataset.train], detector, tell=tell, **arguments)
         seconds = round(time.monotonic() - start, 1)
         figures = evaluate_inspector(inspector, dataset, tell=tell)
     for metric in METRICS:
         if not np.isnan(figures[metric]):
-            more = {"arguments": arguments or "defaults", "seconds": seconds}
+            more = {"arguments": arguments, "seconds": seconds}
             yield row(experiment, detector, dataset.name, dataset.protocol, metric, figures[metric], **more)
 
 
