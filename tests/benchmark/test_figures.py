@@ -58,6 +58,14 @@ def test_the_list_of_all_detectors_goes_by_the_same_rule(tmp_path: Path, monkeyp
     assert figures.headlines()["autoencoder"]["image_auroc"] == 0.3
 
 
+def test_a_detector_is_not_listed_by_what_it_is_to_another_method() -> None:
+    """The teacher of SDN alone is printed as AE, on all ten digits and later than SDN itself."""
+    rows = [row for row in read_rows(ROOT / "results" / "oe-sdn" / "table1.csv") if row["method"] == "SDN"]
+    digits = [float(row["value"]) for row in rows if row["dataset"].startswith("MNIST ")]
+    assert len(digits) == 10
+    assert figures.headlines()["sdn"]["image_auroc"] == pytest.approx(sum(digits) / 10)
+
+
 def test_the_default_has_a_figure_in_the_list_of_all_detectors() -> None:
     """Its rows are written by another script than the others', and it stood there with none."""
     assert figures.headlines()[DEFAULT]["dataset"] == "transistor"
