@@ -25,7 +25,7 @@ def test_the_page_shows_each_kind_with_examples_and_is_whole(tmp_path: Path) -> 
     path = write_sensitivity(tmp_path / "new" / "page.html", "What it would find", inspector, result)
     page = Page(path.read_text())
     tags = [tag for tag, _ in page.tags]
-    assert sum(attributes.get("class") == "power" for _, attributes in page.tags) == 3
+    assert sum(tag == "figure" and attributes.get("class") == "power" for tag, attributes in page.tags) == 3
     assert tags.count("circle") == 3 * len(result.overall.points)
     shown = sum(len(result.examples(kind)) for kind in result.curves)
     assert tags.count("article") == shown > 2 and tags.count("img") == 2 * shown

@@ -260,7 +260,7 @@ def test_more_false_alarms_than_chance_explains_are_said_so(tmp_path: Path) -> N
 
 
 def test_hostile_text_is_escaped(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
+    evil = "<script>alert(1)</script>\"'&{{ 7777 * 7777 }}"
     inspector = make_inspector()
     inspector.manifest = {"detector": {"name": evil}, "provenance": {evil: evil}}
     report = Report(evil, inspector)
@@ -269,7 +269,7 @@ def test_hostile_text_is_escaped(tmp_path: Path) -> None:
     page = page_of(report, tmp_path, {evil: 1.0})
     assert len(page.all("script")) == 1
     assert page.text.count("<script>alert(1)") >= 8
-    assert "49" not in page.text
+    assert "60481729" not in page.text
 
 
 def test_a_file_name_that_is_not_unicode(tmp_path: Path) -> None:
