@@ -160,7 +160,7 @@ def okng_aupro(masks: str, maps: str) -> dict:
 def _model(detector: str, backbone: str, bank: int, images: int) -> Any:
     from anomalib.models import Padim, Patchcore
 
-    from okng.nn.backbones import lite0_weights
+    from okng.nn.backbones import BROUGHT, brought_weights
 
     name = "tf_efficientnet_lite0" if backbone == "efficientnet_lite0" else backbone
     plain = {"evaluator": False, "visualizer": False, "pre_trained": False, "backbone": name}
@@ -173,7 +173,7 @@ def _model(detector: str, backbone: str, bank: int, images: int) -> Any:
         size = Padim.configure_pre_processor(image_size=(SIZE, SIZE))
         model = Padim(layers=(1, 2, 3), n_features=100, pre_processor=size, **plain)
     net = model.model.feature_extractor.feature_extractor
-    state = lite0_weights() if backbone == "efficientnet_lite0" else resnet18_state()
+    state = brought_weights(BROUGHT["efficientnet_lite0"]) if backbone == "efficientnet_lite0" else resnet18_state()
     net.load_state_dict({key: tensor for key, tensor in state.items() if key in net.state_dict()})
     return model
 
@@ -244,14 +244,15 @@ def imgad_accuracy(source: str, detector: str) -> dict:
     """Its detectors on one vector an image: the same network's pooled features, with its own preprocessing."""
     from imgad import AnomalyDetectionPipeline, TimmFeatureExtractor, build_detector
 
-    from okng.nn.backbones import lite0_weights
+    from okng.nn.backbones import BROUGHT, brought_weights
 
     dataset = described(source)
     with tempfile.TemporaryDirectory() as folder:
         import safetensors.torch
 
         weights = f"{folder}/lite0.safetensors"
-        safetensors.torch.save_file({k: v.contiguous() for k, v in lite0_weights().items()}, weights)
+        lite0 = brought_weights(BROUGHT["efficientnet_lite0"])
+        safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in lite0.items()}, weights)
         features = TimmFeatureExtractor("tf_efficientnet_lite0", checkpoint=weights, device="cpu")
         pipeline = AnomalyDetectionPipeline(features, build_detector(detector))
         start = time.perf_counter()
