@@ -184,9 +184,6 @@ def fit(
         torch.manual_seed(seed)
         return build(detector, sources, preprocess.size, arguments)[0]
 
-    if time_per_image is not None:
-        built = another()  # the first was built after the one that was timed, which drew numbers too
-
     everyone = np.arange(len(everything))
     judged, first, begun = [], built, time.monotonic()
     with SharedFeatures(everything) as features:

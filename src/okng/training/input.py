@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from okng.detectors.base import Detector
 from okng.detectors.budgets import LEFT_OUT, SMALL_SIDE, arguments_for
@@ -54,7 +55,8 @@ def build(
             raise OkngError(
                 f"only patch_memory chooses its size by the time an image takes; give {name} a size, or --size"
             )
-        trial = create(name, **arguments)
+        with torch.random.fork_rng(devices=[]):  # the detector that stays draws what it would without a trial
+            trial = create(name, **arguments)
 
         def shape_of(side: int) -> tuple[int, int]:
             return Preprocess(mode, side, trial.multiple).shape(height, width)
