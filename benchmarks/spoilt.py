@@ -27,7 +27,7 @@ from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import NG, OK, open_dataset
 from okng.datasets.corruptions import scratch_mask, stain_mask
 from okng.detectors.base import Detector
-from okng.detectors.budgets import SMALL
+from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.inspection.images import Preprocess, Source
@@ -177,8 +177,9 @@ def code(data: Path) -> Iterator[dict[str, Any]]:
         spoilt = {name: all_spoilt(plain, way) for name, way in ways.items()}
         for size in (8, 16, 32):
             torch.manual_seed(0)
-            arguments = {**SMALL["autoencoder"], "code": size, "image_size": (28, 28), "channels": 1}
-            engine = fitted(create("autoencoder", **arguments), learnt, preprocess)
+            given = arguments_for("cpu", "autoencoder", small=True) or {}
+            detector = create("autoencoder", **{**given, "code": size, "image_size": (28, 28), "channels": 1})
+            engine = fitted(detector, learnt, preprocess)
             common = {"dataset": f"MNIST {digit}", "case": f"code={size}"}
             fine = judged(engine, plain)[0]
             held = {"spoilt by": "nothing", "figure": "held-out error", "n": f"{len(plain)}"}

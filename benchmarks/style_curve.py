@@ -24,7 +24,7 @@ from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
 from okng.datasets.base import NG
 from okng.detectors.base import Train
-from okng.detectors.budgets import SMALL
+from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.style_distillation import SDN, distance
 from okng.inspection.images import Preprocess, Source, image_size, is_grey
@@ -65,7 +65,8 @@ def main() -> None:
     rows = []
     for name in ("sdn", "oe_sdn"):
         torch.manual_seed(0)
-        detector = create(name, image_size=shape, channels=held.shape[1], **SMALL[name])
+        given = arguments_for("cpu", name, small=True) or {}
+        detector = create(name, image_size=shape, channels=held.shape[1], **given)
         assert isinstance(detector, SDN)
         for epoch in watched(detector, learnt, asked.epochs):
             with torch.no_grad():
@@ -73,7 +74,7 @@ def main() -> None:
                 share = float(distance(detector.student(held), blurred).mean() / distance(held, blurred).mean())
             rows.append({
                 "detector": name, "set": asked.set, "class": asked.normal, "student_epochs": epoch,
-                "learning_rate": SMALL[name]["learning_rate"],
+                "learning_rate": given["learning_rate"],
                 "image_auroc": f"{auroc(labels, scored(detector, test)):.4f}",
                 "turned_auroc": f"{auroc(np.repeat([0, 1], HELD), scored(detector, torch.cat([held, turned]))):.4f}",
                 "distance_share": f"{share:.4f}", "budget": "cpu", "seed": 0,

@@ -16,8 +16,8 @@ PAGE = ROOT / "docs" / "tables.md"
 HEAD = """# Published tables, run again
 
 Each cell is *measured*, or *measured (published)* where a figure is printed; a dash is a cell that was not run. The
-budget is `cpu`, minutes per fit on one core with the arguments of [budgets.py](../src/okng/detectors/budgets.py); what
-is published was got with larger networks and longer training.
+budget is `cpu`, minutes per fit on one core with the arguments in the `cards.toml` of each
+[family](../src/okng/detectors); what is published was got with larger networks and longer training.
 
 - † with other arguments than today's.
 - ‡ by other code of the detector than today's, or before that was noted; run again, it may differ.

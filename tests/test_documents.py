@@ -20,7 +20,7 @@ from okng.errors import EXTRAS
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "Makefile"]
-TEXTS += sorted((ROOT / "src").rglob("*.py"))
+TEXTS += sorted(path for kind in ("*.py", "*.toml") for path in (ROOT / "src").rglob(kind))
 IN_GIT = (ROOT / ".git").exists()
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout if IN_GIT else ""
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

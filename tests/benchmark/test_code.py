@@ -7,7 +7,7 @@ import pytest
 
 from okng.benchmark import code
 from okng.benchmark.code import PACKAGE, code_digest, is_older, present_code
-from okng.detectors.catalogue import CATALOGUE
+from okng.detectors.cards import cards
 
 GAN, DCGAN = "detectors/reconstruction/gan.py", "nn/dcgan.py"
 
@@ -28,9 +28,9 @@ def edited(package: Path, file: str, old: str, new: str) -> str:
 
 
 def test_every_detector_has_a_digest_and_a_copy_has_the_same(package: Path) -> None:
-    digests = {name: code_digest(name, package) for name in CATALOGUE}
+    digests = {name: code_digest(name, package) for name in cards()}
     assert all(len(digest) == 12 for digest in digests.values())
-    assert digests == {name: present_code(name) for name in CATALOGUE}
+    assert digests == {name: present_code(name) for name in cards()}
     assert digests["gan"] != digests["anogan"] and code_digest("no_such_detector") == ""
 
 

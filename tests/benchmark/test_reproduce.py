@@ -18,7 +18,7 @@ from okng.benchmark.code import present_code
 from okng.benchmark.figures import in_short, measured
 from okng.benchmark.rows import write_rows
 from okng.benchmark.tables import CIFAR_10, TABLES, Run
-from okng.detectors import budgets
+from okng.detectors.cards import cards
 from okng.errors import OkngError
 from okng.inspection.model_file import write_model
 from okng.training.progress import Narrator
@@ -55,7 +55,8 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": TINY, "vgg11_classifier": {"width": 2, "epochs": 3}})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", TINY)
+    monkeypatch.setitem(reproduce.CLASSIFIER, "cpu", {"width": 2, "epochs": 3})
     monkeypatch.setitem(TABLES["oe-sdn/table1"].runs, "AE", Run("autoencoder"))  # what runs fastest
 
 
@@ -106,7 +107,7 @@ def test_a_cell_is_measured_written_and_not_measured_again(data, tmp_path, fits)
 def test_other_arguments_are_measured_anew_and_replace_the_row(data, tmp_path, fits, monkeypatch):
     table, out = TABLES["oe-sdn/table1"], tmp_path / "results"
     reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": {**TINY, "code": 5}})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", {**TINY, "code": 5})
     reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
     assert len(fits) == 2
     (row,) = rows(out / "oe-sdn/table1.csv")
@@ -116,7 +117,7 @@ def test_other_arguments_are_measured_anew_and_replace_the_row(data, tmp_path, f
 def test_a_figure_of_older_code_is_measured_anew_and_stays_until_then(data, tmp_path, fits, monkeypatch):
     """A cell whose row has no digest, too; the file of an earlier okng has no such column at all."""
     table, out = TABLES["ocgan/mnist"], tmp_path / "results"
-    monkeypatch.setattr(budgets, "SMALL", {"denoising_autoencoder": TINY})
+    monkeypatch.setitem(cards()["denoising_autoencoder"].arguments, "cpu-small", TINY)
     path = out / "ocgan/mnist.csv"
 
     def again(folder=data):
@@ -140,7 +141,7 @@ def test_what_a_paper_budget_leaves_out_is_said(data, tmp_path, monkeypatch):
     said = []
     tell = Narrator(quiet=True)
     monkeypatch.setattr(tell, "say", said.append)
-    monkeypatch.setattr(budgets, "PAPER", {"autoencoder": TINY})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "paper", TINY)
     table = TABLES["cavga/comparison"]
     reproduce.reproduce(table, data, "paper", methods=["AE L2"], classes=["3"], out=tmp_path / "results", tell=tell)
     assert any("not as in the paper: the paper's random crops" in line for line in said)
@@ -150,7 +151,7 @@ def test_a_figure_stays_where_nothing_can_take_its_place(data, tmp_path, monkeyp
     """Though it be of earlier arguments; without data, or with a fit that fails, there is nothing better."""
     table, out = TABLES["oe-sdn/table1"], tmp_path / "results"
     reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": {**TINY, "learning_rate": 1e9}})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", {**TINY, "learning_rate": 1e9})
     (tmp_path / "nothing").mkdir()
     for folder, reason in ((tmp_path / "nothing", "no data"), (data, "diverged")):
         (outcome,) = reproduce.reproduce(table, folder, methods=["AE"], classes=["3"], out=out)
@@ -209,10 +210,10 @@ def test_what_cannot_be_run_is_blank_with_the_reason(data, tmp_path, monkeypatch
         "no data: mvtec_ad/ is not in the folder of data sets", "okng has no detector feature_dictionary"
     }  # fmt: skip
     assert {row["value"] for row in rows(out / "oe-sdn/table2.csv")} == {""}
-    monkeypatch.setattr(budgets, "SMALL", {})
+    monkeypatch.delitem(cards()["autoencoder"].arguments, "cpu-small")
     (cell,) = reproduce.reproduce(TABLES["oe-sdn/table1"], data, methods=["AE"], classes=["3"], out=out)
     assert cell.reason == "autoencoder has no arguments for the budget cpu on such images"
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": {"cod": 3}})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", {"cod": 3})
     (cell,) = reproduce.reproduce(TABLES["oe-sdn/table1"], data, methods=["AE"], classes=["3"], out=out)
     assert cell.value is None and "did you mean code" in cell.reason
 
@@ -229,7 +230,7 @@ def test_the_time_limit_stops_between_fits(data, tmp_path, monkeypatch):
     kept = rows(out / "oe-sdn" / "table1.csv")
     assert len(kept) == sum(done) and all(row["value"] for row in kept)  # what is still to be done has none
     monkeypatch.undo()
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": TINY})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", TINY)
     monkeypatch.setitem(table.runs, "AE", Run("autoencoder"))
     later = reproduce.reproduce(table, data, methods=["AE"], classes=["3", "5", "7"], out=out)
     assert all(outcome.value is not None for outcome in later)
@@ -239,7 +240,7 @@ def test_the_time_limit_stops_between_fits(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("where", ["between fits", "within a fit"])
 def test_a_killed_run_goes_on_to_the_same_figures(data, tmp_path, monkeypatch, where):
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": {**TINY, "epochs": 3}})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", {**TINY, "epochs": 3})
     table, classes = TABLES["oe-sdn/table1"], ["2", "4"]
     whole = reproduce.reproduce(table, data, methods=["AE"], classes=classes, out=tmp_path / "whole")
     out = tmp_path / "results"
@@ -303,7 +304,7 @@ def bolts(data):
 
 
 def test_one_fit_serves_several_scores_and_metrics(bolts, tmp_path, fits, monkeypatch):
-    monkeypatch.setattr(budgets, "LARGE", {"autoencoder": TINY})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-large", TINY)
     table = TABLES["aesc/corruptions"]
     stand_in = {
         name: Run("autoencoder", after={"batch_size": 1 if "residual" in name else 2})
@@ -483,6 +484,6 @@ def test_one_real_digit(okng_data, tmp_path, monkeypatch):
     if not (okng_data / "mnist").is_dir():
         pytest.skip("mnist/ is missing")
     settings = {"code": 16, "width": 8, "epochs": 1, "batch_size": 64, "learning_rate": 2e-3}
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": settings})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", settings)
     (outcome,) = reproduce.reproduce(TABLES["oe-sdn/table1"], okng_data, methods=["AE"], classes=["1"], out=tmp_path)
     assert outcome.value is not None and outcome.value > 0.9

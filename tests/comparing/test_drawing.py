@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from okng.comparing.drawing import HEIGHT, ROUND, WIDTH, Box, scatter
-from okng.detectors.catalogue import CATALOGUE
+from okng.detectors.cards import cards
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -16,10 +16,10 @@ def test_no_label_lies_on_another_or_on_a_point_however_close_the_methods_are(se
     rng = np.random.default_rng(seed)
     spread = (0.0, 0.002, 0.02, 0.3)[seed]
     methods = [
-        (name, 20 * 10 ** (3 * spread * rng.random()), 1 - spread * rng.random(), 0.5, 1.0, False) for name in CATALOGUE
+        (name, 20 * 10 ** (3 * spread * rng.random()), 1 - spread * rng.random(), 0.5, 1.0, False) for name in cards()
     ]
     drawing = scatter(methods)
-    assert drawing is not None and len(drawing.points) == len(CATALOGUE)
+    assert drawing is not None and len(drawing.points) == len(cards())
     boxes = [point.box for point in drawing.points]
     assert not [pair for pair in combinations(boxes, 2) if pair[0].meets(pair[1])]
     dots = [Box(point.x - ROUND, point.y - ROUND, 2 * ROUND, 2 * ROUND) for point in drawing.points]

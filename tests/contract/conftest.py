@@ -15,96 +15,45 @@ import pytest
 import torch
 
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import CATALOGUE, create, name_of, parameters
+from okng.detectors.cards import Card, cards, read_cards
+from okng.detectors.catalogue import create, name_of, parameters
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
 SIDE = 64
-# Paper-size defaults take hours; these are the same classes with smaller arguments. A detector that is not named here
-# runs with its defaults and, where it has them, the arguments of ANY.
-ANY = {"epochs": 2, "batch_size": 4}
-STYLE: dict[str, object] = {
-    "width": 8, "code": 8, "teacher_epochs": 15, "teacher_batch_size": 4, "teacher_learning_rate": 2e-3,
-    "filters": 4, "groups": 2, "attention_grid": 8, "epochs": 3, "learning_rate": 2e-3,
-}  # fmt: skip
-SMALL: dict[str, dict[str, object]] = {
-    "aesc": {"width": 8, "epochs": 40, "learning_rate": 0.005},
-    "anogan": {"width": 8, "latent": 16, "epochs": 20, "learning_rate": 1e-3, "steps": 40, "search_rate": 0.1},
-    "attention_ocgan": {
-        "width": 8,
-        "visual_width": 4,
-        "classifier_width": 8,
-        "epochs": 14,
-        "dropout": 0.0,
-        "learning_rate": 2e-3,
-    },
-    "autoencoder": {"width": 8, "code": 8},
-    "cavga_u": {"width": 8, "latent": 8, "epochs": 40, "learning_rate": 2e-3},
-    "cavga_w": {"width": 8, "latent": 8, "epochs": 40, "learning_rate": 2e-3},
-    "denoising_autoencoder": {"width": 8, "code": 8},
-    "f_anogan": {
-        "width": 4,
-        "latent": 16,
-        "kappa": 0.1,
-        "epochs": 5,
-        "learning_rate": 1e-3,
-        "critic_steps": 1,
-        "encoder_epochs": 10,
-        "encoder_learning_rate": 1e-3,
-    },
-    "gan": {"width": 8, "latent": 16, "epochs": 20, "learning_rate": 5e-4},
-    "ocgan": {
-        "width": 8,
-        "visual_width": 4,
-        "classifier_width": 8,
-        "epochs": 30,
-        "dropout": 0.0,
-        "learning_rate": 2e-3,
-    },
-    "oe_sdn": STYLE,
-    "padim": {"dimensions": 20},
-    "patch_memory": {"coreset": 0.2},
-    "patchcore": {"coreset": 0.2},
-    "sdn": STYLE,
-    "ssim_autoencoder": {"width": 4, "code": 8, "epochs": 20, "learning_rate": 2e-3},
-    "stfpm": {"epochs": 12},
-    "vae": {"width": 8, "code": 8, "samples": 4},
-    "vgg11": {"width": 8, "epochs": 12},
-}
+ANY = {"epochs": 2, "batch_size": 4}  # for a detector that has them, where its card says nothing else
 
 
-def documented_example() -> type[Detector]:
-    """The detector that CONTRIBUTING.md shows, imported from a file as anyone's would be."""
+def documented(language: str) -> str:
+    """The one example in such a language that CONTRIBUTING.md shows."""
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
-    shown = re.search(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    assert shown is not None
+    (shown,) = re.findall(rf"^ *```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return textwrap.dedent(shown)
+
+
+def documented_example() -> tuple[type[Detector], Card]:
+    """The detector that CONTRIBUTING.md shows, imported from a file as anyone's would be, and the card shown of it."""
     path = Path(_folder.name) / "example_of_contributing.py"
-    path.write_text(textwrap.dedent(shown[1]))
+    path.write_text(documented("python"))
+    path.with_name("cards.toml").write_text(documented("toml"))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found: type[Detector] = module.Mean
-    return found
+    return found, read_cards(path.with_name("cards.toml"))["mean"]
 
 
 _folder = tempfile.TemporaryDirectory()  # as long as the tests run
-EXAMPLE = documented_example()
-NAMES = [*sorted(CATALOGUE), name_of(EXAMPLE)]
-# Grad-CAM explains all but these, for the reason that is said.
-UNEXPLAINED = {
-    "anogan": "anogan's score has no gradient from a convolution",  # the search ends detached
-    name_of(EXAMPLE): "has no convolution",
-}
-# A fit diverges at any absurd rate but these, of searches for codes, which are kept within bounds.
-HARMLESS_RATES = {("anogan", "search_rate"), ("attention_ocgan", "mining_rate"), ("ocgan", "mining_rate")}
+EXAMPLE, _card = documented_example()
+CARDS = {**cards(), name_of(EXAMPLE): _card}
 
 
 def arguments_of(name: str) -> dict[str, object]:
     known = parameters(name)
-    shaped = {"image_size": (SIDE, SIDE), "channels": 3}
-    return {key: value for key, value in {**ANY, **shaped, **SMALL.get(name, {})}.items() if key in known}
+    given = {**ANY, "image_size": (SIDE, SIDE), "channels": 3}
+    return {**{key: value for key, value in given.items() if key in known}, **CARDS[name].arguments["contract"]}
 
 
 def small(name: str, seed: int = 0) -> Detector:
@@ -128,6 +77,26 @@ def pictures(count: int, seed: int, defect: bool = False) -> np.ndarray:
     return np.stack(made)
 
 
+def other_pictures(count: int, seed: int) -> np.ndarray:
+    """uint8 (count, SIDE, SIDE, 3): pictures of another kind, a cross on a chequered ground, as bright and coloured."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    made = []
+    for _ in range(count):
+        ground = 110 + 25 * np.sin(x / 3 + rng.uniform(0, 0.5)) * np.sign(np.sin(y / 3 + rng.uniform(0, 0.5)))
+        across, down = (np.abs(at - 32 + rng.uniform(-1, 1)) for at in (x, y))
+        cross = (np.minimum(across, down) < 6) & (np.maximum(across, down) < 25)
+        image = np.where(cross, 200, ground)[..., None] * np.array([1.0, 0.9, 0.8])
+        made.append(np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8))
+    return np.stack(made)
+
+
+def odd_pictures(name: str, count: int, seed: int) -> np.ndarray:
+    """`count` pictures of each kind of oddness that the detector finds, as its card says."""
+    defects, others = pictures(count, seed, defect=True), other_pictures(count, seed)
+    return {"defects": defects, "classes": others, "both": np.concatenate([defects, others])}[CARDS[name].finds]
+
+
 def training_images(detector: Detector, ok: np.ndarray, ng: np.ndarray, size: object = (SIDE, SIDE)) -> TrainingImages:
     """What `detector` learns from: `ok`, and where it needs them `ng` too."""
     odd = list(ng) if detector.needs_ng else []
@@ -148,11 +117,11 @@ def ok_images() -> np.ndarray:
     return pictures(12, seed=1)
 
 
-@pytest.fixture(scope="session", params=NAMES)
+@pytest.fixture(scope="session", params=CARDS)
 def fitted(request: pytest.FixtureRequest, ok_images: np.ndarray) -> Fitted:
     """Each detector, fitted once for all the rules."""
     detector = small(request.param)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    images = training_images(detector, ok_images, pictures(6, seed=5, defect=True))
+    images = training_images(detector, ok_images, odd_pictures(request.param, 6, seed=5))
     run_phases(detector, images, seed=0, device="cpu")
     return Fitted(request.param, detector, before, images)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Collect, Detector, Scores, Train
-from okng.detectors.catalogue import create, detector_class, explanations, find, parameters
+from okng.detectors.catalogue import create, detector_class, explanations, parameters
 from okng.detectors.engine import TorchEngine, load_torch, rebuild
 from okng.detectors.explanation import GradCAMEngine
 from okng.errors import OkngError
@@ -30,12 +30,11 @@ from okng.training import phases
 from okng.training.phases import parts_of, run_phases
 
 from .conftest import (
-    HARMLESS_RATES,
-    NAMES,
+    CARDS,
     SIDE,
-    UNEXPLAINED,
     Fitted,
     arguments_of,
+    odd_pictures,
     pictures,
     small,
     training_images,
@@ -52,16 +51,17 @@ def score(fitted: Fitted, images: np.ndarray) -> Scores:
 
 
 @pytest.fixture(scope="session")
-def unseen() -> np.ndarray:
-    return np.concatenate([pictures(3, seed=2), pictures(3, seed=3, defect=True)])
+def unseen(fitted: Fitted) -> np.ndarray:
+    """Three OK images, then three of each kind that the detector finds odd."""
+    return np.concatenate([pictures(3, seed=2), odd_pictures(fitted.name, 3, seed=3)])
 
 
 def test_scores_are_finite_and_shaped(fitted: Fitted, unseen: np.ndarray) -> None:
     scores = score(fitted, unseen)
-    assert scores.image.shape == (6,) and torch.isfinite(scores.image).all()
-    assert find(fitted.name).localizes in (None, scores.map is not None)  # None: from outside, no card says it
+    assert scores.image.shape == (len(unseen),) and torch.isfinite(scores.image).all()
+    assert CARDS[fitted.name].localizes == (scores.map is not None)
     if scores.map is not None:
-        assert scores.map.ndim == 3 and len(scores.map) == 6 and torch.isfinite(scores.map).all()
+        assert scores.map.ndim == 3 and len(scores.map) == len(unseen) and torch.isfinite(scores.map).all()
 
 
 def test_a_flat_image_scores_finitely(fitted: Fitted) -> None:
@@ -70,7 +70,7 @@ def test_a_flat_image_scores_finitely(fitted: Fitted) -> None:
     assert torch.isfinite(scores.image).all() and (scores.map is None or torch.isfinite(scores.map).all())
 
 
-def test_a_gross_defect_scores_higher(fitted: Fitted, unseen: np.ndarray) -> None:
+def test_what_it_finds_scores_higher(fitted: Fitted, unseen: np.ndarray) -> None:
     scores = score(fitted, unseen).image
     assert scores[3:].min() > scores[:3].max()
 
@@ -87,8 +87,8 @@ def test_a_score_does_not_depend_on_the_batch(fitted: Fitted, unseen: np.ndarray
 
 def test_grad_cam_explains_it_or_says_why_not(fitted: Fitted, unseen: np.ndarray) -> None:
     """Which of the two is known; and explaining changes no score."""
-    if fitted.name in UNEXPLAINED:
-        with pytest.raises(OkngError, match=f"{UNEXPLAINED[fitted.name]}, so Grad-CAM can't explain it"):
+    if reason := CARDS[fitted.name].unexplained:
+        with pytest.raises(OkngError, match=f"{reason}, so Grad-CAM can't explain it"):
             GradCAMEngine(fitted.detector, None)(unseen[2:4])
         return
     scores, maps = GradCAMEngine(fitted.detector, None)(unseen[2:4])
@@ -121,7 +121,7 @@ def test_what_folds_share_depends_on_nothing_learnt_nor_on_the_batch(fitted: Fit
 def test_threads_are_told_what_one_alone_is(fitted: Fitted, unseen: np.ndarray) -> None:
     """Scores, maps and explanations, to the last digit, of an engine that all threads share."""
     engines: list[Any] = [TorchEngine(fitted.detector)]
-    if fitted.name not in UNEXPLAINED:
+    if not CARDS[fitted.name].unexplained:
         engines.append(GradCAMEngine(fitted.detector, None))
     alone = [[engine(image[None]) for image in unseen] for engine in engines]
 
@@ -220,7 +220,7 @@ def test_fitting_draws_no_numpy_or_python_randomness(fitted: Fitted) -> None:
     assert "import random" not in source and "np.random" not in source and "pickle" not in source
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CARDS)
 def test_every_argument_is_typed_documented_and_checked(name: str) -> None:
     documented = inspect.getdoc(detector_class(name)) or ""
     for key, parameter in parameters(name).items():
@@ -235,7 +235,7 @@ def test_every_argument_is_typed_documented_and_checked(name: str) -> None:
             create(name, **{first: object()})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CARDS)
 def test_a_senseless_argument_is_one_line_that_names_it(name: str) -> None:
     known = parameters(name)
     never_zero = ("epochs", "batch_size", "rate", "width", "code", "latent")
@@ -285,13 +285,13 @@ def test_killed_after_every_checkpoint_it_ends_the_same(
 
 
 @pytest.mark.parametrize(
-    ("name", "rate"), [(name, key) for name in NAMES for key in parameters(name) if key.endswith("_rate")]
+    ("name", "rate"), [(name, key) for name in CARDS for key in parameters(name) if key.endswith("_rate")]
 )
 def test_no_fit_ends_in_scores_that_are_no_numbers(name: str, rate: str) -> None:
     """At an absurd rate it says that it diverged, unless it is known to bear it."""
     detector = brief(name, **{rate: 1e30})
     images = training_images(detector, pictures(6, seed=6), pictures(2, seed=7))
-    if (name, rate) not in HARMLESS_RATES:
+    if rate not in CARDS[name].harmless_rates:
         with pytest.raises(OkngError, match=r"diverged.*smaller learning rate"):
             run_phases(detector, images, device="cpu")
         return
@@ -300,12 +300,14 @@ def test_no_fit_ends_in_scores_that_are_no_numbers(name: str, rate: str) -> None
         assert torch.isfinite(detector(as_tensor(pictures(2, seed=8))).image).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_card_says_what_it_learns_from(name: str) -> None:
-    assert ("NG" in find(name).labels) == detector_class(name).needs_ng
+@pytest.mark.parametrize("name", CARDS)
+def test_the_card_says_what_it_learns_from_and_whether_it_learns_more(name: str) -> None:
+    kind = detector_class(name)
+    assert ("NG" in CARDS[name].labels) == kind.needs_ng
+    assert CARDS[name].updates == (kind.update_phases is not Detector.update_phases)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CARDS)
 def test_paper_size_defaults_run_one_step(name: str) -> None:
     """The defaults are the paper's; one batch of two images goes through every phase of them."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Budgets: every detector has the paper's, which can be constructed and run for a step of each phase."""
+"""Budgets: every detector's paper budget can be constructed and run for a step of each phase."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from okng.detectors import budgets
 from okng.detectors.base import Detector, Phase, Train
-from okng.detectors.budgets import BUDGETS, LARGE, LEFT_OUT, PAPER, SMALL, arguments_for
-from okng.detectors.catalogue import CATALOGUE, create, parameters
+from okng.detectors.budgets import BUDGETS, arguments_for
+from okng.detectors.cards import cards
+from okng.detectors.catalogue import create, parameters
 from okng.errors import OkngError
 from okng.training.data import TrainingImages
 from okng.training.input import build
 from okng.training.phases import run_phases
 
-OTHERS = {"vgg11_classifier"}  # of the tables, no detector
+
+def paper(name: str) -> dict[str, object]:
+    """The arguments of the constructor at the paper's budget."""
+    given = arguments_for("paper", name, small=False) or {}
+    return {key: value for key, value in given.items() if key != "size"}
 
 
 def photographs(count: int, side: int = 320) -> list[np.ndarray]:
@@ -32,13 +36,7 @@ def one_step_each(detector: Detector) -> Iterator[Phase]:
         yield replace(phase, steps=1, batch_size=2) if isinstance(phase, Train) else phase
 
 
-def test_every_detector_has_a_paper_budget() -> None:
-    assert set(PAPER) == {*CATALOGUE, *OTHERS}
-    assert set(LEFT_OUT) == set(CATALOGUE)  # none is the paper's in everything, and each says in what it is not
-    assert set(SMALL) <= {*CATALOGUE, *OTHERS} and set(LARGE) <= set(CATALOGUE)
-
-
-@pytest.mark.parametrize("name", sorted(CATALOGUE))
+@pytest.mark.parametrize("name", sorted(cards()))
 def test_a_paper_budget_is_constructed_and_takes_a_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the paper's size, of photographs of another one: it is not the images' own size that decides."""
     arguments = dict(arguments_for("paper", name, small=False) or {})
@@ -59,7 +57,7 @@ def test_a_paper_budget_is_constructed_and_takes_a_step(name: str, monkeypatch: 
 
 @pytest.mark.parametrize(("name", "steps"), [("aesc", 31_250), ("f_anogan", 159_375), ("ssim_autoencoder", 15_625)])
 def test_the_paper_counts_steps_whatever_the_number_of_images(name: str, steps: int) -> None:
-    arguments = {key: value for key, value in PAPER[name].items() if key != "size"}
+    arguments = paper(name)
     small = {"image_size": (32, 32), "width": 2}
     trains = [phase for phase in create(name, **{**arguments, **small}).phases() if isinstance(phase, Train)]
     assert sum(phase.steps or 0 for phase in trains) == steps
@@ -83,7 +81,7 @@ def test_the_paper_budget_descends_as_the_paper_or_its_authors_code_states(
     name: str, batch: int, epochs: int | None, stated: list[tuple[object, ...]]
 ) -> None:
     """Batches, epochs where it counts those, and of each optimiser the rate, betas or momentum and weight decay."""
-    arguments = {key: value for key, value in PAPER[name].items() if key != "size"}
+    arguments = paper(name)
     arguments |= {"weights": "none"} if "weights" in parameters(name) else {"image_size": (32, 32), "width": 2}
     trains = [phase for phase in create(name, **arguments).phases() if isinstance(phase, Train)]
     groups = [(update.optimizer, update.optimizer.param_groups[0]) for train in trains for update in train.updates]
@@ -98,14 +96,15 @@ def test_the_paper_budget_descends_as_the_paper_or_its_authors_code_states(
         assert [update.every for update in trains[0].updates] == [1, 5]  # five batches to the critic, one to the other
 
 
-@pytest.mark.parametrize("small", [True, False])
-def test_the_cpu_budget_names_arguments_that_there_are(small: bool) -> None:
-    for name, given in (SMALL if small else LARGE).items():
-        if name in CATALOGUE:
-            assert {*given} <= {*parameters(name), "size"}, name
+def test_a_budget_is_the_cards() -> None:
+    card = cards()["autoencoder"].arguments
+    assert arguments_for("cpu", "autoencoder", small=True) == card["cpu-small"]
+    assert arguments_for("cpu", "autoencoder", small=False) == card["cpu-large"]
+    assert arguments_for("paper", "autoencoder", small=True) == card["paper"]
+    assert arguments_for("cpu", "vgg11", small=False) is None is arguments_for("cpu", "no_such_detector", small=True)
 
 
 def test_a_budget_that_there_is_not() -> None:
     assert [arguments_for(budget, "gan", small=True) is None for budget in BUDGETS] == [False, False]
     with pytest.raises(OkngError, match="a budget is cpu or paper, not 'gpu'"):
-        budgets.arguments_for("gpu", "gan", small=True)
+        arguments_for("gpu", "gan", small=True)

@@ -29,7 +29,6 @@ from okng.inspection.result import Inspection
 from okng.report import Report
 from okng.report.pictures import SMALL, THUMBNAIL
 from okng.report.report import NAMED_UNREADABLE
-from okng.report.table import UPDATABLE
 from okng.report.words import distance, how_far
 
 MANIFEST = {
@@ -536,7 +535,8 @@ def test_false_alarms_can_be_ticked_where_the_model_can_learn_them(tmp_path: Pat
 
 def test_only_detectors_that_can_be_updated_are_offered_it() -> None:
     from okng.detectors.base import Detector
-    from okng.detectors.catalogue import CATALOGUE, detector_class
+    from okng.detectors.cards import cards
+    from okng.detectors.catalogue import detector_class
 
-    able = {name for name in CATALOGUE if detector_class(name).update_phases is not Detector.update_phases}
-    assert able == set(UPDATABLE)
+    able = {name for name in cards() if detector_class(name).update_phases is not Detector.update_phases}
+    assert able == {name for name, card in cards().items() if card.updates}

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.contract.conftest import pictures
 
 import okng
-from okng.detectors import budgets
+from okng.detectors.cards import cards
 from okng.errors import OkngError, OkngWarning
 from okng.inspection.images import UnreadableImage, fingerprint
 from okng.planted import measure
@@ -321,8 +321,8 @@ TINY = {"width": 2, "code": 2, "epochs": 1, "batch_size": 8}
 
 @pytest.mark.parametrize(("side", "code"), [(28, 2), (64, 3)])
 def test_a_budget_goes_by_the_size_of_the_images(side: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budgets, "SMALL", {"autoencoder": TINY})
-    monkeypatch.setattr(budgets, "LARGE", {"autoencoder": {**TINY, "code": 3, "size": 32}})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", TINY)
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-large", {**TINY, "code": 3, "size": 32})
     pixels = np.random.default_rng(0).integers(0, 255, (12, side, side), np.uint8)
     given = {"detector": "autoencoder", "device": "cpu", "holdout": 0.3, "budget": "cpu"}
     inspector = okng.fit(pixels, **given)
@@ -334,7 +334,7 @@ def test_a_budget_goes_by_the_size_of_the_images(side: int, code: int, monkeypat
 
 
 def test_the_paper_budget_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch, parts: np.ndarray) -> None:
-    monkeypatch.setattr(budgets, "PAPER", {"autoencoder": {**TINY, "size": (20, 24), "training_steps": 3}})
+    monkeypatch.setitem(cards()["autoencoder"].arguments, "paper", {**TINY, "size": (20, 24), "training_steps": 3})
     said: list[str] = []
     tell = Narrator(quiet=True)
     monkeypatch.setattr(tell, "say", said.append)

@@ -11,7 +11,7 @@ from typing import Any
 
 import okng
 from okng import checks
-from okng.detectors.catalogue import CATALOGUE
+from okng.detectors.cards import cards
 
 PACKAGE = Path(okng.__file__).parent
 # What any method stands on. Nor is the frame counted (training/, inspection/): a change of it that moves figures moves
@@ -26,9 +26,9 @@ def code_digest(detector: str, package: Path = PACKAGE) -> str:
     stand in, what refuses arguments. Nothing is imported, so it needs no torch. Empty for what is no detector of the
     catalogue, or not in this `package`.
     """
-    if detector not in CATALOGUE:
+    if detector not in cards():
         return ""
-    waiting = ["okng.detectors." + CATALOGUE[detector].target.partition(":")[0]]
+    waiting = ["okng.detectors." + cards()[detector].target.partition(":")[0]]
     seen: set[str] = set()
     definitions: list[str] = []
     while waiting:

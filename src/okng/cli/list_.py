@@ -36,7 +36,8 @@ def list_(
 ) -> None:
     """Print the detectors, the data sets, the backbones, the tables to reproduce, or one detector's card."""
     from okng.cli.common import print_json
-    from okng.detectors.catalogue import CATALOGUE, installed, name_of
+    from okng.detectors.cards import cards
+    from okng.detectors.catalogue import installed, name_of
     from okng.errors import OkngError, nearest_names
 
     if what == "detectors":
@@ -52,7 +53,7 @@ def list_(
         try:
             name = name_of(what)
         except OkngError:
-            nearest = nearest_names(what.lower(), [*TOPICS, *CATALOGUE, *installed()])
+            nearest = nearest_names(what.lower(), [*TOPICS, *cards(), *installed()])
             raise OkngError(f"there is nothing called {what!r}; {nearest}") from None
         found, lines = _card(name)
     if as_json:
@@ -66,10 +67,11 @@ def _detectors() -> tuple[dict[str, Any], list[str]]:
     from dataclasses import asdict
 
     from okng.benchmark.figures import headlines
-    from okng.detectors.catalogue import CATALOGUE, DEFAULT, find, installed
+    from okng.detectors.cards import cards
+    from okng.detectors.catalogue import DEFAULT, find, installed
 
     measured = headlines()
-    names = sorted(CATALOGUE, key=lambda name: (name != DEFAULT, -(CATALOGUE[name].year or 0), name))
+    names = sorted(cards(), key=lambda name: (name != DEFAULT, -(cards()[name].year or 0), name))
     found: dict[str, Any] = {}
     lines = [f"  {'name':<23}{'year':<6}{'measured':<19}{'time':<8}good for"]
     for name in (*names, *installed()):
@@ -125,10 +127,13 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
     from okng.errors import OkngError
 
     card = find(name)
+    finds = {"defects": "finds defects", "classes": "finds other classes", "both": "finds defects and other classes"}
+    found = [finds[card.finds]] if card.finds else []
     places = {True: ["says where"], False: ["whole images only"], None: []}[card.localizes]
     needs = [f"needs {card.labels}"] if card.labels else []
     default = ["the default"] if name == DEFAULT else []
-    lines = [f"{name}: {card.title} ({'; '.join([card.family, *places, *needs, *default])})", card.idea]
+    about = "; ".join([card.family, *found, *places, *needs, *default])
+    lines = [f"{name}: {card.title} ({about})", card.idea]
     lines += [f"good for: {card.good_for}"] if card.good_for else []
     lines += [f"{card.paper}, {card.year}"] if card.paper else []
     try:

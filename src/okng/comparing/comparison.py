@@ -24,7 +24,8 @@ from okng.comparing.table import COMPARED, COSTS, FIGURES, Row, rows_of
 from okng.datasets import Dataset, open_dataset
 from okng.detectors.base import Detector
 from okng.detectors.budgets import BUDGETS
-from okng.detectors.catalogue import CATALOGUE, detector_class, find, name_of
+from okng.detectors.cards import cards
+from okng.detectors.catalogue import detector_class, find, name_of
 from okng.errors import OkngError, nearest_names
 from okng.inspection.model_file import write_atomically
 from okng.training.input import on_budget
@@ -292,7 +293,7 @@ def _as_json(compared: Compared) -> dict[str, Any]:
 def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
     """What was asked for as methods with names of their own; all of the catalogue, the quickest first, for None."""
     if detectors is None:
-        several: list[Any] = sorted(CATALOGUE, key=_usual_cost)
+        several: list[Any] = sorted(cards(), key=_usual_cost)
     elif isinstance(detectors, str | type) or (isinstance(detectors, tuple) and isinstance(detectors[-1], dict)):
         several = [detectors]
     else:
@@ -301,7 +302,7 @@ def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
     for asked in several:
         detector, arguments = asked if isinstance(asked, tuple) else (asked, {})
         name = name_of(detector)
-        kind = detector_class(name) if name not in CATALOGUE else None
+        kind = detector_class(name) if name not in cards() else None
         words = ", ".join(f"{key}={value}" for key, value in arguments.items())
         called = name.rpartition(":")[2]  # of a class from outside, its own name
         method = Method(f"{called} ({words})" if words else called, name, dict(arguments), kind)
@@ -318,17 +319,17 @@ def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
 
 def of_family(family: str) -> list[str]:
     """The catalogue's detectors of a family, the quickest first; the error names the nearest families."""
-    families = {card.family for card in CATALOGUE.values()}
+    families = {card.family for card in cards().values()}
     wanted = family.lower().replace("_", " ").replace("-", " ")
     if wanted not in families:
         raise OkngError(f"there is no family {family!r}; {nearest_names(wanted, families)}")
-    return sorted((name for name, card in CATALOGUE.items() if card.family == wanted), key=_usual_cost)
+    return sorted((name for name, card in cards().items() if card.family == wanted), key=_usual_cost)
 
 
 def _usual_cost(detector: str) -> tuple[bool, float]:
     """To sort by: pretrained networks first, then how long recorded fits at the budget for CPUs took, test included."""
     seconds = [float(row["seconds"]) for row in measured(detector) if row.get("budget") == "cpu" and row.get("seconds")]
-    pretrained = CATALOGUE[detector].family in ("feature matching", "distillation")
+    pretrained = cards()[detector].family in ("feature matching", "distillation")
     return not pretrained, float(np.median(seconds)) if seconds else 0.0
 
 

@@ -23,7 +23,8 @@ import okng
 from okng.benchmark.code import present_code
 from okng.datasets import Dataset
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import CATALOGUE, detector_class
+from okng.detectors.cards import cards
+from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
 from okng.inspection.model_file import remove, write_atomically
 from okng.training.progress import Narrator
@@ -205,7 +206,7 @@ def without_images(run: Run) -> Run:
 def check_detectors(names: list[str]) -> None:
     """`OkngError` for a class that a new process could not import."""
     for name in names:
-        if name not in CATALOGUE and detector_class(name).__module__ == "__main__":
+        if name not in cards() and detector_class(name).__module__ == "__main__":
             raise OkngError(
                 f"{name} is of the program itself; put it into a module, for each fit is a process of its own"
             )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from okng.detectors.cards import cards
 from okng.errors import OkngError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -136,9 +137,8 @@ class Detector(nn.Module):
 
     def update_phases(self) -> Iterator[Phase]:
         """How a fitted detector takes in further OK images without the old ones; most can't."""
-        raise OkngError(
-            f"{self.name} can't be updated, patch_memory, patchcore and padim can; fit it again with all images"
-        )
+        able = ", ".join(name for name, card in cards().items() if card.updates)
+        raise OkngError(f"{self.name} can't be updated, {able} can; fit it again with all images")
 
     def forward(self, images: Tensor) -> Scores:
         """Score `images` (B, C, H, W) in [0, 1]."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from okng.detectors.catalogue import CATALOGUE
+from okng.detectors.cards import cards
 from okng.inspection.inspector import Inspector
 
 BASES = {"conformal": "rank of OK scores", "tail": "tail estimate", "largest": "largest score", "manual": "by hand"}
@@ -23,7 +23,7 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
     """Tables of (name, value); `milliseconds` is the mean time per image by stage."""
     preprocess, calibration, manifest = inspector.preprocess, inspector.calibration, inspector.manifest
     detector = manifest.get("detector", {})
-    card = CATALOGUE.get(detector.get("name", ""))
+    card = cards().get(detector.get("name", ""))
     if isinstance(preprocess.size, int):
         size = f"about {preprocess.size} × {preprocess.size} px, aspect ratio kept"
     else:
@@ -61,7 +61,7 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
 def method(inspector: Inspector) -> str:
     """The detector's name as its paper writes it, or empty where the model file does not say."""
     name = inspector.manifest.get("detector", {}).get("name", "")
-    return CATALOGUE[name].title if name in CATALOGUE else str(name)
+    return cards()[name].title if name in cards() else str(name)
 
 
 def number(value: float) -> str:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from okng.detectors.cards import cards
 from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
 from okng.inspection.outputs import COLUMNS, csv_line, table_row
@@ -16,8 +17,6 @@ from okng.inspection.result import Inspection
 from okng.report.words import distance
 
 ROWS = 20_000  # that the page holds; a browser takes them in a moment
-UPDATABLE = ("patch_memory", "patchcore", "padim")
-"""Detectors that learn more OK images without the old ones."""
 
 
 class Table:
@@ -67,7 +66,8 @@ class Table:
 
 def learning_command(model: Path | None, inspector: Inspector) -> list[str] | None:
     """The words before the images of a command that learns them; None where this model can't, or has no file."""
-    if model is None or inspector.manifest.get("detector", {}).get("name") not in UPDATABLE:
+    card = cards().get(inspector.manifest.get("detector", {}).get("name", ""))
+    if model is None or card is None or not card.updates:
         return None
     source = model if model.suffix != ".onnx" else model.with_suffix(".okng")
     return ["okng", "train", "--update", str(source.absolute())] if source.exists() else None

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from okng.detectors.base import Detector
-from okng.detectors.budgets import LEFT_OUT, SMALL_SIDE, arguments_for
+from okng.detectors.budgets import SMALL_SIDE, arguments_for
+from okng.detectors.cards import cards
 from okng.detectors.catalogue import create, detector_class, parameters
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess, Source, image_size, is_grey, white_level
@@ -24,8 +25,8 @@ def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narra
     if chosen is None:
         raise OkngError(f"nobody has chosen arguments of {detector} for the budget {budget} on such images; name them")
     tell.say(f"budget {budget}: " + (", ".join(f"{key}={value}" for key, value in chosen.items()) or "the defaults"))
-    if budget == "paper" and detector in LEFT_OUT:
-        tell.say(f"not as in the paper: {LEFT_OUT[detector]}")
+    if budget == "paper":
+        tell.say(f"not as in the paper: {cards()[detector].left_out}")
     return dict(chosen)
 
 
