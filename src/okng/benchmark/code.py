@@ -36,9 +36,9 @@ def code_digest(detector: str, package: Path = PACKAGE) -> str:
         path = package.joinpath(*module.split(".")[1:]).with_suffix(".py")
         if module not in seen and not module.startswith(LEFT_OUT) and path.is_file():
             seen.add(module)
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            waiting += _imported(tree)
-            definitions += [" ".join(_words(statement)) for statement in tree.body]
+            imported, defined = _read(path.read_text(encoding="utf-8"))
+            waiting += imported
+            definitions += defined
     return hashlib.sha256("\n".join(sorted(filter(None, definitions))).encode()).hexdigest()[:12] if seen else ""
 
 
@@ -51,6 +51,13 @@ def present_code(detector: str) -> str:
 def is_older(row: dict[str, str]) -> bool:
     """Whether a row of figures is not known to be of the present code of its detector."""
     return row.get("code", "") != present_code(row.get("detector", ""))
+
+
+@cache
+def _read(text: str) -> tuple[list[str], list[str]]:
+    """The okng modules that a module's text may import, and its definitions; most detectors share some modules."""
+    tree = ast.parse(text)
+    return list(_imported(tree)), [" ".join(_words(statement)) for statement in tree.body]
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
