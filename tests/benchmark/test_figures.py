@@ -58,6 +58,17 @@ def test_the_list_of_all_detectors_goes_by_the_same_rule(tmp_path: Path, monkeyp
     assert figures.headlines()["autoencoder"]["image_auroc"] == 0.3
 
 
+def test_the_list_asks_for_no_digest_where_all_rows_are_of_one_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty of them take a second."""
+    old = row("0.1", code="older")
+    write_rows(tmp_path / "a.csv", reproduce.FIELDS, [old, {**old, "dataset": "MNIST 4"}, {**old, "arguments": "{}"}])
+    monkeypatch.setattr(figures, "_results", lambda: tmp_path)
+    monkeypatch.setattr(figures, "is_older", lambda row: pytest.fail("asked"))
+    assert figures.headlines()["autoencoder"]["image_auroc"] == 0.1
+
+
 def test_a_detector_is_not_listed_by_what_it_is_to_another_method() -> None:
     """The teacher of SDN alone is printed as AE, on all ten digits and later than SDN itself."""
     rows = [row for row in read_rows(ROOT / "results" / "oe-sdn" / "table1.csv") if row["method"] == "SDN"]
