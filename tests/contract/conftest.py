@@ -109,7 +109,6 @@ class Fitted:
     name: str
     detector: Detector
     before: dict[str, torch.Tensor]
-    images: TrainingImages
 
 
 @pytest.fixture(scope="session")
@@ -124,4 +123,4 @@ def fitted(request: pytest.FixtureRequest, ok_images: np.ndarray) -> Fitted:
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     images = training_images(detector, ok_images, odd_pictures(request.param, 6, seed=5))
     run_phases(detector, images, seed=0, device="cpu")
-    return Fitted(request.param, detector, before, images)
+    return Fitted(request.param, detector, before)

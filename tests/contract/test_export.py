@@ -106,7 +106,7 @@ def test_patchcore_with_other_arguments(score: str, sigma: float, tmp_path: Path
     """A blur wider than the map, and the image's score from the neighbours' neighbours."""
     torch.manual_seed(0)
     detector = create("patchcore", weights="none", score=score, sigma=sigma)
-    fitted = Fitted("patchcore", detector, {}, None)  # type: ignore[arg-type]
+    fitted = Fitted("patchcore", detector, {})
     with torch.no_grad():
         patches = detector.patches(torch.rand(4, 3, SIDE, SIDE)).flatten(0, 2)  # type: ignore[operator]
     detector.bank, detector.centre = patches - patches.mean(0), patches.mean(0)
@@ -123,7 +123,7 @@ def test_padim_with_strides_of_which_no_channel_was_drawn(tmp_path: Path) -> Non
     """The finest one too: its grid counts none the less."""
     torch.manual_seed(0)
     detector = create("padim", weights="none", dimensions=1)
-    fitted = Fitted("padim", detector, {}, None)  # type: ignore[arg-type]
+    fitted = Fitted("padim", detector, {})
     detector.subset = torch.tensor([100])  # type: ignore[assignment]  # of stride 16
     positions = (SIDE // 4) ** 2
     detector.mean, detector.whitening = torch.zeros(positions, 1), torch.ones(positions, 1, 1)
