@@ -39,6 +39,9 @@ TESTS = {
     "metrics.regions": ["metrics/test_pixel_metrics.py"],
     "training.fit": ["training/test_held_out.py", "training/test_fit.py", "training/test_ng.py"],
     "training.input": ["training/test_input.py", "training/test_fit.py"],
+    "training.checkpoint": ["training/test_phases.py", "training/test_frame.py"],
+    "training.descent": ["training/test_phases.py", "training/test_frame.py"],
+    "training.passes": ["training/test_phases.py"],
     "training.phases": ["training/test_phases.py", "training/test_frozen.py"],
     "training.reading": ["training/test_fit.py"],
 }

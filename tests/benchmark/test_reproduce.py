@@ -168,7 +168,7 @@ def test_a_stopped_fit_of_other_images_is_begun_anew(data, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as stop:
-        stop.setattr("okng.training.phases.write_model", write_then_ctrl_c)
+        stop.setattr("okng.training.checkpoint.write_model", write_then_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
     assert list((out / "oe-sdn").glob(".*.partial"))

@@ -26,9 +26,10 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_model, write_model
-from okng.training import phases
+from okng.training import checkpoint
 from okng.training.data import TrainingImages
-from okng.training.phases import parts_of, run_phases
+from okng.training.feed import parts_of
+from okng.training.phases import run_phases
 
 from .conftest import (
     CARDS,
@@ -287,7 +288,7 @@ def test_killed_after_every_checkpoint_it_ends_the_same(
         write_model(path, *what)
         raise Dies
 
-    monkeypatch.setattr(phases, "write_model", write_and_die)
+    monkeypatch.setattr(checkpoint, "write_model", write_and_die)
     for life in range(100):
         resumed = brief(fitted.name, seed=life)  # what the checkpoint holds must win
         try:

@@ -50,3 +50,14 @@ def test_a_failing_phase_leaves_torch_behind(stfpm: Detector) -> None:
         raise RuntimeError("on the way")
     assert stfpm.teacher.engine is None
     copy.deepcopy(stfpm)
+
+
+def test_a_compiled_backbone_hands_gradients_back_to_images(stfpm: Detector) -> None:
+    """By PyTorch, for the compiled one has none; and without gradients any images will do."""
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    expected = torch.autograd.grad(stfpm.teacher(images)[0].sum(), images)[0]
+    with compiled_backbones(stfpm):
+        found = torch.autograd.grad(stfpm.teacher(images)[0].sum(), images)[0]
+        with torch.no_grad():
+            assert not stfpm.teacher(images)[0].requires_grad
+    assert torch.equal(found, expected)

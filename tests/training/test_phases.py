@@ -19,10 +19,11 @@ from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model
-from okng.training import phases
+from okng.training import checkpoint, descent, frozen
 from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator
+from okng.training.seeds import seed_torch
 
 
 class Stop(Exception):
@@ -150,8 +151,8 @@ def test_a_backbone_is_compiled_where_that_pays(
         seen.append(detector)
         return nullcontext()
 
-    monkeypatch.setattr(phases, "COMPILE_FROM", pays_from)
-    monkeypatch.setattr(phases, "compiled_backbones", compiling)
+    monkeypatch.setattr(frozen, "COMPILE_FROM", pays_from)
+    monkeypatch.setattr(frozen, "compiled_backbones", compiling)
     run_phases(built(), images(), device="cpu")  # of ten images
     assert bool(seen) == compiled
 
@@ -177,7 +178,7 @@ def test_a_killed_fit_that_counts_steps_resumes_to_the_same_result(
     die_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the last epoch that ended another `SAVED_AFTER` batches: here the second, after six."""
-    monkeypatch.setattr(phases, "SAVED_AFTER", 5)
+    monkeypatch.setattr(descent, "SAVED_AFTER", 5)
     whole = built(steps=11)
     run_phases(whole, images(), seed=3, device="cpu")
     with pytest.raises(Stop):
@@ -194,7 +195,7 @@ def test_thousands_of_tiny_epochs_are_not_thousands_of_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    monkeypatch.setattr(phases, "write_model", lambda path, manifest, tensors: written.append(manifest["epoch"]))
+    monkeypatch.setattr(checkpoint, "write_model", lambda path, manifest, tensors: written.append(manifest["epoch"]))
     run_phases(built(steps=1201), images(), device="cpu", checkpoint=tmp_path / "c")
     assert written == [0, 167, 334, 0, 0]  # after 501 and 1002 batches, and after each phase
 
@@ -209,7 +210,7 @@ def test_a_step_that_is_taken_on_every_nth_batch_counts_on_across_epochs() -> No
 def test_no_two_epochs_draw_alike() -> None:
     drawn = []
     for phase, epoch in ((0, 1), (0, 10_005), (0, 10_006), (0, 10_007), (0, 20_015), (1, 0), (1, 1)):
-        phases._seed(0, phase, epoch)
+        seed_torch(0, phase, epoch)
         drawn.append(float(torch.rand(1, dtype=torch.float64)))
     assert len(set(drawn)) == len(drawn)
 

@@ -366,8 +366,8 @@ def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Ou
 
 def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]:
     from okng.benchmark.evaluation import evaluate_inspector
+    from okng.training.checkpoint import StaleCheckpoint
     from okng.training.fit import discard
-    from okng.training.phases import StaleCheckpoint
 
     first = jobs[0]
     dataset = first.open(data)

@@ -58,8 +58,8 @@ def fit(run: Run, tell: Narrator) -> None:
     """Fit and save the model, and note what that took."""
     import okng
     from okng.inspection.model_file import write_atomically
+    from okng.training.checkpoint import StaleCheckpoint
     from okng.training.fit import discard
-    from okng.training.phases import StaleCheckpoint
 
     if run.file(".fit.json").exists() and run.file(".okng").exists():
         return

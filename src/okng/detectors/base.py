@@ -33,7 +33,8 @@ class Batch:
     """Training images of one shape.
 
     `images` (B, C, H, W) in [0, 1]; `index` (B,) their places in the training set; `prepared` what the phase's
-    `prepare` made of them, each (B, ...); `labels` (B,) int64, 0 OK and 1 NG, all 0 unless the detector `needs_ng`.
+    `prepare` made of them, each (B, ...); `labels` (B,) int64, 0 OK and 1 NG, all 0 unless the detector `needs_ng`;
+    `views` what the phase's `augment` made of them, each (B, ...).
     In a `Collect` with a `prepare` the images have a shape and no values, as they are not decoded again: on "meta".
     """
 
@@ -41,6 +42,7 @@ class Batch:
     index: Tensor
     prepared: tuple[Tensor, ...] = ()
     labels: Tensor = None  # type: ignore[assignment]  # zeros where none are given
+    views: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         if self.labels is None:
@@ -69,11 +71,17 @@ class Update:
     """One optimiser and the loss it descends, a scalar or a dictionary of scalars whose sum it is.
 
     `every` = n takes the step on every n-th batch of the phase only.
+
+    `schedule` maps the share of the phase's steps that is done, in [0, 1), to a factor of the optimiser's own learning
+    rates. It keeps nothing, so that a resumed fit has the same rates. `clip`: the largest norm that the gradient of the
+    optimiser's parameters, all together, may have; one that is longer is shortened to it.
     """
 
     loss: Callable[[Batch], Tensor | dict[str, Tensor]]
     optimizer: Optimizer
     every: int = 1
+    schedule: Callable[[float], float] | None = None
+    clip: float | None = None
 
 
 @dataclass
@@ -86,6 +94,20 @@ class Train:
     `prepare` maps images (B, C, H, W) to the frozen part of the computation, (B, ...) each; it is run once per image
     and cached, so it must not depend on what the phase trains, nor on the other images of the batch. `trains` are the
     modules put into training mode; all others stay in eval mode.
+
+    `after_step` is called after each batch, without gradients: an average of weights is a submodule that it moves.
+
+    `augment` maps an image (C, H, W) in [0, 1] on the CPU and a generator to one tensor or several, `Batch.views`, each
+    of one shape for all images of a shape; `Batch.images` stay as they are. The loader's threads run it, and all that
+    it draws comes from the generator, which is seeded by (seed, phase, epoch, image). Features of views by a frozen
+    backbone are had by calling it in the loss under `torch.no_grad()`: it is compiled while such a phase lasts, unless
+    that has an `after_step`.
+
+    `drop_last` leaves batches that are not full out, if any is. `validate` maps a batch to a scalar: from 5 OK images
+    on, the phase trains without a seeded fifth of them, the mean over that fifth is taken after each epoch (in phases
+    counted in `steps` after the epochs that end another 500, and the last), in eval mode and with the same draws each
+    time, and the epoch where it was lowest is the one that stays. NG images never validate. `may_rise`: the loss may be
+    more than twice the first epoch's; without it, such a fit is taken for one that diverged.
     """
 
     name: str
@@ -95,6 +117,11 @@ class Train:
     batch_size: int = 32
     prepare: Callable[[Tensor], Tensor | Sequence[Tensor]] | None = None
     steps: int | None = None
+    after_step: Callable[[], None] | None = None
+    augment: Callable[[Tensor, torch.Generator], Tensor | Sequence[Tensor]] | None = None
+    drop_last: bool = False
+    validate: Callable[[Batch], Tensor] | None = None
+    may_rise: bool = False
 
 
 Phase = Collect | Train

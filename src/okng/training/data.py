@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -102,29 +102,46 @@ class TrainingImages:
         part._traits = {new: self._traits[old] for new, old in enumerate(chosen) if old in self._traits}
         return part
 
-    def batches(self, batch_size: int, shuffle: bool) -> list[list[int]]:
-        """Indices in batches of one shape each; `shuffle` draws from torch's global generator."""
+    def batches(
+        self, batch_size: int, shuffle: bool, among: Sequence[int] | None = None, drop_last: bool = False
+    ) -> list[list[int]]:
+        """Indices, all or those `among` them, in batches of one shape each; `shuffle` draws from torch's generator.
+
+        `drop_last`: without those that are not full, if any is.
+        """
+        among = range(len(self)) if among is None else among
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
-        order = torch.randperm(len(self)).tolist() if shuffle else range(len(self))
-        for index in order:
-            by_shape[self.shapes[index]].append(index)
+        order = torch.randperm(len(among)).tolist() if shuffle else range(len(among))
+        for place in order:
+            by_shape[self.shapes[among[place]]].append(among[place])
         groups = [g[i : i + batch_size] for g in by_shape.values() for i in range(0, len(g), batch_size)]
+        if drop_last:
+            groups = [group for group in groups if len(group) == batch_size] or groups
         return [groups[i] for i in torch.randperm(len(groups)).tolist()] if shuffle else groups
 
     def load(self, batches: Sequence[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Each batch's indices and images, uint8 (B, C, H, W); two batches are decoded ahead in threads."""
-        with Workers() as workers:
-            waiting: deque[tuple[list[int], list[Future[Tensor]]]] = deque()
-            for indices in batches:
-                waiting.append((indices, [workers.submit(self.__getitem__, i) for i in indices]))
-                if len(waiting) > 2:
-                    yield self._stack(*waiting.popleft())
-            while waiting:
-                yield self._stack(*waiting.popleft())
+        """Each batch's indices and images, uint8 (B, C, H, W), read ahead."""
+        for indices, (images,) in ahead(batches, lambda index: [self[index]]):
+            yield indices, images
 
-    @staticmethod
-    def _stack(indices: list[int], futures: list[Future[Tensor]]) -> tuple[list[int], Tensor]:
-        return indices, torch.stack([future.result() for future in futures])
+
+def ahead(
+    batches: Sequence[list[int]], read: Callable[[int], Sequence[Tensor]], threads: int = 2
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Each batch's indices and what `read` makes of each index, stacked; two batches are read ahead in threads."""
+
+    def stack(indices: list[int], futures: list[Future[Sequence[Tensor]]]) -> tuple[list[int], list[Tensor]]:
+        each = zip(*(future.result() for future in futures), strict=True)
+        return indices, [torch.stack(parts) for parts in each]
+
+    with Workers(threads) as workers:
+        waiting: deque[tuple[list[int], list[Future[Sequence[Tensor]]]]] = deque()
+        for indices in batches:
+            waiting.append((indices, [workers.submit(read, i) for i in indices]))
+            if len(waiting) > 2:
+                yield stack(*waiting.popleft())
+        while waiting:
+            yield stack(*waiting.popleft())
 
 
 class FeatureStore:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from okng.detectors.base import Detector
 from okng.nn.backbones import Backbone
 from okng.nn.graph import onnx_graph
+
+COMPILE_FROM = 50  # images
+
+
+def compiled_where_it_pays(detector: Detector, fabric: Fabric, images: int) -> AbstractContextManager[None]:
+    """`compiled_backbones` for so many `images`, as compiling takes a second or so, on a CPU and in float32."""
+    plain = fabric.strategy.precision.precision == "32-true"
+    worth = images >= COMPILE_FROM and fabric.device.type == "cpu" and plain
+    return compiled_backbones(detector) if worth else nullcontext()
 
 
 @contextmanager
@@ -23,7 +33,8 @@ def compiled_backbones(detector: Detector) -> Iterator[None]:
     other than the CPU, everything stays as it is.
     """
     able = find_spec("openvino") is not None and find_spec("onnx") is not None
-    frozen = [m for m in detector.modules() if isinstance(m, Backbone) and able and _is_frozen(m)]
+    on_cpu = [m for m in detector.modules() if isinstance(m, Backbone) and m.mean.device.type == "cpu"]
+    frozen = [backbone for backbone in on_cpu if able and is_frozen(backbone)]
     try:
         for backbone in frozen:
             backbone.engine = compiled(backbone)
@@ -51,12 +62,17 @@ def compiled(backbone: Backbone) -> Callable[[Tensor], list[Tensor]]:
     network = core.compile_model(model, "CPU", settings)
 
     def features(images: Tensor) -> list[Tensor]:
+        if images.requires_grad and torch.is_grad_enabled():  # a gradient back to the images, which PyTorch alone has
+            found: list[Tensor] = backbone.net((images - backbone.mean) / backbone.std)
+            return found
         # One at a time: the layers' values stay in the cache, and a batch would take a quarter longer.
-        each = [[found.copy() for found in network(image[None]).values()] for image in images.numpy()]
+        single = images.detach().numpy()
+        each = [[found.copy() for found in network(image[None]).values()] for image in single]
         return [torch.from_numpy(np.concatenate(stride)) for stride in zip(*each, strict=True)]
 
     return features
 
 
-def _is_frozen(backbone: Backbone) -> bool:
-    return all(not p.requires_grad and p.device.type == "cpu" for p in backbone.parameters())
+def is_frozen(backbone: Backbone) -> bool:
+    """Whether nothing trains it."""
+    return not any(parameter.requires_grad for parameter in backbone.parameters())

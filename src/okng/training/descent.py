@@ -1,0 +1,150 @@
+"""A `Train` phase: epochs of gradient steps, and which of them stays."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from okng.detectors.base import Batch, Train, Update
+from okng.errors import diverged
+from okng.training.checkpoint import Standing
+from okng.training.data import FeatureStore
+from okng.training.frozen import compiled_where_it_pays
+from okng.training.passes import Fit, prepare
+from okng.training.seeds import generator_at, seed_torch
+
+RISE = 2.0  # an epoch's mean loss above so many times the first epoch's: the training has run away
+SAVED_AFTER = 500  # batches, at the end of an epoch: a phase counted in steps may have thousands of tiny epochs
+HELD_BACK, FEWEST = 5, 5  # a fifth of the OK images validates, where there are so many
+
+
+def train(fit: Fit, number: int, phase: Train, first_epoch: int) -> None:
+    """Epochs of gradient steps, from `first_epoch` on; the last one ends where the phase's steps do.
+
+    One loss that is descended has to fall: a fit whose mean loss has risen instead ends here, though all numbers
+    are finite. Losses of networks that contend with each other may rise, and those of a phase that says so.
+    """
+    store = None if phase.prepare is None else prepare(fit, number, phase, fit.images)
+    try:
+        _Descent(fit, number, phase, store).run(first_epoch)
+    finally:
+        for module in phase.trains:
+            module.eval()
+        if store is not None:
+            store.close()
+
+
+class _Descent:
+    def __init__(self, fit: Fit, number: int, phase: Train, store: FeatureStore | None):
+        self.fit, self.number, self.phase, self.store = fit, number, phase, store
+        self.optimizers = [fit.fabric.setup_optimizers(update.optimizer) for update in phase.updates]
+        self.learnt, self.held_back = self.divided()
+        self.whole = len(self.groups(shuffle=False))  # batches of an epoch
+        self.steps = phase.epochs * self.whole if phase.steps is None else phase.steps
+
+    def run(self, first_epoch: int) -> None:
+        """All epochs that are left, and at the end back to the best one if the phase validates."""
+        fit, phase, whole = self.fit, self.phase, self.whole
+        fit.tell.begin(phase.name, self.steps, first_epoch * whole)
+        standing = fit.checkpoint.standing() if first_epoch else Standing()
+        # An average that a step moves may be a backbone, too, and it must not stay what it was when it was compiled.
+        fast = phase.augment is not None and phase.after_step is None
+        seen = self.steps * phase.batch_size
+        with compiled_where_it_pays(fit.detector, fit.fabric, seen) if fast else nullcontext():
+            for epoch in range(first_epoch, -(-self.steps // whole)):
+                mean = self.epoch(epoch)
+                if standing.first is None:
+                    standing.first = mean
+                complete = (epoch + 1) * whole <= self.steps
+                if self.has_run_away(mean, standing.first) and complete:
+                    rose = f"its mean loss rose from {standing.first:.3g} to {mean:.3g}"
+                    raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", rose)
+                due = phase.steps is None or (epoch + 1) * whole % SAVED_AFTER < whole
+                if self.held_back and (due or (epoch + 1) * whole >= self.steps):
+                    self.validate(epoch, standing)
+                if due:
+                    fit.checkpoint.save(self.number, epoch + 1, [u.optimizer for u in phase.updates], standing)
+        if standing.best:
+            fit.checkpoint.put(standing.best)
+
+    def epoch(self, epoch: int) -> float:
+        """One epoch's steps; its mean loss."""
+        fit, phase = self.fit, self.phase
+        seed_torch(fit.seed, self.number, 1 + epoch)
+        for module in phase.trains:
+            module.train()
+        groups = self.groups(shuffle=True)[: self.steps - epoch * self.whole]
+        total, seen = 0.0, 0
+        batches = fit.feed.batches(groups, self.store, phase.augment, (self.number, 1 + epoch))
+        for step, batch in enumerate(batches, epoch * self.whole):
+            losses = []
+            for update, optimizer in zip(phase.updates, self.optimizers, strict=True):
+                if step % update.every == 0:
+                    losses.append(self.descend(update, optimizer, batch, step))
+            if phase.after_step is not None:
+                with torch.no_grad():
+                    phase.after_step()
+            total, seen = total + sum(losses) * len(batch.images), seen + len(batch.images)
+            place = f"epoch {epoch + 1}/{phase.epochs}" if phase.steps is None else f"step {step + 1}/{self.steps}"
+            fit.tell.advance(1, f"{place}  loss " + " ".join(f"{loss:.4g}" for loss in losses))
+        for module in phase.trains:
+            module.eval()
+        return total / seen
+
+    def descend(self, update: Update, optimizer: Any, batch: Batch, step: int) -> float:
+        """One gradient step; the loss's value. A loss that is no number any more ends the fit."""
+        fit = self.fit
+        if update.schedule is not None:
+            factor = update.schedule(step / self.steps)
+            for group in update.optimizer.param_groups:
+                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+        optimizer.zero_grad()
+        with fit.fabric.autocast():
+            loss = update.loss(batch)
+            total = torch.stack([*loss.values()]).sum() if isinstance(loss, dict) else loss
+        value = float(total.detach())
+        if not torch.isfinite(total.detach()):
+            raise diverged(f"{self.phase.name} diverged in epoch {step // self.whole + 1}", f"its loss is {value}")
+        fit.fabric.backward(total)
+        if update.clip is not None:  # f16's gradients are unscaled first; one that overflows makes its step be left out
+            fit.fabric.clip_gradients(fit.detector, optimizer, max_norm=update.clip, error_if_nonfinite=False)
+        optimizer.step()
+        return value
+
+    def has_run_away(self, mean: float, first: float) -> bool:
+        """Whether the only loss of the phase has risen where it should not."""
+        return not self.phase.may_rise and len(self.phase.updates) == 1 and mean > RISE * abs(first) > 0
+
+    def divided(self) -> tuple[list[int], list[int]]:
+        """The images to learn from, and those held back to validate on, OK ones alone."""
+        fit, everyone = self.fit, range(len(self.fit.images))
+        ok = [i for i in everyone if fit.images.labels[i] == 0]
+        if self.phase.validate is None or len(ok) < FEWEST:
+            return list(everyone), []
+        order = torch.randperm(len(ok), generator=generator_at(fit.seed, self.number)).tolist()
+        held_back = {ok[i] for i in order[: len(ok) // HELD_BACK]}
+        return [i for i in everyone if i not in held_back], sorted(held_back)
+
+    def groups(self, shuffle: bool) -> list[list[int]]:
+        """The batches of an epoch, as indices."""
+        return self.fit.images.batches(self.phase.batch_size, shuffle, self.learnt, self.phase.drop_last)
+
+    def validate(self, epoch: int, standing: Standing) -> None:
+        """Keep the detector as it is now if the mean of `validate` over what is held back is the lowest so far."""
+        fit, phase = self.fit, self.phase
+        assert phase.validate is not None
+        groups = fit.images.batches(phase.batch_size, shuffle=False, among=self.held_back)
+        seed_torch(fit.seed, self.number, 0)  # every epoch is asked the same
+        total: Tensor | float = 0.0
+        with torch.no_grad(), fit.fabric.autocast():
+            for batch in fit.feed.batches(groups, self.store, phase.augment, (self.number, 0)):
+                total = total + phase.validate(batch).detach().float() * len(batch.images)
+        value = float(total) / len(self.held_back)
+        if value != value or abs(value) == float("inf"):
+            raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", f"its validation is {value}")
+        if standing.lowest is None or value < standing.lowest:
+            standing.lowest = value
+            standing.best = {name: tensor.detach().clone() for name, tensor in fit.checkpoint.learnt().items()}

@@ -1,0 +1,90 @@
+"""Passes over the training images without gradients: what a `Collect` gathers, what a `prepare` makes of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from okng.detectors.base import Batch, Collect, Detector, Train
+from okng.training.checkpoint import Checkpoint
+from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
+from okng.training.feed import Feed, parts_of
+from okng.training.frozen import compiled_where_it_pays
+from okng.training.progress import Narrator
+from okng.training.seeds import seed_torch
+
+COLLECT_BATCH = 16
+
+
+@dataclass
+class Fit:
+    """What all phases of a fit work with; `first` is, of each `prepare` of a pass, the first phase's number with it."""
+
+    detector: Detector
+    images: TrainingImages
+    fabric: Fabric
+    seed: int
+    feed: Feed
+    checkpoint: Checkpoint
+    shared: SharedFeatures | None
+    tell: Narrator
+    first: dict[Any, int] = field(default_factory=dict)
+
+
+def collect(fit: Fit, number: int, phase: Collect) -> None:
+    """One pass, then the phase's own conclusion."""
+    store = None
+    if fit.shared is not None and phase.prepare is not None:
+        stores, first = fit.shared.stores, fit.first.setdefault(phase.prepare, number)
+        if first not in stores:
+            stores[first] = prepare(fit, number, phase, fit.shared.images)
+        store = stores[first]
+    seed_torch(fit.seed, number, 0)
+    fit.tell.begin(phase.name, len(fit.images))
+    fast = compiled_where_it_pays(fit.detector, fit.fabric, len(fit.images)) if store is None else nullcontext()
+    with torch.no_grad(), fit.fabric.autocast(), fast:
+        for batch in _passing(fit, phase, store):
+            phase.visit(batch)
+            fit.tell.advance(len(batch.images))
+        shares = phase.finish()
+        if shares is not None:
+            fit.tell.begin(f"{phase.name}: concluding", 1)
+            before = 0.0
+            for share in shares:
+                fit.tell.advance(share - before)
+                before = share
+
+
+def prepare(fit: Fit, number: int, phase: Collect | Train, images: TrainingImages) -> FeatureStore:
+    """Run the frozen part once per image of `images`."""
+    assert phase.prepare is not None
+    store = FeatureStore(len(images))
+    fit.tell.begin(f"{phase.name}: frozen features", len(images))
+    seed_torch(fit.seed, number, 0)
+    fast = compiled_where_it_pays(fit.detector, fit.fabric, len(images))
+    with torch.no_grad(), fit.fabric.autocast(), fast:
+        for indices, pixels in fit.feed.pixels(images, images.batches(COLLECT_BATCH, shuffle=False)):
+            parts = parts_of(phase.prepare(pixels))
+            for row, index in enumerate(indices):
+                store.put(images.places[index], [part[row] for part in parts])
+            fit.tell.advance(len(indices))
+    return store
+
+
+def _passing(fit: Fit, phase: Collect, store: FeatureStore | None) -> Iterator[Batch]:
+    """The batches of one pass; where the phase has a `prepare` what it made, of `store` if there is one."""
+    groups = fit.images.batches(COLLECT_BATCH, shuffle=False)
+    if store is not None:
+        for indices in groups:
+            shape = len(indices), fit.images.preprocess.channels, *fit.images.shapes[indices[0]]
+            yield fit.feed.batch(indices, torch.empty(shape, device="meta"), store)
+        return
+    for batch in fit.feed.batches(groups):
+        if phase.prepare is not None:
+            batch.prepared, batch.images = parts_of(phase.prepare(batch.images)), batch.images.to("meta")
+        yield batch

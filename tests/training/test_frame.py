@@ -1,0 +1,365 @@
+"""What a training phase may ask of the runner: schedules, clipping, hooks, views, validation, and all of it resumed."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import Tensor, nn
+
+from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.errors import OkngError
+from okng.inspection.images import Preprocess
+from okng.inspection.model_file import write_model
+from okng.nn.backbones import Backbone
+from okng.training import checkpoint, descent, frozen, phases
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+
+Augment = Callable[[Tensor, torch.Generator], Any]
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def images(count: int = 11, labels: list[int] | None = None, sizes: tuple[int, ...] = (4,)) -> TrainingImages:
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 255, (sizes[i % len(sizes)], 4, 3), np.uint8) for i in range(count)]
+    return TrainingImages(pixels, Preprocess("RGB", (4, 4) if len(sizes) == 1 else 16, 4), labels=labels)
+
+
+class Small(Detector):
+    """One linear layer and one phase, `arguments` of it and of its only update as given."""
+
+    def __init__(self, update: dict[str, Any] | None = None, epochs: int = 3, **phase: Any):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, 2)
+        self.name, self.arguments = "small", {}
+        self.update, self.epochs, self.phase = update or {}, epochs, phase
+        self.batches: list[Batch] = []
+        self.rates: list[float] = []
+
+    def phases(self) -> Iterator[Phase]:
+        self.optimizer = torch.optim.SGD(self.net.parameters(), 0.1)
+        phase = {"epochs": self.epochs, "trains": [self.net], "batch_size": 4} | self.phase
+        yield Train("small", [Update(self.loss, self.optimizer, **self.update)], **phase)
+
+    def loss(self, batch: Batch) -> Tensor:
+        self.batches.append(batch)
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
+        found: Tensor = self.net(batch.images.mean((2, 3))).square().mean()
+        return found
+
+    def forward(self, images: Tensor) -> Scores:
+        return Scores(self.net(images.mean((2, 3))).square().sum(1))
+
+
+def run(detector: Small, source: TrainingImages | None = None, **settings: Any) -> Small:
+    run_phases(detector, source or images(), device="cpu", **settings)
+    return detector
+
+
+def test_a_schedule_multiplies_the_optimizers_own_rate_by_the_share_done() -> None:
+    """Eleven images in batches of four: six steps in two epochs."""
+    detector = run(Small({"schedule": lambda share: 1 - share}, epochs=2))
+    np.testing.assert_allclose(detector.rates, [0.1 * (1 - step / 6) for step in range(6)], rtol=1e-12)
+
+
+def test_a_schedule_of_steps_counts_those() -> None:
+    shares: list[float] = []
+    run(Small({"schedule": lambda share: shares.append(share) or 1.0}, steps=5))  # type: ignore[func-returns-value]
+    assert shares == [0, 0.2, 0.4, 0.6, 0.8]
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+def test_a_long_gradient_is_shortened_to_clip(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its true length, though the gradients of f16 are 256 times as long before they are unscaled."""
+    if precision == "f16":  # which Fabric itself has on GPUs only
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+        half = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+        monkeypatch.setattr(phases, "Fabric", lambda **settings: half)
+    moved = {}
+    for clip in (None, 1e-3, 1e3):
+        detector = Small({"clip": clip}, epochs=1, steps=1)
+        before = torch.cat([p.detach().flatten() for p in detector.net.parameters()])
+        run(detector, precision=precision)
+        after = torch.cat([p.detach().flatten() for p in detector.net.parameters()])
+        moved[clip] = float((after - before).norm())
+    assert moved[1e-3] == pytest.approx(0.1 * 1e-3, rel=0.02)
+    assert moved[1e3] == moved[None] > 2 * moved[1e-3]
+
+
+def test_after_step_is_called_after_each_batch_without_gradients() -> None:
+    called: list[tuple[int, bool]] = []
+    detector = Small({"every": 2}, epochs=1)
+    detector.phase["after_step"] = lambda: called.append((len(detector.batches), torch.is_grad_enabled()))
+    run(detector)
+    assert called == [(1, False), (1, False), (2, False)]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(11, [4, 4]), (12, [4, 4, 4]), (3, [3])])
+def test_drop_last_leaves_out_the_short_batch_if_there_is_a_full_one(count: int, sizes: list[int]) -> None:
+    detector = run(Small(epochs=2, drop_last=True), images(count))
+    assert [len(batch.images) for batch in detector.batches] == 2 * sizes
+
+
+def test_a_loss_may_rise_where_the_phase_says_so() -> None:
+    detector = Small({"schedule": lambda share: -30 * share})  # it climbs
+    with pytest.raises(OkngError, match="its mean loss rose"):
+        run(copy.deepcopy(detector))
+    detector.phase["may_rise"] = True
+    run(detector)
+
+
+def noisy(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return image + torch.rand(image.shape, generator=generator), torch.rand((), generator=generator)
+
+
+def views_of(detector: Small) -> dict[tuple[int, int], Tensor]:
+    """The noise of each view, by (epoch, image)."""
+    found, per_epoch = {}, len(detector.batches) // detector.epochs
+    for number, batch in enumerate(detector.batches):
+        for row, index in enumerate(batch.index.tolist()):
+            found[number // per_epoch, index] = batch.views[0][row] - batch.images[row]
+    return found
+
+
+def test_views_arrive_stacked_and_the_images_stay_plain() -> None:
+    detector = run(Small(augment=noisy, epochs=1))
+    for batch in detector.batches:
+        assert batch.views[0].shape == batch.images.shape and batch.views[1].shape == (len(batch.images),)
+        plain = torch.stack([images()[i] for i in batch.index.tolist()])
+        assert torch.equal(batch.images, plain.float() / 255)
+    single = run(Small(augment=lambda image, generator: image.mean(), epochs=1))
+    assert [len(batch.views) for batch in single.batches] == [1, 1, 1]
+
+
+def test_a_view_depends_on_seed_phase_epoch_and_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on the batch, the order, the other images, or the threads that made it."""
+    first = views_of(run(Small(augment=noisy)))
+    assert len(first) == 3 * 11
+    drawn = torch.stack([view.flatten() for view in first.values()])  # (epochs x images, pixels)
+    assert len(drawn.unique(dim=0)) == len(drawn)
+    other_batches = views_of(run(Small(augment=noisy, batch_size=11)))
+    part = run(Small(augment=noisy), images().subset([7, 2, 9]))
+    monkeypatch.setattr("okng.training.feed.THREADS", 1)
+    one_thread = views_of(run(Small(augment=noisy)))
+    for key, view in first.items():
+        assert torch.equal(view, one_thread[key])
+        torch.testing.assert_close(view, other_batches[key])
+    for j, index in enumerate((7, 2, 9)):
+        torch.testing.assert_close(views_of(part)[1, j], first[1, index])
+    assert not torch.equal(views_of(run(Small(augment=noisy), seed=1))[0, 0], first[0, 0])
+
+
+class Valley(Small):
+    """Its only weight steps down by 1 each batch, and what validates is lowest at `bottom`."""
+
+    def __init__(self, bottom: float, **phase: Any):
+        super().__init__(may_rise=True, **phase)
+        self.phase |= {"validate": self.validate, "batch_size": 100}
+        self.bottom, self.validated = bottom, []
+        self.net = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.net.weight)
+        self.register_buffer("steps_done", torch.zeros(()))
+
+    def loss(self, batch: Batch) -> Tensor:
+        self.batches.append(batch)
+        self.steps_done += 1
+        return 10 * self.net.weight.sum()
+
+    def validate(self, batch: Batch) -> Tensor:
+        assert not self.net.training and not torch.is_grad_enabled()
+        self.validated.append((batch.index.tolist(), float(torch.rand(()))))
+        return (self.net.weight.sum() - self.bottom).abs() * batch.images.new_ones(()) + batch.labels.sum()
+
+
+def test_the_epoch_with_the_lowest_validation_stays() -> None:
+    detector = run(Valley(-2.0, epochs=5))
+    assert detector.net.weight.item() == -2 and float(detector.steps_done) == 2
+    assert run(Valley(-9.0, epochs=5)).net.weight.item() == -5  # still falling: the last
+
+
+def test_a_fifth_validates_and_is_not_trained_on_and_ng_images_never_validate() -> None:
+    labels = [1] * 6 + [0] * 20
+    detector = run(Valley(-2.0, epochs=3), images(26, labels))
+    held_back = detector.validated[0][0]
+    assert len(held_back) == 4 and min(held_back) >= 6
+    assert [found for found, _ in detector.validated] == 3 * [held_back]
+    assert len({drawn for _, drawn in detector.validated}) == 1  # each epoch is asked the same
+    for batch in detector.batches:
+        assert sorted([*batch.index.tolist(), *held_back]) == list(range(26))
+    other = run(Valley(-2.0, epochs=1), images(26, labels), seed=1)
+    assert other.validated[0][0] != held_back
+
+
+def test_of_four_images_none_is_held_back() -> None:
+    detector = run(Valley(-2.0, epochs=3), images(4))
+    assert detector.validated == [] and detector.net.weight.item() == -3
+
+
+def test_phases_counted_in_steps_validate_where_they_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "SAVED_AFTER", 4)
+    detector = run(Valley(-8.9, steps=10))  # epochs of one batch
+    assert len(detector.validated) == 3 and detector.net.weight.item() == -8  # after 4, 8 and 10 batches
+
+
+def test_a_validation_that_is_no_number_is_divergence() -> None:
+    detector = Valley(float("nan"), epochs=2)
+    with pytest.raises(OkngError, match=r"diverged in epoch 1 .*its validation is nan"):
+        run(detector)
+
+
+class Everything(Detector):
+    """A student of a frozen backbone's features of noisy views, with all that a phase may ask for, twice.
+
+    A critic learns in turn with the student, and weights averaged over its steps lie beside it. `die_at` raises in a
+    batch, as a kill would.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = Backbone("efficientnet_lite0", (2,), "none").eval().requires_grad_(False)
+        self.student = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.Dropout(0.1))
+        self.average = copy.deepcopy(self.student).requires_grad_(False)
+        self.critic = nn.Linear(16, 1)
+        self.register_buffer("seen", torch.zeros(()))
+        self.batches, self.die_at, self.name, self.arguments = 0, -1, "everything", {}
+
+    def phases(self) -> Iterator[Phase]:
+        for number in range(2):
+            student = torch.optim.Adam(self.student.parameters(), 1e-2)
+            critic = torch.optim.SGD(self.critic.parameters(), 0.1, momentum=0.9)
+            yield Train(
+                f"part {number}",
+                [
+                    Update(self.loss, student, schedule=lambda share: 0.5 ** int(5 * share), clip=0.1),
+                    Update(self.judge, critic, every=2, schedule=lambda share: 1 - share),
+                ],
+                4,
+                [self.student, self.critic],
+                4,
+                after_step=self.follow if number else None,
+                augment=noisy,
+                drop_last=True,
+                validate=self.loss_of,
+                may_rise=True,
+            )
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            taught = self.teacher(batch.views[0])[0]  # (B, 16, h, w)
+        found: Tensor = (self.student(batch.images) - taught).square().mean() + batch.views[1].mean()
+        return found
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        self.batches += 1
+        if self.batches == self.die_at:
+            raise Stop
+        self.seen += 1
+        return {"copy": self.loss_of(batch), "critic": -self.critic(self.student(batch.images).mean((2, 3))).mean()}
+
+    def judge(self, batch: Batch) -> Tensor:
+        found: Tensor = self.critic(self.student(batch.images).mean((2, 3))).square().mean()
+        return found
+
+    def follow(self) -> None:
+        for mine, theirs in zip(self.average.parameters(), self.student.parameters(), strict=True):
+            mine.lerp_(theirs, 0.1)
+
+    def forward(self, images: Tensor) -> Scores:
+        return Scores((self.student(images) - self.average(images)).square().mean((1, 2, 3)))
+
+
+def pictures() -> TrainingImages:
+    rng = np.random.default_rng(0)
+    return TrainingImages(list(rng.integers(0, 255, (13, 8, 8, 3), np.uint8)), Preprocess("RGB", (8, 8)))
+
+
+@functools.cache
+def built() -> Everything:
+    torch.manual_seed(0)
+    return Everything()
+
+
+def everything(die_at: int = -1) -> Everything:
+    detector = copy.deepcopy(built())
+    detector.die_at = die_at
+    return detector
+
+
+@pytest.fixture(scope="module")
+def whole() -> Everything:
+    detector = everything()
+    run_phases(detector, pictures(), seed=3, device="cpu")
+    return detector
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
+
+
+def test_killed_after_every_epoch_it_ends_as_if_it_had_not_been(
+    whole: Everything, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schedule, clipping, an average of weights, views and validation: to the last bit."""
+
+    def write_and_die(path: Path, *what: Any) -> None:
+        write_model(path, *what)
+        raise Stop
+
+    monkeypatch.setattr(checkpoint, "write_model", write_and_die)
+    for life in range(20):
+        resumed = everything()
+        torch.manual_seed(life)
+        if life:
+            nn.init.normal_(resumed.student[0].weight)  # what the checkpoint holds must win
+        try:
+            run_phases(resumed, pictures(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
+            break
+        except Stop:
+            continue
+    assert life == 10  # four epochs and an end, twice
+    assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("die_at", [3, 13])
+def test_killed_within_an_epoch_too(whole: Everything, tmp_path: Path, die_at: int) -> None:
+    with pytest.raises(Stop):
+        run_phases(everything(die_at=die_at), pictures(), seed=3, device="cpu", checkpoint=tmp_path / "c")
+    torch.manual_seed(99)
+    resumed = everything()
+    run_phases(resumed, pictures(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
+    assert same(whole, resumed)
+
+
+def test_frozen_backbones_are_compiled_while_there_are_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where a step moves what might be an average of one, and not for a few images."""
+    detector = everything()
+    compiled: list[bool] = []
+    loss_of = detector.loss_of
+
+    def watched(batch: Batch) -> Tensor:
+        compiled.append(detector.teacher.engine is not None)
+        return loss_of(batch)
+
+    monkeypatch.setattr(detector, "loss_of", watched)
+    for pays_from, expected in ((32, find_spec("openvino") is not None), (33, False)):
+        compiled.clear()
+        monkeypatch.setattr(frozen, "COMPILE_FROM", pays_from)  # two batches of four in each of four epochs are 32
+        run_phases(detector, pictures(), seed=3, device="cpu")
+        half = len(compiled) // 2
+        assert set(compiled[:half]) == {expected} and not any(compiled[half:])
+        assert detector.teacher.engine is None
