@@ -14,6 +14,7 @@ from okng.comparing.statistics import (
     delong,
     holm,
     interval,
+    mcnemar_p,
     newcombe,
     paired_p,
     placements,
@@ -182,3 +183,15 @@ def test_ranks_need_two_sets_and_two_methods() -> None:
     assert math.isnan(ranked(DEMSAR[:1]).p) and math.isnan(ranked(DEMSAR[:, :1]).difference)
     agreed = ranked(np.array([[0.9, 0.8, 0.7]] * 5))
     assert agreed.f == math.inf and agreed.p == 0.0
+
+
+def test_verdicts_are_compared_by_mcnemars_exact_test() -> None:
+    """Five images caught by one method alone are 2 / 2^5, where a normal law of the difference would say .025."""
+    first = np.array([1, 1, 1, 1, 1, 1, 1, 0], bool)
+    second = np.array([0, 0, 0, 0, 0, 1, 1, 0], bool)
+    third = np.array([0, 1, 1, 1, 1, 1, 1, 1], bool)
+    p = mcnemar_p(np.stack([first, second, third]))
+    assert p[0, 1] == p[1, 0] == pytest.approx(2 / 2**5)
+    assert p[0, 2] == 1  # one image each
+    assert p[1, 2] == pytest.approx(2 / 2**5)
+    assert np.diag(p).tolist() == [1, 1, 1]

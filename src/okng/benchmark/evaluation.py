@@ -20,7 +20,7 @@ from okng.inspection.images import UnreadableImage, fingerprint, image_size
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
 from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
-from okng.report.charts import wilson
+from okng.metrics.shares import wilson
 from okng.training.progress import Narrator, narrated
 
 if TYPE_CHECKING:

@@ -86,6 +86,21 @@ def paired_p(values: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     return np.where(np.abs(difference) < 1e-12, 1.0, 2 * norm.sf(np.where(spread > 0, z, np.inf)))
 
 
+def mcnemar_p(called: np.ndarray) -> np.ndarray:
+    """Two-sided p-values (m, m) that two methods call alike, from `called` (m, n), bool, of the same n images.
+
+    Exact: of the images that one of the two calls and the other does not, either is as likely to be the one (McNemar,
+    Psychometrika 12, 1947). Methods that call the same images have 1.
+    """
+    from scipy.stats import binom
+
+    once = called.astype(np.int64)
+    alone = once @ (1 - once).T  # (m, m) called by the first of a pair only
+    fewer = np.minimum(alone, alone.T)
+    p: np.ndarray = np.minimum(1.0, 2 * binom.cdf(fewer, alone + alone.T, 0.5))
+    return p
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """p-values (m, m) of all pairs, corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
 

@@ -18,12 +18,13 @@ from okng.comparing.statistics import (
     delong,
     holm,
     interval,
+    mcnemar_p,
     paired_p,
     placements,
     resampled,
     shares,
 )
-from okng.report.charts import wilson
+from okng.metrics.shares import wilson
 
 FIGURES = {
     "image_auroc": "image AUROC",
@@ -121,9 +122,13 @@ def _compare(measured: list[tuple[Row, list[Result]]]) -> None:
     if min(n1, n0) < 2:
         return
     _by_delong(measured, labels, places)
+    one_fit_each = all(len(results) == 1 for _, results in measured)
+    if one_fit_each:  # each image is caught or not: an exact test
+        called = np.stack([result.arrays["called"][places[id(result)]] for _, (result,) in measured])  # (m, n)
+        _judge("caught", [row for row, _ in measured], mcnemar_p(called[:, labels == 1]))
     weights = resampled(labels)  # (B, n)
     once = np.ones((1, len(labels)))
-    for name in COMPARED[1:]:
+    for name in COMPARED[1:-1] if one_fit_each else COMPARED[1:]:
         drawn, rows = [], []  # values (1 + B,) of the images as they are and of each resample
         for row, results in measured:
             parts = [
@@ -140,7 +145,7 @@ def _compare(measured: list[tuple[Row, list[Result]]]) -> None:
             rows.append(row)
         if rows:
             stacked = np.stack(drawn)  # (m, 1 + B)
-            _judge(name, rows, stacked[:, 0], np.atleast_2d(np.cov(stacked[:, 1:])))
+            _judge(name, rows, paired_p(stacked[:, 0], np.atleast_2d(np.cov(stacked[:, 1:]))))
 
 
 def _by_delong(measured: list[tuple[Row, list[Result]]], labels: np.ndarray, places: dict[int, np.ndarray]) -> None:
@@ -153,15 +158,12 @@ def _by_delong(measured: list[tuple[Row, list[Result]]], labels: np.ndarray, pla
     for (row, _), variance in zip(measured, np.diag(covariance), strict=True):
         figure = row.figures["image_auroc"]
         figure.low, figure.high = auroc_interval(figure.value, float(variance), len(ng[0]), len(ok[0]))
-    _judge("image_auroc", [row for row, _ in measured], values, covariance)
+    _judge("image_auroc", [row for row, _ in measured], paired_p(values, covariance))
 
 
-def _judge(name: str, rows: list[Row], values: np.ndarray, covariance: np.ndarray) -> None:
-    """Mark the best of `rows` and those that the paired test can't tell from it.
-
-    `values` (m,) are the figures on the common images, `covariance` (m, m) how they vary with the images.
-    """
-    adjusted = holm(paired_p(values, covariance))
+def _judge(name: str, rows: list[Row], p: np.ndarray) -> None:
+    """Mark the best of `rows` and those that a paired test, with p-values `p` (m, m), can't tell from it."""
+    adjusted = holm(p)
     best = int(np.argmax([row.figures[name].value for row in rows]))
     for i, row in enumerate(rows):
         figure = row.figures[name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from okng.inspection.calibration import Calibration
+from okng.metrics.shares import wilson
 from okng.planted.result import Curve
 
 BARS = 48
@@ -35,17 +36,10 @@ def rate_above(scores: np.ndarray, threshold: float) -> Rate | None:
     return Rate(count, len(scores), count / len(scores), *wilson(count, len(scores)))
 
 
-def wilson(count: float, total: int) -> tuple[float, float]:
-    """The 95 % score interval of a binomial share (Wilson, JASA 22, 1927), honest at 0 and at 1 too."""
-    z = 1.959964  # the 97.5 % point of the normal law
-    share = count / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z * z / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def expected_false_alarms(calibration: Calibration, ok_images: int) -> tuple[int, int] | None:
-    """The fewest and most false alarms in 95 of 100 tests with `ok_images` > 0; None where nothing is promised.
+    """The fewest and most false alarms in 95 of 100 tests with `ok_images` > 0; None where nothing is promised of them.
+
+    Nothing is where held-out scores that stood apart were dropped: the images tested may have some of their kind.
 
     A threshold drawn from n held-out images is itself a matter of chance: with k of the n + 1 ranks above it,
     the rate it really has is Beta(k, n + 1 - k) distributed (Vovk, Conditional validity of inductive
@@ -54,7 +48,8 @@ def expected_false_alarms(calibration: Calibration, ok_images: int) -> tuple[int
     """
     n = len(calibration.scores)
     k = int(np.floor(calibration.false_alarm_rate * (n + 1) + 1e-9))
-    if (calibration.basis, calibration.method, calibration.unit) != ("conformal", "split", "image") or k < 1:
+    promised = (calibration.basis, calibration.method, calibration.unit) == ("conformal", "split", "image")
+    if not promised or calibration.dropped or k < 1:
         return None
     below = n + 1 - k
     x = np.arange(ok_images)  # (m,): the step from x to x + 1 false alarms
