@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from okng.detectors.catalogue import DEFAULT
 from okng.errors import OkngError
-from okng.inspection.inspector import Inspector
+from okng.inspection.inspector import Images, Inspector
 from okng.training.fit import fit
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = 0,
         arguments: dict[str, Any] | None = None,
         image_shape: tuple[int, ...] | None = None,
+        auxiliary: Images | None = None,
     ):
         self.detector = detector
         self.contamination = contamination
@@ -55,6 +56,7 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
         self.random_state = random_state
         self.arguments = arguments
         self.image_shape = image_shape
+        self.auxiliary = auxiliary
 
     def fit(self, X: np.ndarray, y: Any = None) -> ImageOutlierDetector:
         """Learn from the images `X`; `y` is ignored."""
@@ -70,6 +72,7 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
             list(self._pixels(X)),  # an array of three grey images could be one with its channels first
             self.detector,
             size=self.size,
+            auxiliary=self.auxiliary,
             false_alarm_rate=float(rate),
             seed=int(seed),
             **(self.arguments or {}),

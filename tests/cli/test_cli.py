@@ -358,6 +358,24 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_resumes(
     assert scores[0] == scores[1]
 
 
+def test_curves_of_a_fit(shop: Path, tmp_path: Path) -> None:
+    fit = ["train", shop / "parts", *AUTOENCODER, "-o", tmp_path / "a.okng", "--curves"]
+    assert "--curves is a page such as curves.html or a table" in one_line(okng(*fit, tmp_path / "a.png"))
+    one_pass = ["train", shop / "parts", "-d", "padim", "--curves", tmp_path / "a.csv"]
+    assert "padim learns in one pass, so it has no losses" in one_line(okng(*one_pass))
+    update = ["train", shop / "parts", "--update", tmp_path / "a.okng", "--curves", tmp_path / "a.csv"]
+    assert "leave them out of an update" in one_line(okng(*update))
+    done = okng(*fit, tmp_path / "curves" / "a.csv")
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "curves" / "a.csv").read_text().splitlines()) == 1 + 6
+
+
+def test_auxiliary_images_where_there_is_no_use_for_them(shop: Path, tmp_path: Path) -> None:
+    fit = ["train", shop / "parts", *AUTOENCODER, "-o", tmp_path / "a.okng", "--auxiliary"]
+    assert "autoencoder uses no auxiliary images" in one_line(okng(*fit, shop / "parts"))
+    assert "--auxiliary is a folder of images" in one_line(okng(*fit, tmp_path / "nothing"))
+
+
 def test_a_fit_that_cannot_be_saved_is_not_lost(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = ["train", shop / "parts", *AUTOENCODER, "-o", tmp_path / "a.okng"]
 

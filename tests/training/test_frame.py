@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.inspection.model_file import write_model
+from okng.inspection.model_file import read_model, write_model
 from okng.nn.backbones import Backbone
 from okng.training import checkpoint, descent, frozen, phases
-from okng.training.data import TrainingImages
+from okng.training.data import AuxiliaryImages, TrainingImages
+from okng.training.losses import READ_EVERY, Losses, NoNumber
 from okng.training.phases import run_phases
 
 Augment = Callable[[Tensor, torch.Generator], Any]
@@ -260,7 +261,9 @@ class Everything(Detector):
     def loss_of(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             taught = self.teacher(batch.views[0])[0]  # (B, 16, h, w)
-        found: Tensor = (self.student(batch.images) - taught).square().mean() + batch.views[1].mean()
+        assert batch.auxiliary is not None
+        copied = (self.student(batch.images) - taught).square().mean()
+        found: Tensor = copied + batch.views[1].mean() + self.student(batch.auxiliary).square().mean()
         return found
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -287,6 +290,12 @@ def pictures() -> TrainingImages:
     return TrainingImages(list(rng.integers(0, 255, (13, 8, 8, 3), np.uint8)), Preprocess("RGB", (8, 8)))
 
 
+def fit_everything(detector: Everything, **settings: Any) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(1)
+    textures = AuxiliaryImages(list(rng.integers(0, 255, (5, 3, 9, 3), np.uint8)), pictures().preprocess)
+    return run_phases(detector, pictures(), seed=3, device="cpu", auxiliary=textures, **settings)
+
+
 @functools.cache
 def built() -> Everything:
     torch.manual_seed(0)
@@ -302,7 +311,7 @@ def everything(die_at: int = -1) -> Everything:
 @pytest.fixture(scope="module")
 def whole() -> Everything:
     detector = everything()
-    run_phases(detector, pictures(), seed=3, device="cpu")
+    fit_everything(detector)
     return detector
 
 
@@ -314,7 +323,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 def test_killed_after_every_epoch_it_ends_as_if_it_had_not_been(
     whole: Everything, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Schedule, clipping, an average of weights, views and validation: to the last bit."""
+    """Schedule, clipping, an average of weights, views, auxiliary images and validation: to the last bit."""
 
     def write_and_die(path: Path, *what: Any) -> None:
         write_model(path, *what)
@@ -327,7 +336,7 @@ def test_killed_after_every_epoch_it_ends_as_if_it_had_not_been(
         if life:
             nn.init.normal_(resumed.student[0].weight)  # what the checkpoint holds must win
         try:
-            run_phases(resumed, pictures(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
+            fit_everything(resumed, checkpoint=tmp_path / "c", resume=True)
             break
         except Stop:
             continue
@@ -338,10 +347,10 @@ def test_killed_after_every_epoch_it_ends_as_if_it_had_not_been(
 @pytest.mark.parametrize("die_at", [3, 13])
 def test_killed_within_an_epoch_too(whole: Everything, tmp_path: Path, die_at: int) -> None:
     with pytest.raises(Stop):
-        run_phases(everything(die_at=die_at), pictures(), seed=3, device="cpu", checkpoint=tmp_path / "c")
+        fit_everything(everything(die_at=die_at), checkpoint=tmp_path / "c")
     torch.manual_seed(99)
     resumed = everything()
-    run_phases(resumed, pictures(), seed=3, device="cpu", checkpoint=tmp_path / "c", resume=True)
+    fit_everything(resumed, checkpoint=tmp_path / "c", resume=True)
     assert same(whole, resumed)
 
 
@@ -359,7 +368,101 @@ def test_frozen_backbones_are_compiled_while_there_are_views(monkeypatch: pytest
     for pays_from, expected in ((32, find_spec("openvino") is not None), (33, False)):
         compiled.clear()
         monkeypatch.setattr(frozen, "COMPILE_FROM", pays_from)  # two batches of four in each of four epochs are 32
-        run_phases(detector, pictures(), seed=3, device="cpu")
+        fit_everything(detector)
         half = len(compiled) // 2
         assert set(compiled[:half]) == {expected} and not any(compiled[half:])
         assert detector.teacher.engine is None
+
+
+class Moves(Detector):
+    """Two frozen backbones, one of which is an average that each step moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.average = (built_backbone() for _ in range(2))
+        self.net = nn.Linear(3, 1)
+        self.name, self.arguments = "moves", {}
+
+    def phases(self) -> Iterator[Phase]:
+        optimizer = torch.optim.SGD(self.net.parameters(), 0.1)
+        yield Train("moves", [Update(self.loss, optimizer)], 2, [self.net], after_step=self.follow)
+
+    def loss(self, batch: Batch) -> Tensor:
+        found: Tensor = self.net(batch.images.mean((2, 3))).square().mean()
+        return found
+
+    def follow(self) -> None:
+        for weight in self.average.parameters():
+            weight.mul_(0.5)
+
+
+def built_backbone() -> Backbone:
+    return copy.deepcopy(built().teacher)
+
+
+def test_a_checkpoint_holds_no_frozen_backbone_unless_something_moved_it(tmp_path: Path) -> None:
+    detector = Moves()
+    run_phases(detector, pictures(), device="cpu", checkpoint=tmp_path / "c")
+    names = {name.split(".")[1] for name in read_model(tmp_path / "c")[1]}
+    assert names == {"average", "net"}
+    resumed = Moves()
+    run_phases(resumed, pictures(), device="cpu", checkpoint=tmp_path / "c", resume=True)
+    assert same(resumed, detector)
+    other = Moves()
+    with torch.no_grad():
+        next(other.teacher.parameters())[0] += 1e-6
+    with pytest.raises(OkngError, match="other settings"):
+        run_phases(other, pictures(), device="cpu", checkpoint=tmp_path / "c", resume=True)
+
+
+def test_the_history_has_the_means_of_each_epoch(whole: Everything, tmp_path: Path) -> None:
+    """Each image counting the same, of the last short batch too; with several losses, by whose they are."""
+    detector = Small(epochs=2)
+    rows = run_phases(detector, images(), device="cpu")
+    with torch.no_grad():
+        nets = [float(detector.loss(batch)) * len(batch.images) for batch in detector.batches[3:6]]  # by the last net
+    assert [(row["phase"], row["epoch"], [*row["losses"]]) for row in rows] == [
+        ("small", 1, ["loss"]), ("small", 2, ["loss"]),
+    ]  # fmt: skip
+    assert rows[0]["losses"]["loss"] > rows[1]["losses"]["loss"] > sum(nets) / 11
+    still = Small({"schedule": lambda share: 0.0}, epochs=1)
+    (row,) = run_phases(still, images(), device="cpu")
+    everyone = torch.stack([image.float() / 255 for image in map(images().__getitem__, range(11))])
+    assert row["losses"]["loss"] == pytest.approx(still.loss(Batch(everyone, torch.arange(11))).item(), rel=1e-5)
+    rows = fit_everything(everything())
+    assert [*rows[-1]["losses"]] == ["loss: copy", "loss: critic", "judge"]
+    assert len(rows) == 8 and all(row["validation"] > 0 for row in rows)
+    with pytest.raises(Stop):
+        fit_everything(everything(die_at=13), checkpoint=tmp_path / "c")
+    again = fit_everything(everything(), checkpoint=tmp_path / "c", resume=True)
+    assert again == rows
+
+
+def test_a_long_phase_of_steps_has_a_row_for_each_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descent, "SAVED_AFTER", 4)
+    rows = run_phases(Small(steps=10, batch_size=100), images(), device="cpu")
+    assert [row["epoch"] for row in rows] == [4, 8, 10]
+
+
+def test_losses_are_read_from_a_gpu_every_so_many_and_from_a_cpu_at_once() -> None:
+    updates = [Update(Small().loss, torch.optim.SGD([torch.zeros(1)], 0.1))]
+    on_gpu, on_cpu = Losses(updates, torch.device("cuda")), Losses(updates, torch.device("cpu"))
+    for step in range(READ_EVERY - 1):
+        on_gpu.add(0, torch.tensor(float(step)), 2)
+    assert on_gpu.latest == {}
+    on_gpu.add(0, torch.tensor(100.0), 2)
+    assert on_gpu.latest == {0: 100.0}
+    with pytest.raises(NoNumber, match="its loss is nan"):
+        on_cpu.add(0, {"a": torch.tensor(1.0), "b": torch.tensor(float("nan"))}, 2)
+    on_gpu.add(0, torch.tensor(float("inf")), 2)
+    with pytest.raises(NoNumber, match="its loss is inf"):
+        on_gpu.means()
+
+
+def test_losses_of_one_name_are_told_apart() -> None:
+    both = [Update(Small().loss, torch.optim.SGD([torch.zeros(1)], 0.1))] * 2
+    losses = Losses(both, torch.device("cpu"))
+    losses.add(0, torch.tensor(1.0), 3)
+    losses.add(1, {"a": torch.tensor(2.0)}, 3)
+    losses.add(1, {"a": torch.tensor(5.0)}, 1)
+    assert losses.means() == {"update 1": 1.0, "update 2: a": (2.0 * 3 + 5) / 4} and losses.means() == {}

@@ -36,6 +36,10 @@ def train(
         Path | None,
         typer.Option(help="A folder of NG images, for the detectors that need some; all are learnt, none calibrates."),
     ] = None,
+    auxiliary: Annotated[
+        Path | None,
+        typer.Option(help="A folder of images of anything else, such as textures, for detectors that can use them."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="The model file to write. Default: parts.okng, or the one updated."),
@@ -87,6 +91,9 @@ def train(
         Path | None,
         typer.Option(help="Folder for a page of the oddest images given as OK and of what would be found."),
     ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="A page (.html) or a table (.csv) of the losses, epoch by epoch.")
+    ] = None,
     normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
     abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
@@ -103,7 +110,7 @@ def train(
 ) -> None:
     """Learn what OK looks like from a folder of OK images."""
     from okng.cli.common import check_writable, parse_parameters, parse_size, parse_time, print_json, say
-    from okng.detectors.catalogue import DEFAULT, name_of
+    from okng.detectors.catalogue import DEFAULT, detector_class, name_of
     from okng.errors import OkngError
 
     detector_name = name_of(detector or DEFAULT)
@@ -118,10 +125,14 @@ def train(
     output = output or update or Path("parts.okng")
     if update is not None and ng is not None:
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
-    if update is not None and (report is not None or drop_outliers or promise != "auto"):
-        raise OkngError("--report, --drop-outliers and --promise are of a fit; leave them out of an update")
+    if update is not None and (report is not None or curves is not None or drop_outliers or promise != "auto"):
+        raise OkngError("--report, --curves, --drop-outliers and --promise are of a fit; leave them out of an update")
+    if update is not None and auxiliary is not None:
+        raise OkngError("an update takes in OK images only; leave out --auxiliary, or fit again without --update")
     if ng is not None and not ng.exists():
         raise OkngError(f"{ng} does not exist; --ng is a folder of NG images")
+    if auxiliary is not None and not auxiliary.exists():
+        raise OkngError(f"{auxiliary} does not exist; --auxiliary is a folder of images")
     if update is not None and update.suffix == ".onnx":
         raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
     if output.suffix == ".onnx":
@@ -129,6 +140,12 @@ def train(
     check_writable(output)
     if report is not None:
         check_writable(report / "training.html")
+    if curves is not None:
+        if curves.suffix not in (".html", ".csv"):
+            raise OkngError(f"--curves is a page such as curves.html or a table such as curves.csv, not {curves}")
+        if detector_class(detector_name).collects_only:
+            raise OkngError(f"{detector_name} learns in one pass, so it has no losses; leave out --curves")
+        check_writable(curves, "--curves", "curves.html")
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
     images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
     images += map(Path, more or ())
@@ -163,6 +180,7 @@ def train(
                     preset=preset,
                     budget=budget,
                     ng=ng,
+                    auxiliary=auxiliary,
                     size=sides,
                     time_per_image=seconds,
                     false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
@@ -204,6 +222,10 @@ def train(
         from okng.report.review import write_review
 
         say(f"wrote {write_review(report / 'training.html', f'Training of {output.name}', inspector, review)}")
+    if curves is not None:
+        from okng.report.curves import write_curves
+
+        say(f"wrote {write_curves(curves, f'Losses of {output.name}', inspector)}")
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
     if as_json:
         described = inspector.manifest | {"calibration": calibration.to_json(), "promise": calibration.promise()}

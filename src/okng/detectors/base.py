@@ -34,7 +34,9 @@ class Batch:
 
     `images` (B, C, H, W) in [0, 1]; `index` (B,) their places in the training set; `prepared` what the phase's
     `prepare` made of them, each (B, ...); `labels` (B,) int64, 0 OK and 1 NG, all 0 unless the detector `needs_ng`;
-    `views` what the phase's `augment` made of them, each (B, ...).
+    `views` what the phase's `augment` made of them, each (B, ...); `auxiliary` (B, C, H, W) in [0, 1], where a person
+    gave auxiliary images, one for each image, drawn anew each time. It is there in a `Train` and in a `Collect` without
+    a `prepare`.
     In a `Collect` with a `prepare` the images have a shape and no values, as they are not decoded again: on "meta".
     """
 
@@ -43,6 +45,7 @@ class Batch:
     prepared: tuple[Tensor, ...] = ()
     labels: Tensor = None  # type: ignore[assignment]  # zeros where none are given
     views: tuple[Tensor, ...] = ()
+    auxiliary: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels is None:
@@ -133,7 +136,8 @@ class Detector(nn.Module):
     Class attributes say what the method needs: `fixed_size`, one input shape for all images because positions or the
     network's layers depend on it; `pretrained`, a network trained on natural RGB images, for which small images are
     enlarged and grey ones are given three channels; `exportable`, a forward that is one plain graph; `needs_ng`, it
-    learns from some NG images too, told apart by `Batch.labels`; `largest`, up to which area, as the side of a square,
+    learns from some NG images too, told apart by `Batch.labels`; `takes_auxiliary`, it can use images of anything else,
+    `Batch.auxiliary`, and does without where there are none; `largest`, up to which area, as the side of a square,
     images keep their own size when nobody says another; `collects_only`, each of its phases is a `Collect` over what
     its `prepare` made, so that fitting it again on other images costs little.
     """
@@ -142,6 +146,7 @@ class Detector(nn.Module):
     pretrained: ClassVar[bool] = False
     exportable: ClassVar[bool] = True
     needs_ng: ClassVar[bool] = False
+    takes_auxiliary: ClassVar[bool] = False
     largest: ClassVar[int] = 256
     collects_only: ClassVar[bool] = False
 

@@ -15,6 +15,7 @@ from okng.planted.result import Curve
 BARS = 48
 RUG_LINES = 400
 ROC_POINTS = 200
+LONG_WAY = 20.0  # from the highest mean of a loss to the lowest
 
 
 @dataclass(frozen=True)
@@ -224,4 +225,42 @@ def power(curve: Curve, smallest: float, largest: float) -> Power:
         band=rising + falling,
         ticks=[(x(point.size), f"{point.size:.3g}") for point in curve.points],
         asked=x(curve.smallest) if curve.reached else None,
+    )
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A loss over epochs; places in percent of the plot, x from the left and y from the top.
+
+    `points` are (x, y, what a hint says); `ticks` of the epochs and `levels` of the loss are (place, text); `lowest` is
+    the x of the lowest point where it is asked for.
+    """
+
+    points: list[tuple[float, float, str]]
+    ticks: list[tuple[float, str]]
+    levels: list[tuple[float, str]]
+    lowest: float | None
+    logarithmic: bool
+
+
+def learning(means: Sequence[tuple[int, float]], lowest: bool = False) -> Learning:
+    """The chart of (epoch, mean) in order, at least one; losses that fall a long way have a logarithmic axis."""
+    epochs, values = [epoch for epoch, _ in means], [mean for _, mean in means]
+    low, high = min(values), max(values)
+    logarithmic = low > 0 and high > LONG_WAY * low
+
+    def x(epoch: float) -> float:
+        return round(3 + 94 * (epoch - epochs[0]) / ((epochs[-1] - epochs[0]) or 1), 2)
+
+    def y(value: float) -> float:
+        share = math.log(value / low) / math.log(high / low) if logarithmic else (value - low) / ((high - low) or 1.0)
+        return round(96 - 92 * share, 2)
+
+    middle = math.sqrt(low * high) if logarithmic else (low + high) / 2
+    return Learning(
+        points=[(x(epoch), y(mean), f"epoch {epoch}: {mean:.4g}") for epoch, mean in means],
+        ticks=[(x(epoch), str(epoch)) for epoch in sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1]})],
+        levels=[(y(value), f"{value:.4g}") for value in ((low, middle, high) if high > low else (low,))],
+        lowest=x(epochs[values.index(low)]) if lowest else None,
+        logarithmic=logarithmic,
     )

@@ -6,6 +6,8 @@ import tempfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from okng.inspection.workers import Workers
 from okng.training.copies import thumbnail
 
 PIXEL_BUDGET = 2 << 30
+AUXILIARY_BUDGET = 1 << 30
 FEATURE_BUDGET = 2 << 30  # what a coreset gathers stands beside it
 
 
@@ -142,6 +145,34 @@ def ahead(
                 yield stack(*waiting.popleft())
         while waiting:
             yield stack(*waiting.popleft())
+
+
+class AuxiliaryImages:
+    """Images of anything but what is inspected, such as textures, brought to whatever shape a batch has.
+
+    Decoded ones are kept as far as they fit into `budget` bytes.
+    """
+
+    def __init__(self, sources: Sequence[Source], preprocess: Preprocess, budget: int = AUXILIARY_BUDGET):
+        self.sources, self.preprocess, self.room = list(sources), preprocess, budget
+        self._kept: dict[tuple[int, tuple[int, int]], Tensor] = {}
+
+    def draw(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """One of them, each as likely as any other, as uint8 (C, *shape)."""
+        index = int(torch.randint(len(self.sources), (), generator=generator))
+        if (index, shape) in self._kept:
+            return self._kept[index, shape]
+        pixels, _ = replace(self.preprocess, size=shape).load(self.sources[index])
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+        if self.room >= image.numel():
+            self.room -= image.numel()
+            self._kept[index, shape] = image
+        return image
+
+    @cached_property
+    def fingerprints(self) -> list[str]:
+        """What tells each from all others, see `images.fingerprint`."""
+        return [fingerprint(source) for source in self.sources]
 
 
 class FeatureStore:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from okng.detectors.base import Batch, Train, Update
+from okng.detectors.base import Batch, Train
 from okng.errors import diverged
 from okng.training.checkpoint import Standing
 from okng.training.data import FeatureStore
 from okng.training.frozen import compiled_where_it_pays
+from okng.training.losses import Losses, NoNumber
 from okng.training.passes import Fit, prepare
 from okng.training.seeds import generator_at, seed_torch
 
@@ -44,6 +46,7 @@ class _Descent:
         self.learnt, self.held_back = self.divided()
         self.whole = len(self.groups(shuffle=False))  # batches of an epoch
         self.steps = phase.epochs * self.whole if phase.steps is None else phase.steps
+        self.losses = Losses(phase.updates, fit.fabric.device)
 
     def run(self, first_epoch: int) -> None:
         """All epochs that are left, and at the end back to the best one if the phase validates."""
@@ -62,10 +65,10 @@ class _Descent:
                 if self.has_run_away(mean, standing.first) and complete:
                     rose = f"its mean loss rose from {standing.first:.3g} to {mean:.3g}"
                     raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", rose)
-                due = phase.steps is None or (epoch + 1) * whole % SAVED_AFTER < whole
-                if self.held_back and (due or (epoch + 1) * whole >= self.steps):
-                    self.validate(epoch, standing)
-                if due:
+                saved = phase.steps is None or (epoch + 1) * whole % SAVED_AFTER < whole
+                if saved or (epoch + 1) * whole >= self.steps:
+                    self.record(epoch, standing)
+                if saved:
                     fit.checkpoint.save(self.number, epoch + 1, [u.optimizer for u in phase.updates], standing)
         if standing.best:
             fit.checkpoint.put(standing.best)
@@ -77,42 +80,40 @@ class _Descent:
         for module in phase.trains:
             module.train()
         groups = self.groups(shuffle=True)[: self.steps - epoch * self.whole]
-        total, seen = 0.0, 0
         batches = fit.feed.batches(groups, self.store, phase.augment, (self.number, 1 + epoch))
-        for step, batch in enumerate(batches, epoch * self.whole):
-            losses = []
-            for update, optimizer in zip(phase.updates, self.optimizers, strict=True):
-                if step % update.every == 0:
-                    losses.append(self.descend(update, optimizer, batch, step))
-            if phase.after_step is not None:
-                with torch.no_grad():
-                    phase.after_step()
-            total, seen = total + sum(losses) * len(batch.images), seen + len(batch.images)
-            place = f"epoch {epoch + 1}/{phase.epochs}" if phase.steps is None else f"step {step + 1}/{self.steps}"
-            fit.tell.advance(1, f"{place}  loss " + " ".join(f"{loss:.4g}" for loss in losses))
+        try:
+            for step, batch in enumerate(batches, epoch * self.whole):
+                self.losses.seen += len(batch.images)
+                for number, optimizer in enumerate(self.optimizers):
+                    if step % phase.updates[number].every == 0:
+                        self.descend(number, optimizer, batch, step / self.steps)
+                if phase.after_step is not None:
+                    with torch.no_grad():
+                        phase.after_step()
+                place = f"epoch {epoch + 1}/{phase.epochs}" if phase.steps is None else f"step {step + 1}/{self.steps}"
+                latest = " ".join(f"{loss:.4g}" for loss in self.losses.latest.values())
+                fit.tell.advance(1, f"{place}  loss {latest}")
+            mean = self.losses.epoch_mean()
+        except NoNumber as error:
+            raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", str(error)) from error
         for module in phase.trains:
             module.eval()
-        return total / seen
+        return mean
 
-    def descend(self, update: Update, optimizer: Any, batch: Batch, step: int) -> float:
-        """One gradient step; the loss's value. A loss that is no number any more ends the fit."""
-        fit = self.fit
+    def descend(self, number: int, optimizer: Any, batch: Batch, share: float) -> None:
+        """One gradient step of an update, at its rate for the `share` of the steps that is done."""
+        fit, update = self.fit, self.phase.updates[number]
         if update.schedule is not None:
-            factor = update.schedule(step / self.steps)
+            factor = update.schedule(share)
             for group in update.optimizer.param_groups:
                 group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
         optimizer.zero_grad()
         with fit.fabric.autocast():
-            loss = update.loss(batch)
-            total = torch.stack([*loss.values()]).sum() if isinstance(loss, dict) else loss
-        value = float(total.detach())
-        if not torch.isfinite(total.detach()):
-            raise diverged(f"{self.phase.name} diverged in epoch {step // self.whole + 1}", f"its loss is {value}")
+            total = self.losses.add(number, update.loss(batch), len(batch.images))
         fit.fabric.backward(total)
         if update.clip is not None:  # f16's gradients are unscaled first; one that overflows makes its step be left out
             fit.fabric.clip_gradients(fit.detector, optimizer, max_norm=update.clip, error_if_nonfinite=False)
         optimizer.step()
-        return value
 
     def has_run_away(self, mean: float, first: float) -> bool:
         """Whether the only loss of the phase has risen where it should not."""
@@ -132,19 +133,26 @@ class _Descent:
         """The batches of an epoch, as indices."""
         return self.fit.images.batches(self.phase.batch_size, shuffle, self.learnt, self.phase.drop_last)
 
-    def validate(self, epoch: int, standing: Standing) -> None:
-        """Keep the detector as it is now if the mean of `validate` over what is held back is the lowest so far."""
+    def record(self, epoch: int, standing: Standing) -> None:
+        """Note the losses since the last record, and validate where the phase does."""
+        row: dict[str, Any] = {"phase": self.phase.name, "epoch": epoch + 1, "losses": self.losses.means()}
+        if self.held_back:
+            row["validation"] = value = self.validate()
+            if not math.isfinite(value):
+                raise diverged(f"{self.phase.name} diverged in epoch {epoch + 1}", f"its validation is {value}")
+            if standing.lowest is None or value < standing.lowest:
+                standing.lowest = value
+                standing.best = {name: tensor.detach().clone() for name, tensor in self.fit.checkpoint.learnt().items()}
+        self.fit.checkpoint.history.append(row)
+
+    def validate(self) -> float:
+        """The mean of the phase's `validate` over what is held back; every epoch is asked the same."""
         fit, phase = self.fit, self.phase
         assert phase.validate is not None
         groups = fit.images.batches(phase.batch_size, shuffle=False, among=self.held_back)
-        seed_torch(fit.seed, self.number, 0)  # every epoch is asked the same
+        seed_torch(fit.seed, self.number, 0)
         total: Tensor | float = 0.0
         with torch.no_grad(), fit.fabric.autocast():
             for batch in fit.feed.batches(groups, self.store, phase.augment, (self.number, 0)):
-                total = total + phase.validate(batch).detach().float() * len(batch.images)
-        value = float(total) / len(self.held_back)
-        if value != value or abs(value) == float("inf"):
-            raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", f"its validation is {value}")
-        if standing.lowest is None or value < standing.lowest:
-            standing.lowest = value
-            standing.best = {name: tensor.detach().clone() for name, tensor in fit.checkpoint.learnt().items()}
+                total = total + phase.validate(batch).float() * len(batch.images)
+        return float(total) / len(self.held_back)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Batch
-from okng.training.data import FeatureStore, TrainingImages, ahead
+from okng.training.data import AuxiliaryImages, FeatureStore, TrainingImages, ahead
 from okng.training.seeds import generator_at
 
 THREADS = max(2, min(8, os.cpu_count() or 2))  # that read and augment ahead
@@ -17,10 +17,12 @@ Augment = Callable[[Tensor, torch.Generator], Tensor | Sequence[Tensor]]
 
 
 class Feed:
-    """Batches of `images` on the `device` of a fit with this `seed`."""
+    """Batches of `images` on the `device` of a fit with this `seed`, with `auxiliary` images if there are any."""
 
-    def __init__(self, images: TrainingImages, device: torch.device, seed: int):
-        self.images, self.device, self.seed = images, device, seed
+    def __init__(
+        self, images: TrainingImages, device: torch.device, seed: int, auxiliary: AuxiliaryImages | None = None
+    ):
+        self.images, self.device, self.seed, self.auxiliary = images, device, seed, auxiliary
 
     def batches(
         self,
@@ -29,21 +31,27 @@ class Feed:
         augment: Augment | None = None,
         at: tuple[int, int] = (0, 0),
     ) -> Iterator[Batch]:
-        """The batches of images at the indices `groups`, floats in [0, 1], with what `store` holds of them and the
-        views that `augment` makes of each by a generator of the place `at`, (phase, epoch), and of the image alone.
+        """The batches of images at the indices `groups`, floats in [0, 1], with what `store` holds of them.
+
+        The views that `augment` makes of an image, and the auxiliary image beside it, are drawn by the place `at`,
+        (phase, epoch), and by the image alone.
         """
 
         def read(index: int) -> list[Tensor]:
-            image = self.images[index]  # uint8 (C, H, W)
-            if augment is None:
-                return [image]
-            with torch.no_grad():
-                generator = generator_at(self.seed, *at, self.images.places[index])
-                return [image, *parts_of(augment(image.float() / 255, generator))]
+            image, place = self.images[index], (self.seed, *at, self.images.places[index])  # uint8 (C, H, W)
+            parts = [image]
+            if self.auxiliary is not None:
+                parts.append(self.auxiliary.draw(self.images.shapes[index], generator_at(*place, 1)))
+            if augment is not None:
+                with torch.no_grad():
+                    parts += parts_of(augment(image.float() / 255, generator_at(*place)))
+            return parts
 
-        for indices, (pixels, *views) in ahead(groups, read, 2 if augment is None else THREADS):
+        for indices, (pixels, *others) in ahead(groups, read, 2 if augment is None else THREADS):
             batch = self.batch(indices, self.moved(pixels).float() / 255, store)
-            batch.views = tuple(map(self.moved, views))
+            if self.auxiliary is not None:
+                batch.auxiliary = self.moved(others.pop(0)).float() / 255
+            batch.views = tuple(map(self.moved, others))
             yield batch
 
     def pixels(self, images: TrainingImages, groups: Sequence[list[int]]) -> Iterator[tuple[list[int], Tensor]]:

@@ -40,7 +40,7 @@ from okng.training.held_out import (
 from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, duration, narrated
-from okng.training.reading import given_images, whole, with_header
+from okng.training.reading import auxiliary_images, given_images, whole, with_header
 from okng.training.review import Review
 from okng.training.turns import one_at_a_time
 
@@ -59,6 +59,7 @@ def fit(
     preset: str | None = None,
     budget: str | None = None,
     ng: Images | None = None,
+    auxiliary: Images | None = None,
     size: int | tuple[int, int] | None = None,
     time_per_image: float | None = None,
     false_alarm_rate: float = 0.05,
@@ -84,9 +85,11 @@ def fit(
     `budget`: "cpu" for arguments that take minutes on one core, by the size of the images, or "paper" for what the
     method's paper states. `size`, `time_per_image` and `arguments` go before either. `ng`: NG images for the few
     detectors that need some (their cards say so); all of them are learnt and none calibrates, so figures measured on
-    them later are worth nothing. `size`: the area asked for, as the side of a square (aspect ratios are kept), or
-    (height, width); by default as large as the images are, for the default detector from 256 to 640, for others up to
-    256. `time_per_image`: seconds that the default detector may take for an image; the size is then the largest that
+    them later are worth nothing. `auxiliary`: images of anything but what is inspected, such as textures, for the few
+    detectors that can use them; they are brought to the shape of the others. `size`: the area asked for, as the side of
+    a square (aspect ratios are kept), or (height, width); by default as large as the images are, for the default
+    detector from 256 to 640, for others up to 256. `time_per_image`: seconds that the default detector may take for an
+    image; the size is then the largest that
     keeps to it, measured on this machine as it is now. `false_alarm_rate`: the share of OK images that may be called
     NG. `holdout`: the share held out for calibration; 0 cross-fits instead: all images are learnt, and each was judged
     by one of 5 or 10 detectors that had not learnt it. `promise`: "strict" holds out 0.2, or `holdout`, and guarantees
@@ -138,6 +141,8 @@ def fit(
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
+    if auxiliary is not None and not detector_class(detector).takes_auxiliary:
+        raise OkngError(f"{detector} uses no auxiliary images; leave out auxiliary, or --auxiliary")
     given = given_images(images, strict)
     label = None if group_by is None else labelled(given, group_by)
     sources, skipped = with_header(given, strict, tell)
@@ -165,6 +170,7 @@ def fit(
         one = "one image can't be both learnt from and held out" if n else "there is no readable image"
         one = "all of them are copies of one image" if n and copies else one
         raise OkngError(f"{one}; bring at least 2 OK images, better 20 or more")
+    beside = None if auxiliary is None else auxiliary_images(auxiliary, everything, strict, tell)
     ok = everything.subset(range(n))
     groups, near = kept_together(ok, label, tell)
     share = HELD_OUT if holdout is None and promise == "strict" else holdout
@@ -174,6 +180,7 @@ def fit(
     warn_of_shrinking([image.size for image in learnt_images], ok.shapes)
     settings: dict[str, Any] = {
         "seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell,
+        "auxiliary": beside,
     }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint).expanduser()
     if path is not None and not resume:
@@ -186,6 +193,7 @@ def fit(
 
     everyone = np.arange(len(everything))
     judged, first, begun = [], built, time.monotonic()
+    history: list[dict[str, Any]] = []
     with SharedFeatures(everything) as features:
         settings["shared"] = None if method == "split" else features
         for k, held in enumerate(folds):
@@ -197,11 +205,12 @@ def fit(
                 tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}{known}")
                 learner = another()
                 learner_path = None if path is None else _of_fold(path, k)
-            run_phases(learner, everything.subset(np.setdiff1d(everyone, held)), checkpoint=learner_path, **settings)
+            part = everything.subset(np.setdiff1d(everyone, held))
+            trained = run_phases(learner, part, checkpoint=learner_path, **settings)
             show = None if review is None else review.held_out.add
             judged.append(judge(learner, ok, held, "calibration", tell, show))
             if k == 0:
-                first = learner
+                first, history = learner, trained
             if review is not None:
                 review.look(learner, ok, folds, k, seed, tell)
         scores = Judged.together(judged)
@@ -211,7 +220,7 @@ def fit(
         unlearnt = left_out if method == "cross" else np.union1d(folds[0], left_out)
         learnt = np.setdiff1d(everyone, unlearnt)
         if method == "cross" or len(unlearnt) > len(folds[0]):
-            run_phases(built, everything.subset(learnt), checkpoint=path, **settings)
+            history = run_phases(built, everything.subset(learnt), checkpoint=path, **settings)
         else:
             built = first
     one_each = kept.one_of_each(groups, seed)
@@ -226,20 +235,22 @@ def fit(
             say_apart(judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add), ok, tell, LEARNT)
         review.conclude(calibration)
     fingerprints = everything.fingerprints()
+    known_beside = [] if beside is None else beside.fingerprints
     manifest = {
         "okng": okng.__version__,
         "detector": {"name": built.name, "arguments": built.arguments},
         "provenance": {
             "images": n, "learnt_from": int((learnt < n).sum()), "held_out": len(scores.index),
-            "ng_images": len(everything) - n, "skipped": skipped, "copies": copies, "near_copies": near,
-            "groups": int(groups.max()) + 1,
+            "ng_images": len(everything) - n, "auxiliary_images": len(known_beside), "skipped": skipped,
+            "copies": copies, "near_copies": near, "groups": int(groups.max()) + 1,
             "stand_apart": named(scores, apart, ok),
             "seed": seed, "input": why, "budget": budget, "preset": preset,
             "torch": torch.__version__, "seconds": round(time.monotonic() - started, 1),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
+        "history": history,  # of each epoch, its losses
         "learnt_images": describe(learnt_images),  # what they were like
-        "seen": fingerprints,  # never to be tested on
+        "seen": [*fingerprints, *known_beside],  # never to be tested on
         "unlearnt": [fingerprints[i] for i in unlearnt],  # of those; an update may learn them
     }  # fmt: skip
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 
 from okng.detectors.base import Collect, Detector
 from okng.errors import OkngError, no_device
 from okng.training.checkpoint import Checkpoint
-from okng.training.data import SharedFeatures, TrainingImages
+from okng.training.data import AuxiliaryImages, SharedFeatures, TrainingImages
 from okng.training.descent import train
 from okng.training.feed import Feed
 from okng.training.passes import Fit, collect
@@ -32,19 +33,24 @@ def run_phases(
     resume: bool = False,
     update: bool = False,
     shared: SharedFeatures | None = None,
+    auxiliary: AuxiliaryImages | None = None,
     tell: Narrator | None = None,
-) -> None:
+) -> list[dict[str, Any]]:
     """Fit `detector` in place on `images`, or with `update` let it take them in beside what it learnt before.
 
     `shared`: the frozen features of these and other images, for fits of detectors that were built alike; what passes
     over the images need of them is then computed once, for all the images at once, by the first of the fits. Without
-    it a pass computes what it needs on its way and keeps nothing.
+    it a pass computes what it needs on its way and keeps nothing. `auxiliary`: for `Batch.auxiliary`.
 
     `device` is "auto", "cpu", "cuda" or "mps", `precision` "f32", "bf16" or "f16", the latter two mixed with f32. With
     a `checkpoint` path the state is written there after every phase and every epoch, in phases that are counted in
     steps after the epochs that end another 500 of them; with `resume` the work continues from it. Because every epoch
     draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the same result as one that was
     never stopped. It is torch's one generator, so fits in threads take turns.
+
+    Returned is the history of its training: for each epoch, or in phases that are counted in steps for each 500 of
+    them, the name of the "phase", the number of the "epoch", from 1, and by their names the means of its "losses"; in
+    phases that validate "validation" too.
     """
     tell = tell or Narrator(quiet=True)
     precision = PRECISIONS.get(precision, precision)
@@ -54,12 +60,11 @@ def run_phases(
         fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     except (RuntimeError, ValueError, ImportError) as error:
         raise no_device(device, error) from error
-    told = [
-        [detector.name, detector.arguments, images.preprocess.to_json()],
-        seed, precision, images.fingerprints() if checkpoint is not None else (), images.labels,
-    ]  # fmt: skip
+    told: list[Any] = [[detector.name, detector.arguments, images.preprocess.to_json()], seed, precision, images.labels]
+    if checkpoint is not None:
+        told += [images.fingerprints(), [] if auxiliary is None else auxiliary.fingerprints]
     state = Checkpoint(checkpoint, detector, fabric, told, tell)
-    fit = Fit(detector, images, fabric, seed, Feed(images, fabric.device, seed), state, shared, tell)
+    fit = Fit(detector, images, fabric, seed, Feed(images, fabric.device, seed, auxiliary), state, shared, tell)
     at_phase, at_epoch = state.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     detector.to(fabric.device)
     seed_torch(seed, 0, 0)
@@ -76,3 +81,4 @@ def run_phases(
             state.take_detector()  # what it does between the phases until then is in there already
         seed_torch(seed, number, BETWEEN)  # for what it draws before its next phase
     detector.eval()
+    return state.history
