@@ -101,6 +101,15 @@ def test_a_long_gradient_is_shortened_to_clip(precision: str, monkeypatch: pytes
     assert moved[1e3] == moved[None] > 2 * moved[1e-3]
 
 
+def test_a_gradient_that_overflows_in_f16_makes_its_step_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    half = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+    monkeypatch.setattr(phases, "Fabric", lambda **settings: half)
+    detector = Small({"clip": 1.0}, steps=1)
+    before = detector.net.weight.detach().clone()
+    assert torch.equal(run(detector, precision="f16").net.weight, before) and scaler.get_scale() < 2.0**40
+
+
 def test_after_step_is_called_after_each_batch_without_gradients() -> None:
     called: list[tuple[int, bool]] = []
     detector = Small({"every": 2}, epochs=1)
@@ -190,6 +199,7 @@ def test_the_epoch_with_the_lowest_validation_stays() -> None:
     detector = run(Valley(-2.0, epochs=5))
     assert detector.net.weight.item() == -2 and float(detector.steps_done) == 2
     assert run(Valley(-9.0, epochs=5)).net.weight.item() == -5  # still falling: the last
+    assert run(Valley(-2.5, epochs=5)).net.weight.item() == -2  # as good as the third: the earlier
 
 
 def test_a_fifth_validates_and_is_not_trained_on_and_ng_images_never_validate() -> None:
