@@ -1,16 +1,36 @@
-"""docs/tables.md says what results/ says."""
+"""docs/tables.md and docs/methods.md say what results/ says."""
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 from okng.benchmark.beside import Line
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_is_written_from_the_results():
-    spec = importlib.util.spec_from_file_location("tables_page", ROOT / "benchmarks" / "tables_page.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run python benchmarks/tables_page.py"
+    return module
+
+
+@pytest.mark.parametrize("name", ["tables_page", "methods_page"])
+def test_the_page_is_written_from_the_results(name: str) -> None:
+    module = script(name)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), f"run python benchmarks/{name}.py"
+
+
+def test_a_cell_has_the_published_figure_beside_it() -> None:
+    module = script("tables_page")
     assert module.cell(Line("0", "0.95", 0.98765)) == "0.988 (0.95)" and module.cell(Line("0", "0.95", None)) == "–"
+
+
+def test_a_cell_of_three_seeds_has_their_deviation() -> None:
+    cell = script("methods_page").cell
+    rows = [{"metric": "aupro", "value": value} for value in ("0.9000", "0.9200", "0.9400")]
+    assert cell(rows) == "0.920 ± 0.020" and cell(rows[:2]) == "0.910" and cell([]) == "–"
+    assert cell([{"metric": "fit_seconds", "value": value} for value in ("90", "100", "400")]) == "100"

@@ -1,0 +1,84 @@
+"""Every method on the same real sets with its arguments for CPUs: accuracy, time to learn, time to judge.
+
+    python benchmarks/methods.py DATA [--methods NAME …] [--only SET …] [--seeds 0 1 2]
+
+DATA holds magnetic_tile/ and mvtec_ad/transistor/; ELPV comes from its PyPI package. Whole training sets, of which a
+fifth is held out for the threshold; the last epoch, or the one that held-back OK images choose where the method says
+so. Times are of the processor, on one thread if OMP_NUM_THREADS=1. A row of results/methods.csv that stands there by
+the present code and arguments is not measured again. Writes docs/methods.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import FIELDS, RESULTS, row
+from methods_page import COSTS, PAGE, page
+
+import okng
+from okng.benchmark.code import is_older
+from okng.benchmark.evaluation import evaluate_inspector
+from okng.benchmark.rows import read_rows, write_rows
+from okng.datasets import open_dataset
+from okng.detectors.budgets import arguments_for
+from okng.detectors.cards import cards
+from okng.training.progress import Narrator
+
+PATH = RESULTS / "methods.csv"
+SETS = {
+    "transistor": "mvtec_ad/transistor", "tile": "magnetic_tile", "mono": "elpv/mono", "poly": "elpv/poly",
+}  # fmt: skip
+
+
+def measured(detector: str, name: str, source: str, seed: int) -> list[dict]:
+    """One fit, its test, and what they took."""
+    dataset = open_dataset(source)
+    arguments = {"promise": "strict", **(arguments_for("cpu", detector, small=False) or {})}
+    begun, worked = time.monotonic(), time.process_time()
+    with Narrator() as tell:
+        inspector = okng.fit([sample.image for sample in dataset.train], detector, seed=seed, tell=tell, **arguments)
+        seconds, fit = time.monotonic() - begun, time.process_time() - worked
+        worked = time.process_time()
+        figures = evaluate_inspector(inspector, dataset, tell=tell)
+    figures["ms_per_image"] = 1e3 * (time.process_time() - worked) / len(dataset.test)  # decoding and metrics too
+    figures["fit_seconds"] = fit
+    more = {
+        "seed": seed, "seconds": f"{seconds:.1f}", "arguments": arguments,
+        "command": f"python benchmarks/methods.py DATA --methods {detector} --only {name} --seeds {seed}",
+    }  # fmt: skip
+    wanted = ("image_auroc", "image_ap", "pixel_auroc", "aupro", "measured_false_alarm_rate", "caught", *COSTS)
+    place = (f"{name}-{detector}", detector, dataset.name, dataset.protocol)
+    return [row(*place, metric, figures[metric], **more) for metric in wanted if not np.isnan(figures[metric])]
+
+
+def main() -> None:
+    """Measure what is missing, row by row, and write the page."""
+    usual = [name for name, card in cards().items() if "cpu-large" in card.arguments]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--methods", nargs="+", default=usual, choices=list(cards()))
+    parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    asked = parser.parse_args()
+    for seed in asked.seeds:
+        for name in asked.only:
+            source = SETS[name] if name in ("mono", "poly") else str(asked.data.expanduser() / SETS[name])
+            for detector in asked.methods:
+                key = (f"{name}-{detector}", str(seed))
+                wanted = str({"promise": "strict", **(arguments_for("cpu", detector, small=False) or {})})
+                same = [r for r in read_rows(PATH) if (r["experiment"], r["seed"]) == key]
+                if same and not any(is_older(r) or r["arguments"] != wanted for r in same):
+                    continue
+                rows = measured(detector, name, source, seed)
+                others = [r for r in read_rows(PATH) if (r["experiment"], r["seed"]) != key]  # others may add to it
+                write_rows(PATH, FIELDS, [*others, *rows])
+                print(name, detector, seed, *(f"{r['metric']} {r['value']}" for r in rows), flush=True)
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(RESULTS.parent)}")
+
+
+if __name__ == "__main__":
+    main()
