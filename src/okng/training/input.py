@@ -71,7 +71,8 @@ def build(
         size, why = own_size(kind.largest, height, width)
     if "image_size" in known:
         shape = Preprocess(mode, size).shape(height, width)
-        built = create(name, **{"image_size": shape, "channels": len(mode), **arguments})
+        shaped = {"image_size": shape, "channels": len(mode)}
+        built = create(name, **{key: value for key, value in shaped.items() if key in known}, **arguments)
         return built, Preprocess(mode, shape, white=white_level(sources)), _explain(shape, why, shapes)
     built = create(name, **arguments)
     preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
