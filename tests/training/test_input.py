@@ -31,3 +31,14 @@ def test_sizes_from_8_to_8192(size: int | tuple[int, int], fits: bool) -> None:
 def test_what_is_said_of_the_size(shapes: list[tuple[int, int]], said: str) -> None:
     images = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
     assert build("patchcore", images, 128, {"weights": "none", "strides": (8,)})[2] == said
+
+
+def test_an_input_that_layers_depend_on_keeps_to_the_multiple_too() -> None:
+    """FastFlow's layers are as large as its input, whose sides its coarsest stride has to divide: not 52x78."""
+    images, arguments = [np.zeros((100, 150, 3), np.uint8)], {"weights": "none", "strides": (8, 16), "flow_steps": 1}
+    built, preprocess, said = build("fastflow", images, 64, arguments)
+    assert preprocess.size == (48, 80) and built.arguments["image_size"] == (48, 80) and "48x80" in said
+    assert built.flows[1].flows[0].weight.shape[1:] == (3, 5)
+    with pytest.raises(OkngError, match="fastflow needs sides that are multiples of 16, not 50x80"):
+        build("fastflow", images, (50, 80), arguments)
+    assert "image_size" not in arguments

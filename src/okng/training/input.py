@@ -70,14 +70,16 @@ def build(
     else:
         size, why = own_size(kind.largest, height, width)
     if "image_size" in known:
+        if "channels" in known:
+            arguments = {**arguments, "channels": len(mode)}
         shape = Preprocess(mode, size).shape(height, width)
-        shaped = {"image_size": shape, "channels": len(mode)}
-        built = create(name, **{key: value for key, value in shaped.items() if key in known}, **arguments)
-        return built, Preprocess(mode, shape, white=white_level(sources)), _explain(shape, why, shapes)
+        with torch.random.fork_rng(devices=[]):  # what its sides are rounded to is known once it is built
+            multiple = create(name, image_size=shape, **arguments).multiple
+        arguments = {**arguments, "image_size": Preprocess(mode, size, multiple).shape(height, width)}
     built = create(name, **arguments)
     preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
     shape = preprocess.shape(height, width)
-    if kind.fixed_size or not isinstance(size, int):
+    if kind.fixed_size or "image_size" in known or not isinstance(size, int):
         if any(side % built.multiple for side in shape):
             raise OkngError(f"{name} needs sides that are multiples of {built.multiple}, not {shape[0]}x{shape[1]}")
         return built, Preprocess(mode, shape, built.multiple, preprocess.white), _explain(shape, why, shapes)
