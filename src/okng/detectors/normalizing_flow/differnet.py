@@ -15,6 +15,8 @@ from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
 from okng.nn.coupling import AffineCoupling, Permutation, Sequence, surprise
 
+TOGETHER = 8  # turned images that pass through the network at once when an image is scored
+
 
 class DifferNet(Detector):
     """A flow learns how probable an image's features, averaged over places, are at several scales and all angles.
@@ -110,17 +112,19 @@ class DifferNet(Detector):
 
     def forward(self, images: Tensor) -> Scores:
         """`image` (B,), the mean of z² over dimensions and angles, about 1 for OK images; `map` (B, H, W)."""
-        image, gradients = images.new_zeros(len(images)), torch.zeros_like(images[:, 0])
-        for turn in range(self.test_rotations):
+        count = len(images)
+        image, gradients = images.new_zeros(count), torch.zeros_like(images[:, 0])
+        angles = 2 * math.pi * (torch.arange(self.test_rotations, device=images.device) + 0.5) / self.test_rotations
+        for some in angles.split(max(1, TOGETHER // count)):
             with torch.enable_grad():
-                upright = images.detach().requires_grad_()
-                angles = images.new_full((len(images),), 2 * math.pi * (turn + 0.5) / self.test_rotations)
-                z, _ = self.flow(self.pooled(rotated(upright, angles)))  # (B, D)
-                odd = z.square().mean(1)  # (B,)
-                (gradient,) = torch.autograd.grad(odd.sum(), upright)  # (B, 3, H, W), not turned
-            image += odd.detach() / self.test_rotations
-            gradients += gaussian_blur(gradient.sum(1), 3.0).abs() / self.test_rotations
-        return Scores(image, gradients.square())
+                upright = images.detach().repeat(len(some), 1, 1, 1).requires_grad_()  # (some * B, 3, H, W)
+                turned = rotated(upright, some.repeat_interleave(count))
+                odd = self.flow(self.pooled(turned))[0].square().mean(1)  # (some * B,)
+                (gradient,) = torch.autograd.grad(odd.sum(), upright)  # not turned
+            blurred = gaussian_blur(gradient.sum(1), 3.0).abs()  # (some * B, H, W)
+            image += odd.detach().view(-1, count).sum(0)
+            gradients += blurred.view(-1, *gradients.shape).sum(0)
+        return Scores(image / self.test_rotations, (gradients / self.test_rotations).square())
 
 
 def rotated(images: Tensor, angles: Tensor) -> Tensor:
