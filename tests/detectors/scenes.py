@@ -54,3 +54,19 @@ def source(ok: np.ndarray, ng: np.ndarray | None = None) -> TrainingImages:
 def tensor(images: np.ndarray) -> Tensor:
     """(count, 1, SIDE, SIDE) in [0, 1]."""
     return torch.from_numpy(images)[:, None] / 255
+
+
+def discs(count: int, seed: int = 0) -> np.ndarray:
+    """OK, coloured and for pretrained networks: a disc on a striped ground, a little different each time.
+
+    uint8 (count, 64, 64, 3).
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+    made = []
+    for _ in range(count):
+        stripes = 110 + 25 * np.sin(x / 3 + rng.uniform(0, 0.5))
+        disc = np.hypot(x - 32 + rng.uniform(-1, 1), y - 32 + rng.uniform(-1, 1)) < 18
+        image = np.where(disc, 200, stripes)[..., None] * np.array([1.0, 0.9, 0.8])
+        made.append(np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8))
+    return np.stack(made)
