@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,13 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
+from okng.detectors.engine import TorchEngine
 from okng.detectors.synthetic_anomalies.draem import DRAEM
 from okng.errors import OkngError
+from okng.exporting import export_onnx
+from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
 from okng.metrics.ranking import auroc
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
@@ -120,7 +126,7 @@ def test_the_losses_are_those_of_the_paper() -> None:
     batch = views(detector, as_tensor(scenes(1, 0))[0], 8)
     clean, mask, _, _ = batch.views
     detector.decoder = nn.Sequential()
-    detector.encoder, detector.bottleneck = nn.Sequential(), nn.Identity()  # it restores what it is given
+    detector.encoder, detector.innermost = nn.Sequential(), nn.Sequential()  # it restores what it is given
     logits = torch.randn(8, 2, SIDE, SIDE)
     detector.discriminator.forward = lambda images: logits  # type: ignore[method-assign]
     losses = detector.loss(batch)
@@ -141,6 +147,30 @@ def test_the_score_is_the_highest_mean_of_a_window() -> None:
     padded = torch.nn.functional.pad(scores.map, (1, 1, 1, 1))
     windows = padded.unfold(1, 3, 1).unfold(2, 3, 1).mean((3, 4))  # (2, SIDE, SIDE)
     torch.testing.assert_close(scores.image, windows.amax((1, 2)))
+
+
+def test_sspcab_takes_the_innermost_levels_place_and_adds_its_loss() -> None:
+    detector = built(**SMALL, sspcab=True)
+    batch = views(detector, as_tensor(scenes(1, 0))[0], 4)
+    losses = detector.loss(batch)
+    with torch.no_grad():
+        features = detector.encoder(detector.spoilt(batch))  # (4, 32, 2, 2)
+    assert features.shape == (4, 32, 2, 2) and set(losses) == {"L2", "SSIM", "focal", "prediction"}
+    expected = 0.1 * (detector.innermost(features) - features).square().mean()
+    torch.testing.assert_close(losses["prediction"], expected)
+    losses["prediction"].backward()
+    assert all(p.grad is not None for p in detector.innermost.parameters())
+    assert next(detector.encoder.parameters()).grad is not None  # what it is asked for learns, too
+    assert "prediction" not in built(**SMALL).loss(batch)
+
+
+def test_sspcab_is_exported_too(tmp_path: Path) -> None:
+    detector = built(**SMALL, sspcab=True).eval()
+    calibration = Calibration.fit(np.arange(20.0), np.arange(20.0), "split", 0.05)
+    described = {"detector": {"name": "draem", "arguments": detector.arguments}}
+    inspector = Inspector(TorchEngine(detector), Preprocess("L", (SIDE, SIDE)), calibration, described)
+    parity = export_onnx(inspector, tmp_path / "parts.onnx")
+    assert parity.map is not None and parity.map < 1e-4 and parity.score < 1e-4
 
 
 @pytest.mark.parametrize("size", [(16, 16), (28, 28), (33, 47), (31, 120)])

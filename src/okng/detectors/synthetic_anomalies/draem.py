@@ -15,12 +15,14 @@ from okng.errors import OkngError
 from okng.nn.perlin import perlin_mask
 from okng.nn.sizes import pad_to_grid
 from okng.nn.ssim import dssim_map
+from okng.nn.sspcab import SSPCAB
 from okng.nn.textures import altered, procedural_texture
 
 HALVINGS = 5  # down to the discriminative network's coarsest level
 SPOILT = 0.5  # the share of images that get an anomaly
 FAINTEST = 0.8  # up to which an anomaly's texture is transparent
 TURN = 90  # degrees
+PREDICTION = 0.1  # the weight of SSPCAB's own loss
 
 
 class DRAEM(Detector):
@@ -35,8 +37,9 @@ class DRAEM(Detector):
     `discriminator_width`: channels of the two networks' first levels. `window`: the side of the square over which the
     map is averaged before the image's score is its maximum, in px, odd; the paper's belongs to 256 px. `turned`: the
     share of OK images that are turned by up to 90° before they are learnt, in [0, 1]; where parts always lie alike, 0
-    leaves a turned one odd. `epochs`, `batch_size`, `learning_rate`: of Adam; the rate falls to a fifth after 80 % and
-    again after 90 % of the steps.
+    leaves a turned one odd. `sspcab`: whether the reconstructive network's innermost level is a block that predicts
+    features from those around them (`nn/sspcab.py`), with a loss of its own (Ristea et al., CVPR 2022). `epochs`,
+    `batch_size`, `learning_rate`: of Adam; the rate falls to a fifth after 80 % and again after 90 % of the steps.
 
     Textures are auxiliary images (`okng.fit(..., auxiliary=FOLDER)`, such as DTD, as in the paper). Without any they
     are drawn by `nn/textures.py`, which is this library's makeshift. Either way three of ten changes alter them.
@@ -56,6 +59,7 @@ class DRAEM(Detector):
         discriminator_width: int = 64,
         window: int = 21,
         turned: float = 0.3,
+        sspcab: bool = False,
         epochs: int = 700,
         batch_size: int = 8,
         learning_rate: float = 1e-4,
@@ -78,7 +82,7 @@ class DRAEM(Detector):
             double(2 * w, 4 * w, 4 * w), nn.MaxPool2d(2),
             double(4 * w, 8 * w, 8 * w), nn.MaxPool2d(2),
         )  # fmt: skip
-        self.bottleneck: nn.Module = double(8 * w, 8 * w, 8 * w)
+        self.innermost = SSPCAB(8 * w) if sspcab else double(8 * w, 8 * w, 8 * w)
         self.decoder = nn.Sequential(
             enlarging(8 * w, 8 * w), double(8 * w, 8 * w, 4 * w),
             enlarging(4 * w, 4 * w), double(4 * w, 4 * w, 2 * w),
@@ -123,29 +127,38 @@ class DRAEM(Detector):
         return torch.where(mask, torch.lerp(texture, clean, through.expand_as(clean)), clean)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Of the restored images, "L2" and "SSIM"; of the map, the "focal" loss (Lin et al., ICCV 2017, gamma 2)."""
+        """Of the restored images, "L2" and "SSIM"; of the map, the "focal" loss (Lin et al., ICCV 2017, gamma 2).
+
+        With SSPCAB also how far its prediction is from what it was given.
+        """
         clean, mask, _, _ = batch.views
-        images = pad_to_grid(self.spoilt(batch), HALVINGS)
-        restored = self.decoder(self.bottleneck(self.encoder(images)))  # (B, C, H', W')
-        logits = self.cut(self.discriminator(torch.cat([restored, images], 1)), clean)  # (B, 2, H, W)
-        restored = self.cut(restored, clean)
-        surprise = F.cross_entropy(logits, mask[:, 0].long(), reduction="none")  # (B, H, W), -log p
-        return {
+        spoilt = self.spoilt(batch)
+        features = self.encoder(pad_to_grid(spoilt, HALVINGS))  # (B, 8w, H'/16, W'/16)
+        inner = self.innermost(features)
+        restored = self.cut(self.decoder(inner), clean)  # (B, C, H, W)
+        surprise = F.cross_entropy(
+            self.told(restored, spoilt), mask[:, 0].long(), reduction="none"
+        )  # (B, H, W), -log p
+        losses = {
             "L2": F.mse_loss(restored, clean),
             "SSIM": 2 * dssim_map(restored, clean).mean(),
             "focal": ((1 - torch.exp(-surprise)).square() * surprise).mean(),
         }
+        if isinstance(self.innermost, SSPCAB):
+            losses["prediction"] = PREDICTION * F.mse_loss(inner, features)
+        return losses
 
     def restore(self, images: Tensor) -> Tensor:
         """`images` (B, C, H, W) without what is odd in them; values may leave [0, 1]."""
-        return self.cut(self.decoder(self.bottleneck(self.encoder(pad_to_grid(images, HALVINGS)))), images)
+        return self.cut(self.decoder(self.innermost(self.encoder(pad_to_grid(images, HALVINGS)))), images)
+
+    def told(self, restored: Tensor, images: Tensor) -> Tensor:
+        """Logits of OK and of odd, (B, 2, H, W), for each pixel of `images` (B, C, H, W) and what was made of them."""
+        return self.cut(self.discriminator(pad_to_grid(torch.cat([restored, images], 1), HALVINGS)), images)
 
     def forward(self, images: Tensor) -> Scores:
         """`map` (B, H, W), how likely each pixel is odd, in [0, 1]; `image` (B,) the highest mean of a window."""
-        padded = pad_to_grid(images, HALVINGS)
-        restored = self.decoder(self.bottleneck(self.encoder(padded)))  # (B, C, H', W')
-        logits = self.cut(self.discriminator(torch.cat([restored, padded], 1)), images)  # (B, 2, H, W)
-        odd = logits.softmax(1)[:, 1:]  # (B, 1, H, W)
+        odd = self.told(self.restore(images), images).softmax(1)[:, 1:]  # (B, 1, H, W)
         averaged = F.avg_pool2d(odd, self.window, stride=1, padding=self.window // 2)  # (B, 1, H, W)
         return Scores(averaged.amax((1, 2, 3)), odd[:, 0])
 
