@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from okng.errors import OkngError
 from okng.nn import backbones
-from okng.nn.backbones import BROUGHT, Backbone, brought_weights, is_rectified
+from okng.nn.backbones import BROUGHT, Backbone, brought_weights
 
 
 @pytest.mark.parametrize(("name", "channels"), [("efficientnet_lite0", (40, 112)), ("efficientnet_lite2", (48, 120))])
@@ -151,10 +151,3 @@ def test_a_hub_out_of_reach_names_both_ways_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(OkngError, match=r"weights=FILE.*efficientnet_lite0"):
         Backbone("resnet18", (8,))
-
-
-@pytest.mark.parametrize("weights", ["imagenet", "none"])
-def test_whether_features_end_in_a_relu_is_seen(weights: str) -> None:
-    """Of trained and of random weights alike: a stored model is built with the latter."""
-    assert not is_rectified(Backbone("efficientnet_lite0", (4, 8, 16), weights).eval())
-    assert is_rectified(Backbone("resnet18", (4, 8), "none").eval())

@@ -126,14 +126,6 @@ class Backbone(nn.Module):
             raise OkngError("the weights do not fit this backbone: tensors of other shapes") from error
 
 
-def is_rectified(backbone: Backbone) -> bool:
-    """Whether features of `backbone`, in eval mode, are never below 0, as behind a ReLU: seen by running it once."""
-    side = 2 * max(backbone.strides)
-    noise = torch.sin(1e4 * torch.arange(3.0 * side * side)).square()  # draws nothing, and is the same everywhere
-    with torch.no_grad():
-        return all(bool((features >= 0).all()) for features in backbone(noise.view(1, 3, side, side)))
-
-
 @functools.cache
 def _offered(timm_name: str) -> tuple[list[int], bool]:
     """The strides of a timm model's features, and whether they are (B, C_s, H / s, W / s) for images of any size."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone, is_rectified
+from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
+from okng.nn.rectified import is_rectified
 
 Resize = Literal["halve", "keep", "double"]
 BOTTLENECK_FROM = 256  # channels of the finest level: ResNet-50 and its wide kin have these, ResNet-18 has 64
