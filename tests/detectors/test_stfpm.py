@@ -97,6 +97,18 @@ def test_training_moves_the_student_only_and_towards_the_teacher() -> None:
     assert sum(after.values()) < 0.8 * sum(before.values())
 
 
+def test_the_epoch_is_kept_whose_map_is_lowest_on_held_out_ok_images() -> None:
+    """As the authors do; by the product of the strides' distances."""
+    detector = built()
+    (phase,) = detector.phases()
+    assert isinstance(phase, Train) and phase.validate is not None
+    with torch.no_grad():
+        found = phase.validate(Batch(images(), torch.arange(2), detector.teach(images())))
+        scores = detector(images())
+    assert scores.map is not None
+    torch.testing.assert_close(found, scores.map.pow(3).mean(), rtol=1e-4, atol=0)
+
+
 def test_paper_size() -> None:
     """ResNet-18 at 256 px, one step of the paper's optimiser on a small batch."""
     detector = STFPM(backbone="resnet18", weights="none").eval()
