@@ -142,14 +142,17 @@ def test_it_finds_what_is_odd(fitted: DifferNet) -> None:
 
 
 def test_the_map_is_the_gradient_turned_back(fitted: DifferNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each turned image by itself, smoothed, without sign; the mean over angles squared."""
+    """Of the loss of each turned image by itself, smoothed, without sign, so that colours do not cancel; the mean over
+    colours and angles squared.
+    """
     monkeypatch.setattr(fitted, "test_rotations", 2)  # a quarter and three
     images, total = tensor(discs(2, seed=3, spot=True)), torch.zeros(2, 64, 64)
     for turn in (1, 3):
         leaf = images.rot90(turn, (2, 3)).requires_grad_()
-        odd = fitted.flow(fitted.pooled(leaf))[0].square().mean(1)
-        (gradient,) = torch.autograd.grad(odd.sum(), leaf)
-        total += gaussian_blur(gradient.rot90(-turn, (2, 3)).sum(1), 3.0).abs() / 2
+        features = fitted.pooled(leaf)
+        (gradient,) = torch.autograd.grad(surprise(*fitted.flow(features)).sum() / features.shape[1], leaf)
+        colours = gradient.rot90(-turn, (2, 3)).unbind(1)
+        total += torch.stack([gaussian_blur(colour, 3.0).abs() for colour in colours]).mean(0) / 2
     with torch.no_grad():
         found = fitted(images).map
     expected = total.square()

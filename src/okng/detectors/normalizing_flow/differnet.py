@@ -30,7 +30,8 @@ class DifferNet(Detector):
     layers. `clamp`: no coupling scales by more than e to that power. `training_rotations`: by random angles, of each
     image in each epoch. `test_rotations`: of an image that is scored. `epochs`, `batch_size`, `learning_rate`: of Adam.
 
-    The map is a picture rather than a measure: how much each pixel raises the score, by its gradient.
+    The map is a picture rather than a measure: how much each pixel's colours, one by one, change the loss, by their
+    gradients, which are turned back, smoothed, and averaged without their signs.
 
     Deliberately otherwise: the angles at which an image is scored are spread evenly over the circle, in the paper they
     are random; so a score is the same every time. They begin half a step from upright: in an upright image no pixel is
@@ -119,11 +120,12 @@ class DifferNet(Detector):
             with torch.enable_grad():
                 upright = images.detach().repeat(len(some), 1, 1, 1).requires_grad_()  # (some * B, 3, H, W)
                 turned = rotated(upright, some.repeat_interleave(count))
-                odd = self.flow(self.pooled(turned))[0].square().mean(1)  # (some * B,)
-                (gradient,) = torch.autograd.grad(odd.sum(), upright)  # not turned
-            blurred = gaussian_blur(gradient.sum(1), 3.0).abs()  # (some * B, H, W)
-            image += odd.detach().view(-1, count).sum(0)
-            gradients += blurred.view(-1, *gradients.shape).sum(0)
+                z, volume = self.flow(self.pooled(turned))  # (some * B, D)
+                loss = surprise(z, volume).sum() / z.shape[1]
+                (gradient,) = torch.autograd.grad(loss, upright)  # (some * B, 3, H, W), not turned
+            smooth = gaussian_blur(gradient.flatten(0, 1), 3.0).view_as(gradient).abs().mean(1)  # (some * B, H, W)
+            image += z.detach().square().mean(1).view(-1, count).sum(0)
+            gradients += smooth.view(-1, *gradients.shape).sum(0)
         return Scores(image / self.test_rotations, (gradients / self.test_rotations).square())
 
 
