@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from tests.nn.devices import WithoutFloat64
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect
@@ -104,6 +105,15 @@ def test_an_update_is_a_fit_on_all() -> None:
     updated = learn(learn(built(), [images(30)[:12]]), [images(30)[12:13], images(30)[13:]], update=True)
     with torch.no_grad():
         torch.testing.assert_close(updated(images(3, 1)).image, whole(images(3, 1)).image, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("components", ["all", "npca"])
+def test_a_gpu_without_float64_is_no_hindrance(components: str) -> None:
+    plain, there = learn(built(components=components), [images(30)]), built(components=components)
+    phase = there.gather([plain.vectors.as_subclass(WithoutFloat64)])
+    phase.finish()
+    for one, other in zip(plain.whitenings, there.whitenings, strict=True):
+        assert torch.equal(one, other.cpu())
 
 
 @pytest.mark.parametrize("components", ["all", "pca", "npca"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.covariance import LedoitWolf
+from tests.nn.devices import WithoutFloat64
 
 from okng.nn.covariance import ledoit_wolf, principal_components, whitening_of
 
@@ -35,6 +36,13 @@ def test_the_whitening_undoes_the_covariance() -> None:
     torch.testing.assert_close(
         whitening @ covariance @ whitening.T, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-3
     )
+
+
+def test_a_gpu_without_float64_is_no_hindrance() -> None:
+    vectors = correlated(20, 5)
+    there = vectors.as_subclass(WithoutFloat64)
+    assert torch.equal(ledoit_wolf(there), ledoit_wolf(vectors))
+    assert torch.equal(principal_components(there, 0.9)[0], principal_components(vectors, 0.9)[0])
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

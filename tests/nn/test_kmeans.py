@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import torch
 from sklearn.cluster import KMeans
+from tests.nn.devices import WithoutFloat64
 
 from okng.nn.kmeans import assigned, kmeans
 
@@ -37,6 +38,15 @@ def test_a_seed_decides() -> None:
         torch.manual_seed(seed)
         found.append(kmeans(points, 6))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_a_gpu_without_float64_is_no_hindrance() -> None:
+    points = blobs(40, 4, spread=0.1)
+    found = []
+    for given in (points, points.as_subclass(WithoutFloat64)):
+        torch.manual_seed(0)
+        found.append(kmeans(given, 4))
+    assert torch.equal(found[0], found[1].cpu())
 
 
 def test_points_that_coincide_are_one_centre() -> None:

@@ -13,7 +13,8 @@ def ledoit_wolf(vectors: Tensor) -> Tensor:
     Analysis 88, 2004: S becomes (1 - ρ)S + ρmI, m the mean of its diagonal, where ρ is the share of the squared
     distance of S from mI that is the error of S, estimated from how the vectors' own products scatter around S.
     """
-    centred = vectors.double().cpu() - vectors.double().cpu().mean(0)  # (n, d)
+    exact = vectors.cpu().double()  # on the CPU first: not every GPU has float64
+    centred = exact - exact.mean(0)  # (n, d)
     n, d = centred.shape
     covariance = centred.T @ centred / n
     target = covariance.trace() / d * torch.eye(d, dtype=torch.float64)
@@ -28,7 +29,8 @@ def principal_components(vectors: Tensor, share: float) -> tuple[Tensor, int]:
 
     And how many of the first together explain at least `share`, in (0, 1], of the variance: one fewer does not.
     """
-    centred = vectors.double().cpu() - vectors.double().cpu().mean(0)  # (n, d)
+    exact = vectors.cpu().double()
+    centred = exact - exact.mean(0)  # (n, d)
     variances, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
     explained = variances.flip(0).clamp_min(0).cumsum(0)
     enough = explained >= share * explained[-1] * (1 - 1e-12)  # all of it is met up to rounding

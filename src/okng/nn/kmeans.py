@@ -33,7 +33,7 @@ def kmeans(points: Tensor, count: int, restarts: int = 4, iterations: int = 100)
                 belongs = torch.nn.functional.one_hot(places, len(centres)).to(block)  # (rows, k)
                 sums, sizes = sums + belongs.T @ block, sizes + belongs.sum(0)
             centres = torch.where(sizes[:, None] > 0, sums / sizes[:, None].clamp_min(1), centres)
-        inertia = float(squared.double().sum())
+        inertia = float(squared.cpu().double().sum())  # not every GPU has float64
         if inertia < least:
             best, least = centres + mean, inertia
     return best
@@ -55,8 +55,8 @@ def _spread(points: Tensor, count: int) -> Tensor:
     picked = [int(torch.randint(len(points), ()))]
     squared = (points - points[picked[0]]).square().sum(1)  # (N,)
     while len(picked) < count and float(squared.sum()) > 0:
-        reached = squared.double().cumsum(0)
-        drawn = torch.rand((), dtype=torch.float64).to(reached.device) * reached[-1]
+        reached = squared.cpu().double().cumsum(0)
+        drawn = torch.rand((), dtype=torch.float64) * reached[-1]
         picked.append(min(int(torch.searchsorted(reached, drawn, right=True)), len(points) - 1))
         squared = torch.minimum(squared, (points - points[picked[-1]]).square().sum(1))
     return points[picked]

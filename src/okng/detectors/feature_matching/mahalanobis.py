@@ -73,7 +73,7 @@ class Mahalanobis(Detector):
 
         def finish() -> None:
             self.vectors = torch.cat(seen)
-            self.mean = self.vectors.double().mean(0).to(self.vectors)
+            self.mean = self.vectors.cpu().double().mean(0).to(self.vectors)
             levels = self.vectors.split(self.backbone.channels, dim=1)
             for stride, level in zip(self.backbone.strides, levels, strict=True):
                 setattr(self, f"whitening_{stride}", self.whitening(level).to(level))
@@ -90,7 +90,7 @@ class Mahalanobis(Detector):
             return whitening_of(ledoit_wolf(vectors))
         directions, needed = principal_components(vectors, self.explained)
         chosen = directions[:, :needed] if self.components == "pca" else directions[:, needed - 1 :]  # (d, k)
-        return whitening_of(ledoit_wolf(vectors.double().cpu() @ chosen)) @ chosen.T
+        return whitening_of(ledoit_wolf(vectors.cpu().double() @ chosen)) @ chosen.T
 
     def pooled(self, images: Tensor) -> Tensor:
         """The spatial means (B, D) of the features of `images` (B, 3, H, W), one level after the other."""
