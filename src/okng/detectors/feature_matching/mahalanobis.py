@@ -24,7 +24,8 @@ class Mahalanobis(Detector):
 
     `backbone`, `strides`, `weights`: the frozen network and its levels (the paper: nine of EfficientNet-B4).
     `components`: "all" of the features, or those along principal components of the OK images, "pca" the ones that
-    explain most of the variance, "npca" the rest, where OK images vary least; the one at the border is in both.
+    explain most of the variance, "npca" the rest, where OK images vary least; the one at the border is in both. There
+    are as many as OK images span, one fewer than images: along all others none of them varies.
     `explained`: the share of the variance at that border, in (0, 1).
 
     Deliberately otherwise: a level is the last layer at a stride, so there are five at most. The vectors of all learnt
@@ -89,7 +90,9 @@ class Mahalanobis(Detector):
         if self.components == "all":
             return whitening_of(ledoit_wolf(vectors))
         directions, needed = principal_components(vectors, self.explained)
-        chosen = directions[:, :needed] if self.components == "pca" else directions[:, needed - 1 :]  # (d, k)
+        spanned = max(needed, len(vectors) - 1)  # directions beyond are any basis of what no image shows
+        rest = directions[:, needed - 1 : spanned]
+        chosen = directions[:, :needed] if self.components == "pca" else rest  # (d, k)
         return whitening_of(ledoit_wolf(vectors.cpu().double() @ chosen)) @ chosen.T
 
     def pooled(self, images: Tensor) -> Tensor:
