@@ -190,7 +190,9 @@ def test_paper_size() -> None:
     assert (update.optimizer.defaults["lr"], update.clip) == (5e-5, 100.0)
     flow = detector.flow
     assert isinstance(flow, RealNVP)
-    assert [len(part.flows) for part in (*flow.before, *flow.after, flow.last)] == [3, 3, 4]  # type: ignore[arg-type]
+    parts = (*flow.before, *flow.after, flow.last)
+    assert [len(part.flows) for part in parts] == [3, 3, 4]  # type: ignore[arg-type]
+    assert [part.flows[-1].network.enter.out_channels for part in parts] == [64, 128, 128]  # type: ignore[index,union-attr]
     with torch.no_grad():
         assert torch.isfinite(detector(torch.rand(1, 1, 28, 28)).image).all()
 
