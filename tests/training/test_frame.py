@@ -215,6 +215,17 @@ def test_a_fifth_validates_and_is_not_trained_on_and_ng_images_never_validate() 
     assert other.validated[0][0] != held_back
 
 
+def test_near_copies_are_not_parted_by_what_is_held_back() -> None:
+    """Thirty parts, each in three frames that differ by noise: what is learnt has no frame of what validates."""
+    rng = np.random.default_rng(0)
+    parts = rng.integers(30, 220, (30, 1, 8, 8, 3)).repeat(3, 1)  # (part, frame, 8, 8, 3)
+    frames = (parts + rng.normal(0, 0.6, parts.shape)).astype(np.uint8).reshape(90, 8, 8, 3)
+    detector = run(Valley(-2.0, epochs=1), TrainingImages(list(frames), Preprocess("RGB", (8, 8))))
+    held_back = detector.validated[0][0]
+    assert len(held_back) == 18 and [i // 3 for i in held_back[::3]] == [i // 3 for i in held_back[2::3]]
+    assert not {i // 3 for i in held_back} & {i // 3 for i in detector.batches[0].index.tolist()}
+
+
 def test_of_four_images_none_is_held_back() -> None:
     detector = run(Valley(-2.0, epochs=3), images(4))
     assert detector.validated == [] and detector.net.weight.item() == -3

@@ -6,12 +6,14 @@ import math
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from okng.detectors.base import Batch, Train
 from okng.errors import diverged
 from okng.training.checkpoint import Standing
+from okng.training.copies import near_copies
 from okng.training.data import FeatureStore
 from okng.training.frozen import compiled_where_it_pays
 from okng.training.losses import Losses, NoNumber
@@ -120,13 +122,18 @@ class _Descent:
         return not self.phase.may_rise and len(self.phase.updates) == 1 and mean > RISE * abs(first) > 0
 
     def divided(self) -> tuple[list[int], list[int]]:
-        """The images to learn from, and those held back to validate on, OK ones alone."""
+        """The images to learn from, and those held back to validate on, OK ones alone; near copies are not parted."""
         fit, everyone = self.fit, range(len(self.fit.images))
         ok = [i for i in everyone if fit.images.labels[i] == 0]
         if self.phase.validate is None or len(ok) < FEWEST:
             return list(everyone), []
-        order = torch.randperm(len(ok), generator=generator_at(fit.seed, self.number)).tolist()
-        held_back = {ok[i] for i in order[: len(ok) // HELD_BACK]}
+        groups = near_copies(fit.images.subset(ok).thumbnails())  # (n,)
+        order = torch.randperm(int(groups.max()) + 1, generator=generator_at(fit.seed, self.number)).tolist()
+        held_back: set[int] = set()
+        for group in order:
+            copies = [ok[i] for i in np.flatnonzero(groups == group)]
+            if len(held_back) + len(copies) <= len(ok) // HELD_BACK:
+                held_back |= {*copies}
         return [i for i in everyone if i not in held_back], sorted(held_back)
 
     def groups(self, shuffle: bool) -> list[list[int]]:
