@@ -25,7 +25,7 @@ class CSFlow(Detector):
     2022.
 
     `backbone`, `stride`, `weights`: the frozen network and where its features are taken, of the image, its half and its
-    quarter (the paper: efficientnet_b5 at 32, a block before its last). `kernels`: the sides of the convolutions, one
+    quarter (the paper: EfficientNet-B5 at 32, the stage before its last). `kernels`: the sides of the convolutions, one
     for each block of the flow. `hidden`: channels between the two convolutions of a coupling. `clamp`: no coupling
     scales by more than e to that power. `epochs`, `batch_size`, `learning_rate`: of Adam.
 
