@@ -10,6 +10,7 @@ from okng.detectors.base import Batch, Collect
 from okng.detectors.catalogue import create
 from okng.detectors.feature_matching.spade import SPADE
 from okng.errors import OkngError
+from okng.nn.blur import gaussian_blur
 from okng.nn.patches import on_finest_grid
 
 
@@ -49,10 +50,12 @@ def test_every_position_of_every_retrieved_image_counts(correspondences: int) ->
     with torch.no_grad():
         pooled, *pyramid = detector.described(queries)
         known_pooled, *known = detector.described(images(9))
-        scores = detector(queries).image
+        found = detector(queries)
+    scores, smooth = found.image, found.map
     features = on_finest_grid(pyramid).double().flatten(2).transpose(1, 2)  # (2, h*w, D)
     gallery = on_finest_grid(known).double().flatten(2).transpose(1, 2)  # (9, h*w, D)
     found = maps(detector, queries).flatten(1)
+    torch.testing.assert_close(smooth, gaussian_blur(found.view(2, 8, 16), 4.0 / 4))  # 4 px are a cell
     for i in range(2):
         squared = (pooled[i].double() - known_pooled.double()).square().sum(1)
         nearest = squared.argsort()[:3]
