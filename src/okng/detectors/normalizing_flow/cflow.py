@@ -31,9 +31,10 @@ class CFLOW(Detector):
 
     Deliberately otherwise: the authors subtract from the log-likelihoods of a stride their maximum over all images that
     are tested, so that a score depends on the other images; here it is their maximum over the OK images learnt from. A
-    step learns from all positions of `batch_size` images, theirs from 256 drawn from 32 images. The map is the negative
-    logarithm of their summed likelihoods, which has the same order and tells very odd places apart; it is on the grid
-    of the finest stride.
+    step learns from all positions of `batch_size` images at all strides, theirs from 256 positions at one stride, drawn
+    from 32 images: of 256 px they take 16 times as many steps at stride 8, 4 times as many at 16, as many at 32. The
+    map is the negative logarithm of the summed likelihoods, which has the same order and tells very odd places apart;
+    it is on the grid of the finest stride, to which the coarser ones are enlarged without aligning their corners.
     """
 
     fixed_size = True
