@@ -45,7 +45,7 @@ class DRAEM(Detector):
     are drawn by `nn/textures.py`, which is this library's makeshift. Either way three of ten changes alter them.
 
     Deliberately otherwise: blots' cells are 8 px or more, as they are at 256 px. The last batch of an epoch is left out
-    where it is not full. SSIM mirrors the image at its border, where the authors' code repeats nothing but zeros.
+    where it is not full. SSIM mirrors the image at its border, where the authors' code pads zeros.
     """
 
     fixed_size = True
