@@ -113,10 +113,12 @@ def test_an_update_is_a_fit_on_all_and_fewer_images_than_neighbours_are_all_retr
 
 
 def test_the_paper_s_network() -> None:
-    """Wide ResNet-50-2: 56², 28² and 14² of 224 px, and 2,048 global features; 13 MB an image at 256 px."""
+    """Wide ResNet-50-2: 56², 28² and 14² of 224 px, and 2,048 global features; 7.3 MB an image at 256 px."""
     detector = SPADE(backbone="wide_resnet50_2", weights="none")
     assert detector.pooled.shape[1] == 2048
     assert [gallery.shape[1] for gallery in detector.galleries] == [256, 512, 1024]
+    values = 2048 + sum(g.shape[1] * (256 // s) ** 2 for g, s in zip(detector.galleries, detector.strides, strict=True))
+    assert round(4e-6 * values, 1) == 7.3
     assert detector.neighbours == 50 and detector.correspondences == 1
 
 

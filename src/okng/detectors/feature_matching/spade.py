@@ -29,7 +29,7 @@ class SPADE(Detector):
     many positions each is compared with. `sigma`: of the Gaussian that smooths the map, in pixels of the input.
 
     The memory holds the features of all learnt images: 0.67 MB an image of 256 px with the default network, 0.28 MB at
-    strides 8 and 16 alone, 13 MB of wide_resnet50_2. Time grows with K and with the square of the positions: 50 images
+    strides 8 and 16 alone, 7.3 MB of wide_resnet50_2. Time grows with K and with the square of the positions: 50 images
     at stride 4 are work for a GPU.
 
     Deliberately otherwise: images have one shape, brought to it whole; the map is smoothed on the grid of the finest
