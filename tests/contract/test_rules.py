@@ -321,6 +321,7 @@ def test_no_fit_ends_in_scores_that_are_no_numbers(name: str, rate: str) -> None
 def test_the_card_says_what_it_learns_from_and_whether_it_learns_more(name: str) -> None:
     kind = detector_class(name)
     assert ("NG" in CARDS[name].labels) == kind.needs_ng
+    assert ("--auxiliary" in CARDS[name].labels) == kind.takes_auxiliary
     assert CARDS[name].updates == (kind.update_phases is not Detector.update_phases)
 
 

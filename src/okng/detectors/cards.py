@@ -24,8 +24,9 @@ class Card:
     (whose, what, where) and `year`: as the literature has them. `idea`, `good_for`: a sentence and a clause that
     `okng list` prints. `finds`: "defects", which are a part of an image that looks OK elsewhere; "classes", images of
     another kind than the OK ones; or "both". `localizes`: whether it says where. `labels`: what it learns from, if not
-    OK images only. `updates`: whether a fitted one learns more OK images without the old ones. `left_out`: what a
-    paper's training has and the budget "paper" has not, beyond the docstring's "Deliberately otherwise".
+    OK images only; it names `--auxiliary` where such images can be used. `updates`: whether a fitted one learns more OK
+    images without the old ones. `left_out`: what a paper's training has and the budget "paper" has not, beyond the
+    docstring's "Deliberately otherwise".
 
     `arguments` of the constructor, for each of these, {} for the defaults; `size` is that of `okng.fit`. "contract":
     so small that the tests fit it in seconds, with 2 epochs and batches of 4 where it says nothing else. "cpu-small":
