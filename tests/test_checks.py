@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from okng.checks import at_least, check_input, plain, positive
+from okng.checks import at_least, check_input, plain, positive, typed
 from okng.errors import OkngError
 
 
@@ -46,3 +46,8 @@ def test_plain() -> None:
         assert made == wanted and type(made) is type(wanted)
     assert message(plain, "x", float("inf")) == "x is a finite number, not inf"
     assert message(plain, "x", object).startswith("x is a number, a text or several of them, not <class")
+
+
+def test_typed() -> None:
+    values = [((8, 16), "8,16"), ((3,), "3"), ([512, "x"], "512,x"), (True, "true"), (None, "none"), ("Max", "Max")]
+    assert all(typed(value) == wanted for value, wanted in values)

@@ -52,6 +52,13 @@ def check_share(name: str, share: float | None, meaning: str) -> None:
         raise OkngError(f"{name} is {meaning}, not {share!r}")
 
 
+def typed(value: Any) -> str:
+    """`value` of an argument as it is typed after -p: 8,16 for a tuple, true, false and none."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(typed, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def plain(name: str, value: Any) -> Any:
     """`value` as Python's own numbers, texts and tuples, which a model file can hold.
 

@@ -435,6 +435,8 @@ def test_list_of_one_explains_its_parameters() -> None:
     card = okng("list", "PatchMemory").stdout
     assert "  -p backbone=efficientnet_lite0 -p strides=8,16,32 -p weights=imagenet\n      the frozen network" in card
     assert "  -p coreset=0.01\n      the share of all patches kept in memory" in card and "; the default)" in card
+    assert "-p coreset_size=none" in okng("list", "patchcore").stdout  # as it can be typed
+    assert "-p skips=true" in okng("list", "aesc").stdout
 
 
 def test_figures_of_other_arguments_can_be_told_apart() -> None:

@@ -340,7 +340,8 @@ def test_the_paper_budget_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tell, "say", said.append)
     inspector = okng.fit(parts, "autoencoder", budget="paper", holdout=0.3, device="cpu", tell=tell)
     assert inspector.preprocess.size == (20, 24)
-    assert any(line.startswith("budget paper: ") and "training_steps=3" in line for line in said)
+    (told,) = (line for line in said if line.startswith("budget paper: "))
+    assert "training_steps=3" in told and "size=20x24" in told
     assert any(line.startswith("not as in the paper: ") for line in said)
 
 

@@ -123,6 +123,7 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
 
     from okng.benchmark.code import is_older
     from okng.benchmark.figures import in_short, measured, published
+    from okng.checks import typed
     from okng.detectors.catalogue import DEFAULT, explanations, find, parameters
     from okng.errors import OkngError
 
@@ -143,7 +144,7 @@ def _card(name: str) -> tuple[dict[str, Any], list[str]]:
         explained, defaults = {}, {}
     lines += ["", "parameters" if defaults else "parameters: shown where PyTorch is installed"]
     for text, keys in itertools.groupby(defaults, explained.get):  # neighbours are often explained together
-        lines.append("  " + " ".join(f"-p {key}={_as_typed(defaults[key])}" for key in keys))
+        lines.append("  " + " ".join(f"-p {key}={typed(defaults[key])}" for key in keys))
         lines += textwrap.wrap(text or "", 112, initial_indent=" " * 6, subsequent_indent=" " * 6)
     figures = {"published": published(name), "measured": measured(name)}
     for title, rows in figures.items():
@@ -170,7 +171,3 @@ def _measurement(row: dict[str, str]) -> tuple[str, str, str]:
         given = given.strip("{}").replace("'", "").replace(": ", "=")
     whose = row["dataset"] if given in ("", "defaults") else f"{row['dataset']}, {given}"
     return whose, row["protocol"], row["source"]
-
-
-def _as_typed(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

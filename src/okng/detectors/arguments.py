@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from okng.checks import plain
+from okng.checks import plain, typed
 from okng.errors import OkngError, nearest_names
 
 
@@ -19,16 +19,17 @@ def checked_arguments(
 ) -> dict[str, Any]:
     """`arguments` as the `known` parameters of `detector` take them; the error names the first that they don't.
 
-    One number serves where several are taken, a list as a tuple, and a NumPy scalar as the number it is.
+    One number serves where several are taken, a list as a tuple, a NumPy scalar as the number it is, and "none" as
+    None where no other text is taken.
     """
     taken = {}
     for key, value in arguments.items():
         if key not in known:
             raise OkngError(f"{detector} has no parameter {key!r}; {nearest_names(key, known)}")
         wanted = known[key].annotation
-        taken[key] = _several(plain(f"{detector}: {key}", value), wanted)
+        taken[key] = _none(_several(plain(f"{detector}: {key}", value), wanted), wanted)
         if not _fits(taken[key], wanted):
-            raise OkngError(f"{detector}: {key} takes {_spell(wanted)}, not {value!r}")
+            raise OkngError(f"{detector}: {key} takes {_spell(wanted)}, not {_shown(value)}")
     return taken
 
 
@@ -77,6 +78,17 @@ def _several(value: Any, wanted: Any) -> Any:
     """`value`, or where the annotation takes several and it is one of them, a tuple of it."""
     several = typing.get_origin(wanted) is tuple and Ellipsis in typing.get_args(wanted)
     return (value,) if several and not isinstance(value, tuple) and _fits(value, typing.get_args(wanted)[0]) else value
+
+
+def _shown(value: Any) -> str:
+    """A value that is refused: several as they are typed, anything else as Python has it."""
+    return typed(value) if isinstance(value, list | tuple) else repr(value)
+
+
+def _none(value: Any, wanted: Any) -> Any:
+    """`value`, or None where the annotation takes that, but no text, and it is the word: all that -p can say of it."""
+    choices = typing.get_args(wanted)
+    return None if value == "none" and types.NoneType in choices and str not in choices else value
 
 
 def _spell(wanted: Any) -> str:

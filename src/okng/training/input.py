@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from okng.checks import typed
 from okng.detectors.base import Detector
 from okng.detectors.budgets import SMALL_SIDE, arguments_for
 from okng.detectors.cards import cards
@@ -24,7 +25,10 @@ def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narra
     chosen = arguments_for(budget, detector, small=bool(max(sides) <= SMALL_SIDE))
     if chosen is None:
         raise OkngError(f"nobody has chosen arguments of {detector} for the budget {budget} on such images; name them")
-    tell.say(f"budget {budget}: " + (", ".join(f"{key}={value}" for key, value in chosen.items()) or "the defaults"))
+    words = {key: typed(value) for key, value in chosen.items()}
+    if "size" in words:
+        words["size"] = words["size"].replace(",", "x")  # as after --size
+    tell.say(f"budget {budget}: " + (", ".join(f"{key}={value}" for key, value in words.items()) or "the defaults"))
     if budget == "paper":
         tell.say(f"not as in the paper: {cards()[detector].left_out}")
     return dict(chosen)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from okng.checks import at_least, positive
+from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
@@ -72,8 +72,8 @@ class MKD(Detector):
             linear = stride in self.strides and not rectified
             self.cloner.append(Block(given, width, narrow, level, linear))
             stride, given = 2 * stride, level
-        if channels:
-            raise OkngError(f"each of strides is a power of 2, once, such as 2, 4, 8 and 16, not {strides}")
+        if channels or len(set(strides)) < len(strides):
+            raise OkngError(f"each of strides is a power of 2, once, such as 2, 4, 8 and 16, not {typed(strides)}")
 
     @property
     def multiple(self) -> int:

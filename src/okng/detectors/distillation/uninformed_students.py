@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from okng.checks import at_least, positive
+from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
@@ -78,7 +78,7 @@ class UninformedStudents(Detector):
         at_least(2, descriptor=descriptor)
         positive(teacher_learning_rate=teacher_learning_rate, learning_rate=learning_rate)
         if not receptive_fields or any(field not in LAYERS for field in receptive_fields):
-            raise OkngError(f"receptive_fields is one or more of 17, 33 and 65, not {receptive_fields}")
+            raise OkngError(f"receptive_fields is one or more of 17, 33 and 65, not {typed(receptive_fields)}")
         self.backbone = freeze(Backbone(backbone, (stride,), weights))
         self.receptive_fields = receptive_fields
         self.teacher_epochs, self.teacher_steps = teacher_epochs, teacher_steps

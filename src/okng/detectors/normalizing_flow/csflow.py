@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from okng.checks import at_least, positive
+from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
@@ -51,7 +51,7 @@ class CSFlow(Detector):
         at_least(1, hidden=hidden, epochs=epochs, batch_size=batch_size)
         positive(clamp=clamp, learning_rate=learning_rate)
         if not kernels or any(side < 1 or side % 2 == 0 for side in kernels):
-            raise OkngError(f"kernels are odd sides such as 3 and 5, not {kernels}")
+            raise OkngError(f"kernels are odd sides such as 3 and 5, not {typed(kernels)}")
         self.backbone = freeze(Backbone(backbone, (stride,), weights))
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.blocks = nn.ModuleList(CrossScaleBlock(self.backbone.channels[0], hidden, side, clamp) for side in kernels)

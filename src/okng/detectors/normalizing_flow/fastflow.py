@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from okng.checks import at_least, check_input, positive
+from okng.checks import at_least, check_input, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
@@ -60,7 +60,7 @@ class FastFlow(Detector):
         at_least(0, weight_decay=weight_decay)
         positive(ratio=ratio, clamp=clamp, learning_rate=learning_rate)
         if not kernels or any(side < 1 or side % 2 == 0 for side in kernels):
-            raise OkngError(f"kernels are odd sides such as 3 and 1, not {kernels}")
+            raise OkngError(f"kernels are odd sides such as 3 and 1, not {typed(kernels)}")
         self.backbone = freeze(Backbone(backbone, strides, weights))
         self.epochs, self.batch_size = epochs, batch_size
         self.learning_rate, self.weight_decay = learning_rate, weight_decay

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torchvision.transforms.functional as TF
 from torch import Tensor, nn
 
-from okng.checks import at_least, positive
+from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
@@ -36,9 +36,9 @@ class CutPaste(Detector):
     or a file it begins trained. `variant`: what is told from an OK image, "cutpaste", a rectangle of 2 to 15 % of it;
     "scar", a small thin one that is turned by up to 45°; "3-way", both, each as a class of its own. `head`: widths of
     the layers between the features and the classes, in training only. `head_first`: so many epochs at the beginning
-    teach the head alone, for a backbone that begins trained. `epochs`, `batch_size` (images, each of which gives two
-    or three views), `learning_rate`: of stochastic gradient descent with momentum 0.9, its rate falling as half a
-    cosine. `training_steps`: after how many batches training ends, in place of `epochs`.
+    teach the head alone, for a backbone that begins trained. `epochs`, `batch_size`, `learning_rate`: of stochastic
+    gradient descent with momentum 0.9, its rate falling as half a cosine; each image of a batch gives two or three
+    views. `training_steps`: after how many batches training ends, in place of `epochs`.
 
     Deliberately otherwise: the paper does not say how far it shifts images at random, so they are not shifted; colours
     are jittered as in the paper, the image's and the pasted piece's. A scar's size belongs to 256 px and shrinks and
@@ -67,7 +67,7 @@ class CutPaste(Detector):
         at_least(1, epochs=epochs, batch_size=batch_size, training_steps=training_steps)
         positive(learning_rate=learning_rate)
         if any(width < 1 for width in head):
-            raise OkngError(f"head is widths of 1 or more, such as 512,128, not {head}")
+            raise OkngError(f"head is widths of 1 or more, such as 512,128, not {typed(head)}")
         self.backbone = Backbone(backbone, (STRIDE,), weights)
         self.variant, self.head_first, self.epochs = variant, head_first, epochs
         self.batch_size, self.learning_rate, self.training_steps = batch_size, learning_rate, training_steps
