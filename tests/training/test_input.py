@@ -24,8 +24,12 @@ def test_sizes_from_8_to_8192(size: int | tuple[int, int], fits: bool) -> None:
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
-        ([(64, 96), (64, 96)], "input 104x160: as asked; aspect ratio kept"),
-        ([(64, 96), (96, 64), (64, 96)], "input 104x160 (median): as asked; each image keeps its own aspect ratio"),
+        ([(64, 96), (64, 96)], "input 104x160: as asked, in multiples of 8; aspect ratio kept"),
+        (
+            [(64, 96), (96, 64), (64, 96)],
+            "input 104x160 (median): as asked, in multiples of 8; each image keeps its own aspect ratio",
+        ),
+        ([(64, 64), (64, 64)], "input 128x128: as asked; aspect ratio kept"),
     ],
 )
 def test_what_is_said_of_the_size(shapes: list[tuple[int, int]], said: str) -> None:

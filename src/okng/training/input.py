@@ -83,6 +83,8 @@ def build(
     built = create(name, **arguments)
     preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
     shape = preprocess.shape(height, width)
+    if why == "as asked" and shape != Preprocess(mode, size).shape(height, width):
+        why = f"as asked, in multiples of {built.multiple}"
     if kind.fixed_size or "image_size" in known or not isinstance(size, int):
         if any(side % built.multiple for side in shape):
             raise OkngError(f"{name} needs sides that are multiples of {built.multiple}, not {shape[0]}x{shape[1]}")
