@@ -19,6 +19,7 @@ from tests.contract.conftest import pictures
 
 import okng as library
 from okng.cli import main
+from okng.detectors.cards import cards
 from okng.errors import OkngError
 from okng.inspection.model_file import read_model, write_model
 
@@ -437,6 +438,11 @@ def test_list_of_one_explains_its_parameters() -> None:
     assert "  -p coreset=0.01\n      the share of all patches kept in memory" in card and "; the default)" in card
     assert "-p coreset_size=none" in okng("list", "patchcore").stdout  # as it can be typed
     assert "-p skips=true" in okng("list", "aesc").stdout
+
+
+def test_help_of_update_names_all_that_can_be_updated() -> None:
+    said = okng("train", "--help").stdout
+    assert all(name in said for name, card in cards().items() if card.updates)
 
 
 def test_figures_of_other_arguments_can_be_told_apart() -> None:

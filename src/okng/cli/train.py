@@ -48,8 +48,8 @@ def train(
         Path | None,
         typer.Option(
             "--update",
-            help="A model file (patch_memory, patchcore, padim) that shall learn the images too, without the old ones; "
-            "a single image, such as a false alarm, will do.",
+            help="A model file (of mahalanobis, padim, patch_memory, patchcore or spade) that shall learn the images "
+            "too, without the old ones; a single image, such as a false alarm, will do.",
         ),
     ] = None,
     size: Annotated[
