@@ -7,7 +7,7 @@ import re
 import pytest
 
 from okng.cli.common import parse_parameters
-from okng.detectors.catalogue import create
+from okng.detectors.catalogue import create, explanations
 from okng.errors import OkngError
 
 
@@ -29,3 +29,10 @@ def test_none_can_be_typed_where_no_text_is_taken() -> None:
 def test_several_numbers_are_said_as_they_were_typed(name: str, pair: str) -> None:
     with pytest.raises(OkngError, match=f"not {re.escape(pair.partition('=')[2])}$"):
         create(name, **parse_parameters([pair]))
+
+
+def test_what_is_said_of_cutpastes_training() -> None:
+    """It was the end of what is said of `head_first`, since names were followed by no colon."""
+    said = explanations("cutpaste")
+    assert said["epochs"] == said["batch_size"] == said["learning_rate"] != said["head_first"]
+    assert "gradient descent" in said["epochs"] and "gradient" not in said["head_first"]

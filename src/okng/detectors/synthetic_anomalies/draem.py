@@ -38,8 +38,8 @@ class DRAEM(Detector):
     map is averaged before the image's score is its maximum, in px, odd; the paper's belongs to 256 px. `turned`: the
     share of OK images that are turned by up to 90° before they are learnt, in [0, 1]; where parts always lie alike, 0
     leaves a turned one odd. `sspcab`: whether the reconstructive network's innermost level is a block that predicts
-    features from those around them (`nn/sspcab.py`), with a loss of its own (Ristea et al., CVPR 2022). `epochs`,
-    `batch_size`, `learning_rate`: of Adam; the rate falls to a fifth after 80 % and again after 90 % of the steps.
+    features from those around them, with a loss of its own (SSPCAB; Ristea et al., CVPR 2022). `epochs`, `batch_size`,
+    `learning_rate`: of Adam; the rate falls to a fifth after 80 % and again after 90 % of the steps.
 
     Textures are auxiliary images (`okng.fit(..., auxiliary=FOLDER)`, such as DTD, as in the paper). Without any they
     are drawn by `nn/textures.py`, which is this library's makeshift. Either way three of ten changes alter them.
