@@ -127,6 +127,7 @@ def test_an_empty_picture_is_said_to_be_empty_and_why(tmp_path: Path, capsys: py
     told = capsys.readouterr()
     assert told.out.rstrip().endswith("nothing to show")
     assert "nothing to show on 1 of them, because whatever layer sees there lowers the score" in told.err
+    assert told.err.rstrip().endswith("try another --layer")  # there is no map to look at
     explain(tmp_path / "parts.okng", [tmp_path / "one.png"], tmp_path / "out", None, "cpu", False, True)
     assert json.loads(capsys.readouterr().out)["images"][0]["nothing_to_show"] is True
 

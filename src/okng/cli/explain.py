@@ -72,9 +72,11 @@ def explain(
         if explained:
             say(f"{drawn.written} of {total} images explained at {used}, in {output}")
         if blank:
+            has_map = inspector.calibration.pixel_threshold is not None
             say(
                 f"nothing to show on {blank} of them, because whatever {used} sees there lowers the score: what makes "
-                "them odd is what it misses; try another --layer, or `okng inspect --overlays` for the detector's map"
+                "them odd is what it misses; try another --layer"
+                + (", or `okng inspect --overlays` for the detector's map" if has_map else "")
             )
         if as_json and explained:
             told = {"model": str(model), "layer": used, "images": explained, "skipped": skipped, "total": total}
