@@ -31,8 +31,10 @@ def test_several_numbers_are_said_as_they_were_typed(name: str, pair: str) -> No
         create(name, **parse_parameters([pair]))
 
 
-def test_what_is_said_of_cutpastes_training() -> None:
-    """It was the end of what is said of `head_first`, since names were followed by no colon."""
+def test_what_is_said_of_epochs() -> None:
+    """It was the end of what is said of the parameter before, since these names were followed by no colon."""
+    said = explanations("patch_svdd")
+    assert said["epochs"] == said["batch_size"] == said["learning_rate"] != said["samples"]
     said = explanations("cutpaste")
     assert said["epochs"] == said["batch_size"] == said["learning_rate"] != said["head_first"]
     assert "gradient descent" in said["epochs"] and "gradient" not in said["head_first"]
