@@ -36,8 +36,8 @@ class PatchSVDD(Detector):
     fine one has half of it. `code`: how many numbers code a patch. `svdd_weight`: of the distance between neighbours'
     codes beside the two position losses; the authors choose it for each class, from 0.001 to 1. `coreset`: the share
     of OK patches that are kept, in (0, 1]; 1, as in the paper, keeps all: of 200 images of 256 px 170 MB, and seconds
-    for an image on a CPU. `samples`: pairs of patches that an image gives each time it is met. `epochs`, `batch_size`
-    (images), `learning_rate`: of Adam.
+    for an image on a CPU. `samples`: pairs of patches that an image gives each time it is met. `epochs`, `batch_size`,
+    `learning_rate`: of Adam.
 
     Deliberately otherwise: the map is the root of the product: the same order of positions and of images, without the
     underflow. A step's 64 pairs are 8 of each of 8 images, where the authors' are of 64 images; theirs meet each image
