@@ -246,9 +246,9 @@ def test_a_killed_run_goes_on_to_the_same_figures(data, tmp_path, monkeypatch, w
     whole = reproduce.reproduce(table, data, methods=["AE"], classes=classes, out=tmp_path / "whole")
     out = tmp_path / "results"
     with monkeypatch.context() as stopped:
-        from okng.training import phases
+        from okng.training import checkpoint
 
-        write, calls = phases.write_model, []
+        write, calls = checkpoint.write_model, []
 
         def write_then_stop(*arguments):
             write(*arguments)
@@ -256,7 +256,7 @@ def test_a_killed_run_goes_on_to_the_same_figures(data, tmp_path, monkeypatch, w
             if len(calls) == (6 if where == "within a fit" else 4):  # each fit writes 3 epochs and its end
                 raise KeyboardInterrupt
 
-        stopped.setattr(phases, "write_model", write_then_stop)
+        stopped.setattr(checkpoint, "write_model", write_then_stop)
         with pytest.raises(KeyboardInterrupt):
             reproduce.reproduce(table, data, methods=["AE"], classes=classes, out=out)
     left = list((out / "oe-sdn").glob(".table1.*.partial"))
