@@ -54,6 +54,8 @@ def test_a_paper_budget_is_constructed_and_takes_a_step(name: str, monkeypatch: 
     size = arguments.pop("size", None)
     if name == "padim":
         size = (32, 32)  # of 224 px it keeps 3.8 GB, 550² numbers for each of 56² places
+    if name == "uninformed_students":
+        size = (64, 64)  # of 256 px it takes minutes, and its networks see patches alone
     if "weights" in parameters(name):
         arguments["weights"] = "none"  # which are not on this machine; the network is the paper's
     images = photographs(3) if size is not None else photographs(3, side=32)
