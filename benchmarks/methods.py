@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measure import FIELDS, RESULTS, row
@@ -33,10 +34,15 @@ SETS = {
 }  # fmt: skip
 
 
+def settings(detector: str) -> dict[str, Any]:
+    """What `okng.fit` is given: the arguments for photographs on a CPU, and a fifth held out."""
+    return {"promise": "strict", **(arguments_for("cpu", detector, small=False) or {})}
+
+
 def measured(detector: str, name: str, source: str, seed: int) -> list[dict]:
     """One fit, its test, and what they took."""
     dataset = open_dataset(source)
-    arguments = {"promise": "strict", **(arguments_for("cpu", detector, small=False) or {})}
+    arguments = settings(detector)
     begun, worked = time.monotonic(), time.process_time()
     with Narrator() as tell:
         inspector = okng.fit([sample.image for sample in dataset.train], detector, seed=seed, tell=tell, **arguments)
@@ -68,7 +74,7 @@ def main() -> None:
             source = SETS[name] if name in ("mono", "poly") else str(asked.data.expanduser() / SETS[name])
             for detector in asked.methods:
                 key = (f"{name}-{detector}", str(seed))
-                wanted = str({"promise": "strict", **(arguments_for("cpu", detector, small=False) or {})})
+                wanted = str(settings(detector))
                 same = [r for r in read_rows(PATH) if (r["experiment"], r["seed"]) == key]
                 if same and not any(is_older(r) or r["arguments"] != wanted for r in same):
                     continue
