@@ -70,3 +70,16 @@ def discs(count: int, seed: int = 0) -> np.ndarray:
         image = np.where(disc, 200, stripes)[..., None] * np.array([1.0, 0.9, 0.8])
         made.append(np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8))
     return np.stack(made)
+
+
+def textures(count: int, seed: int = 0) -> np.ndarray:
+    """Uint8 (count, 64, 64, 3): stripes of a random phase, with noise."""
+    rng = np.random.default_rng(seed)
+    waves = 110 + 60 * np.sin(np.arange(64) / 3 + rng.uniform(0, 6, (count, 1)))  # (count, 64)
+    noisy = waves[:, None, :, None] + rng.normal(0, 10, (count, 64, 64, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def in_colour(pixels: np.ndarray) -> Tensor:
+    """Uint8 (N, H, W, 3) as a detector takes them, (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

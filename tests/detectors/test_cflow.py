@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.detectors.scenes import in_colour
 from tests.nn.flows import assert_flow, disturbed
-from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
@@ -34,10 +34,6 @@ def halves(count: int, seed: int = 0) -> np.ndarray:
     x = np.arange(64)
     row = np.where(x < 32, 110 + 80 * np.sin(x * 1.2), 60)
     return (row[:, None] + rng.normal(0, 6, (count, 64, 64, 3))).clip(0, 255).astype(np.uint8)
-
-
-def tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +62,7 @@ def test_the_code_tells_every_place() -> None:
 def test_likelihoods_are_each_vectors_own() -> None:
     detector = built()
     with torch.no_grad():
-        features = detector.backbone(tensor(halves(2)))
+        features = detector.backbone(in_colour(halves(2)))
         found = detector.log_likelihoods(features)
     assert [f.shape for f in found] == [(2, 1, 8, 8), (2, 1, 4, 4)]
     code = positional_code(16, 8, 8)[8 * 5 + 2]
@@ -76,7 +72,7 @@ def test_likelihoods_are_each_vectors_own() -> None:
 
 
 def test_the_loss_is_the_softplus_of_the_surprise_per_dimension() -> None:
-    detector, images = built(), tensor(halves(2))
+    detector, images = built(), in_colour(halves(2))
     with torch.no_grad():
         prepared = tuple(detector.backbone(images))
         losses = detector.loss(Batch(images, torch.arange(2), prepared))
@@ -89,24 +85,24 @@ def test_the_loss_is_the_softplus_of_the_surprise_per_dimension() -> None:
 def test_a_place_counts_after_training(fitted: CFLOW) -> None:
     """What is OK on the right is odd on the left: the same vectors, told apart by the condition alone."""
     with torch.no_grad():
-        pyramid = fitted.backbone(tensor(halves(8, seed=1)))
+        pyramid = fitted.backbone(in_colour(halves(8, seed=1)))
         here = fitted.log_likelihoods(pyramid)[0][..., 5:7]
         there = fitted.log_likelihoods([f.flip(3) for f in pyramid])[0][..., 1:3]  # the same columns, mirrored
     assert (here.mean((1, 2, 3)) > there.mean((1, 2, 3))).all()
-    mirrored = tensor(halves(8, seed=1)).flip(3)
+    mirrored = in_colour(halves(8, seed=1)).flip(3)
     with torch.no_grad():
-        assert fitted(mirrored).image.min() > fitted(tensor(halves(8, seed=1))).image.max()
+        assert fitted(mirrored).image.min() > fitted(in_colour(halves(8, seed=1))).image.max()
 
 
 def test_the_constant_is_the_highest_likelihood_of_what_was_learnt(fitted: CFLOW) -> None:
     with torch.no_grad():
-        found = fitted.log_likelihoods(fitted.backbone(tensor(halves(32))))
+        found = fitted.log_likelihoods(fitted.backbone(in_colour(halves(32))))
     torch.testing.assert_close(fitted.likeliest, torch.stack([f.amax() for f in found]), rtol=1e-4, atol=1e-4)
 
 
 def test_other_images_change_no_score(fitted: CFLOW) -> None:
     """A likelier image beside it does: the maximum over a batch, or over a test set, leaks."""
-    images, flat = tensor(halves(2, seed=2)), torch.full((2, 3, 64, 64), 0.3)
+    images, flat = in_colour(halves(2, seed=2)), torch.full((2, 3, 64, 64), 0.3)
     with torch.no_grad():
         alone, beside = fitted(images), fitted(torch.cat([images, flat]))
     torch.testing.assert_close(beside.image[:2], alone.image, rtol=1e-4, atol=1e-5)
@@ -115,7 +111,7 @@ def test_other_images_change_no_score(fitted: CFLOW) -> None:
 
 
 def test_the_map_has_the_order_of_the_summed_likelihoods(fitted: CFLOW) -> None:
-    images = tensor(halves(2, seed=2))
+    images = in_colour(halves(2, seed=2))
     with torch.no_grad():
         scores = fitted(images)
         fine, coarse = fitted.log_likelihoods(fitted.backbone(images))

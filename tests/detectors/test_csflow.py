@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from tests.detectors.scenes import in_colour, textures
 from tests.nn.flows import assert_flow, disturbed
 from torch import Tensor
 
@@ -24,18 +24,6 @@ def built(**arguments: object) -> CSFlow:
     detector = create("csflow", **{**small, **arguments})
     assert isinstance(detector, CSFlow)
     return detector
-
-
-def textures(count: int, seed: int = 0) -> np.ndarray:
-    """Uint8 (count, 64, 64, 3): stripes of a random phase, with noise."""
-    rng = np.random.default_rng(seed)
-    waves = 110 + 60 * np.sin(np.arange(64) / 3 + rng.uniform(0, 6, (count, 1)))  # (count, 64)
-    noisy = waves[:, None, :, None] + rng.normal(0, 10, (count, 64, 64, 3))
-    return noisy.clip(0, 255).astype(np.uint8)
-
-
-def tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +68,7 @@ def test_blocks_are_exact(channels: int) -> None:
 def test_the_whole_flow_leads_back() -> None:
     detector = disturbed(built(), by=0.02).double()
     with torch.no_grad():
-        maps = detector.pyramid(tensor(textures(2)).double())
+        maps = detector.pyramid(in_colour(textures(2)).double())
         z, _ = detector.flow(maps)
         for found, known, moved in zip(detector.inverse(z), maps, z, strict=True):
             torch.testing.assert_close(found, known, rtol=0, atol=1e-9)
@@ -90,7 +78,7 @@ def test_the_whole_flow_leads_back() -> None:
 def test_it_starts_as_a_permutation() -> None:
     detector = built()
     with torch.no_grad():
-        maps = detector.pyramid(tensor(textures(2)))
+        maps = detector.pyramid(in_colour(textures(2)))
         z, volume = detector.flow(maps)
     assert torch.equal(volume, torch.zeros(2))
     for before, after in zip(maps, z, strict=True):
@@ -114,7 +102,7 @@ def test_scales_see_each_other_nearby() -> None:
 
 
 def test_the_pyramid_is_of_the_image_its_half_and_its_quarter() -> None:
-    detector, images = built(), tensor(textures(2))
+    detector, images = built(), in_colour(textures(2))
     with torch.no_grad():
         maps = detector.pyramid(images)
         for found, side in zip(maps, (64, 32, 16), strict=True):
@@ -125,7 +113,7 @@ def test_the_pyramid_is_of_the_image_its_half_and_its_quarter() -> None:
 
 def test_the_loss_is_per_dimension() -> None:
     """Before training, when the flow moves nothing: the normal surprise of the features themselves."""
-    detector, images = built(), tensor(textures(2))
+    detector, images = built(), in_colour(textures(2))
     with torch.no_grad():
         prepared = tuple(detector.pyramid(images))
         loss = detector.loss(Batch(images, torch.arange(2), prepared))
@@ -134,7 +122,7 @@ def test_the_loss_is_per_dimension() -> None:
 
 
 def test_scores_are_squares(fitted: CSFlow) -> None:
-    images = tensor(textures(2, seed=2))
+    images = in_colour(textures(2, seed=2))
     with torch.no_grad():
         scores = fitted(images)
         z, _ = fitted.flow(fitted.pyramid(images))
@@ -149,7 +137,7 @@ def test_it_finds_what_is_odd_and_where(fitted: CSFlow) -> None:
     spoilt = images.copy()
     spoilt[:, 24:40, 32:48] = spoilt[:, 24:40, 32:48].transpose(0, 2, 1, 3)  # stripes that lie
     with torch.no_grad():
-        normal, odd = fitted(tensor(images)), fitted(tensor(spoilt))
+        normal, odd = fitted(in_colour(images)), fitted(in_colour(spoilt))
     assert odd.image.min() > normal.image.max() and 0.3 < float(normal.image.mean()) < 1
     for drawn in odd.map:
         y, x = divmod(int(drawn.argmax()), 8)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.detectors.scenes import in_colour
 from tests.nn.flows import assert_flow, disturbed
-from torch import Tensor
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
@@ -43,10 +43,6 @@ def discs(count: int, seed: int = 0, spot: bool = False) -> np.ndarray:
     return made.clip(0, 255).astype(np.uint8)
 
 
-def tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-
-
 @pytest.fixture(scope="module")
 def fitted() -> DifferNet:
     detector = built()
@@ -71,7 +67,7 @@ def test_each_block_transforms_both_halves() -> None:
 
 
 def test_features_of_every_scale_are_averaged_over_places() -> None:
-    detector, images = built(), tensor(discs(2))
+    detector, images = built(), in_colour(discs(2))
     with torch.no_grad():
         found = detector.pooled(images)
         (whole,), (half,) = detector.backbone(images), detector.backbone(images[:, :, ::2, ::2])
@@ -97,7 +93,7 @@ def test_rotations(shape: tuple[int, int]) -> None:
 
 
 def test_angles_are_drawn_from_the_generator_alone() -> None:
-    detector, image = built(training_rotations=3), tensor(discs(1))[0]
+    detector, image = built(training_rotations=3), in_colour(discs(1))[0]
     one, same = (detector.turn(image, torch.Generator().manual_seed(1)) for _ in range(2))
     other = detector.turn(image, torch.Generator().manual_seed(2))
     assert one.shape == (3, 3, 64, 64) and torch.equal(one, same) and not torch.equal(one, other)
@@ -114,7 +110,7 @@ def test_the_loss_is_the_surprise_per_dimension() -> None:
 
 def test_the_score_is_the_mean_square_over_angles(fitted: DifferNet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the volume; however many are turned at once. Two angles are a quarter and three."""
-    images = tensor(discs(2, seed=2))
+    images = in_colour(discs(2, seed=2))
     with torch.no_grad():
         whole = fitted(images)
         for together in (1, 3):
@@ -132,12 +128,12 @@ def test_the_score_is_the_mean_square_over_angles(fitted: DifferNet, monkeypatch
 
 def test_a_fitted_flow_makes_unseen_ok_images_standard_normal(fitted: DifferNet) -> None:
     with torch.no_grad():
-        assert 0.5 < float(fitted(tensor(discs(16, seed=1))).image.mean()) < 2
+        assert 0.5 < float(fitted(in_colour(discs(16, seed=1))).image.mean()) < 2
 
 
 def test_it_finds_what_is_odd(fitted: DifferNet) -> None:
     with torch.no_grad():
-        normal, odd = fitted(tensor(discs(4, seed=3))).image, fitted(tensor(discs(4, seed=3, spot=True))).image
+        normal, odd = fitted(in_colour(discs(4, seed=3))).image, fitted(in_colour(discs(4, seed=3, spot=True))).image
     assert odd.min() > normal.max()
 
 
@@ -146,7 +142,7 @@ def test_the_map_is_the_gradient_turned_back(fitted: DifferNet, monkeypatch: pyt
     colours and angles squared.
     """
     monkeypatch.setattr(fitted, "test_rotations", 2)  # a quarter and three
-    images, total = tensor(discs(2, seed=3, spot=True)), torch.zeros(2, 64, 64)
+    images, total = in_colour(discs(2, seed=3, spot=True)), torch.zeros(2, 64, 64)
     for turn in (1, 3):
         leaf = images.rot90(turn, (2, 3)).requires_grad_()
         features = fitted.pooled(leaf)
@@ -161,7 +157,7 @@ def test_the_map_is_the_gradient_turned_back(fitted: DifferNet, monkeypatch: pyt
 
 
 def test_scoring_leaves_no_gradients_behind(fitted: DifferNet) -> None:
-    images = tensor(discs(1))
+    images = in_colour(discs(1))
     with torch.no_grad():
         scores = fitted(images)
     assert scores.map is not None and not scores.image.requires_grad and not scores.map.requires_grad

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.detectors.scenes import in_colour, textures
 from tests.nn.flows import assert_flow, disturbed
-from torch import Tensor
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
@@ -24,18 +24,6 @@ def built(**arguments: object) -> FastFlow:
     detector = create("fastflow", **{**small, **arguments})
     assert isinstance(detector, FastFlow)
     return detector
-
-
-def textures(count: int, seed: int = 0) -> np.ndarray:
-    """Uint8 (count, 64, 64, 3): stripes of a random phase, with noise."""
-    rng = np.random.default_rng(seed)
-    waves = 110 + 60 * np.sin(np.arange(64) / 3 + rng.uniform(0, 6, (count, 1)))  # (count, 64)
-    noisy = waves[:, None, :, None] + rng.normal(0, 10, (count, 64, 64, 3))
-    return noisy.clip(0, 255).astype(np.uint8)
-
-
-def tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +53,7 @@ def test_convolutions_alternate() -> None:
 def test_every_image_is_normalised_as_a_whole() -> None:
     detector = built()
     with torch.no_grad():
-        for features in detector.normalised(tensor(textures(3))):
+        for features in detector.normalised(in_colour(textures(3))):
             flat = features.flatten(1)
             torch.testing.assert_close(flat.mean(1), torch.zeros(3), rtol=0, atol=1e-4)
             torch.testing.assert_close(flat.var(1, correction=0), torch.ones(3), rtol=1e-2, atol=0)
@@ -73,7 +61,7 @@ def test_every_image_is_normalised_as_a_whole() -> None:
 
 def test_the_loss_is_the_surprise_of_all_values(fitted: FastFlow) -> None:
     """With the logarithm of the normalisation's own scale: half of it is log 2 more surprising for each value."""
-    images = tensor(textures(2, seed=1))
+    images = in_colour(textures(2, seed=1))
     with torch.no_grad():
         prepared = tuple(fitted.normalised(images))
         losses = fitted.loss(Batch(images, torch.arange(2), prepared))
@@ -87,7 +75,7 @@ def test_the_loss_is_the_surprise_of_all_values(fitted: FastFlow) -> None:
 
 def test_a_fitted_flow_makes_unseen_ok_images_standard_normal(fitted: FastFlow) -> None:
     with torch.no_grad():
-        for flow, features in zip(fitted.flows, fitted.normalised(tensor(textures(16, seed=1))), strict=True):
+        for flow, features in zip(fitted.flows, fitted.normalised(in_colour(textures(16, seed=1))), strict=True):
             assert 0.7 < float(flow(features)[0].square().mean()) < 1.6
 
 
@@ -100,13 +88,13 @@ def test_the_map_follows_a_defect_by_a_stride() -> None:
         spotted = plain.copy()
         spotted[:, 64:72, x : x + 8] = [250, 10, 10]
         with torch.no_grad():
-            odd, normal = detector(tensor(spotted)).map, detector(tensor(plain)).map
+            odd, normal = detector(in_colour(spotted)).map, detector(in_colour(plain)).map
         peaks.append(divmod(int((odd - normal).abs()[0].argmax()), 16))
     assert peaks[1][1] - peaks[0][1] == 2 and peaks[1][0] == peaks[0][0]
 
 
 def test_the_map_has_the_order_of_the_mean_probability(fitted: FastFlow) -> None:
-    images = tensor(textures(2, seed=2))
+    images = in_colour(textures(2, seed=2))
     with torch.no_grad():
         scores = fitted(images)
         mean = torch.zeros(2, 8, 8)
@@ -123,7 +111,7 @@ def test_it_finds_what_is_odd_and_where(fitted: FastFlow) -> None:
     spoilt = images.copy()
     spoilt[:, 24:40, 32:48] = spoilt[:, 24:40, 32:48].transpose(0, 2, 1, 3)  # stripes that lie
     with torch.no_grad():
-        normal, odd = fitted(tensor(images)), fitted(tensor(spoilt))
+        normal, odd = fitted(in_colour(images)), fitted(in_colour(spoilt))
     assert odd.image.min() > normal.image.max()
     for drawn in odd.map:
         y, x = divmod(int(drawn.argmax()), 8)
