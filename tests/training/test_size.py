@@ -107,7 +107,10 @@ def test_presets() -> None:
     parts = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
     quick = okng.fit(parts, preset="fast", size=64, weights="none", holdout=0.5, device="cpu")
     assert quick.manifest["provenance"]["preset"] == "fast" and quick.preprocess.size == 64
+    assert "as asked" in quick.manifest["provenance"]["input"]
     assert quick.manifest["detector"]["arguments"]["coreset_limit"] == 1000
+    usual = okng.fit(parts, preset="fast", weights="none", holdout=0.5, device="cpu")
+    assert "256x256: what the preset fast says" in usual.manifest["provenance"]["input"]
     for asked, message in [
         ({"preset": "fastest"}, "no preset 'fastest'; did you mean fast"),
         ({"preset": "best", "detector": "padim"}, "presets are of patch_memory, and padim has none"),

@@ -275,8 +275,13 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
     if learnt:
         tell.say(f"{learnt} of {len(given)} images are left out, because the model has learnt them")
     if len(good) < FEWEST:
-        why = f": the model has learnt {learnt} of the {len(given)} that were given" if learnt else ""
-        raise OkngError(f"{len(good)} images are too few{why}; give {FEWEST} or more OK images that it has not learnt")
+        why, instead = "", ""
+        if learnt:
+            why = f": the model has learnt {learnt} of the {len(given)} that were given"
+            instead = ", or fit again with `okng train --report FOLDER`, which plants into the images of each fold"
+        raise OkngError(
+            f"{len(good)} images are too few{why}; give {FEWEST} or more OK images that it has not learnt{instead}"
+        )
     return good, learnt, calibrating
 
 

@@ -148,12 +148,13 @@ def fit(
     sources, skipped = with_header(given, strict, tell)
     if budget is not None:
         chosen = on_budget(budget, detector, sources, tell)
-    asked = chosen.pop("size", None)
-    if size is None and time_per_image is None:
-        size = asked
+    usual = chosen.pop("size", None)
+    chose = "as asked"
+    if size is None and time_per_image is None and usual is not None:
+        size, chose = usual, f"what the preset {preset} says" if preset else f"what the {budget} budget says"
     arguments = {**chosen, **arguments}
     torch.manual_seed(seed)
-    built, preprocess, why = build(detector, sources, size, arguments, time_per_image)
+    built, preprocess, why = build(detector, sources, size, arguments, time_per_image, chose)
     tell.say(why)
     odd: list[Source] = []
     if ng is not None:

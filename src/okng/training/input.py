@@ -40,10 +40,12 @@ def build(
     size: int | tuple[int, int] | None,
     arguments: dict[str, Any],
     seconds: float | None = None,
+    chosen: str = "as asked",
 ) -> tuple[Detector, Preprocess, str]:
     """An unfitted detector, the preprocessing for it, and a sentence that says which input size and why.
 
-    `seconds`: what an image may take on this machine; the size is then the largest that keeps to it.
+    `seconds`: what an image may take on this machine; the size is then the largest that keeps to it. `chosen`: who
+    chose `size`, in words.
     """
     kind = detector_class(name)
     known = parameters(name)
@@ -54,7 +56,7 @@ def build(
     height, width = (int(side) for side in np.median(shapes, axis=0))
     mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
     if size is not None:
-        why = "as asked"
+        why = chosen
     elif seconds is not None:
         if kind.largest == SIZE:
             raise OkngError(
@@ -83,8 +85,8 @@ def build(
     built = create(name, **arguments)
     preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
     shape = preprocess.shape(height, width)
-    if why == "as asked" and shape != Preprocess(mode, size).shape(height, width):
-        why = f"as asked, in multiples of {built.multiple}"
+    if why == chosen and shape != Preprocess(mode, size).shape(height, width):
+        why = f"{chosen}, in multiples of {built.multiple}"
     if kind.fixed_size or "image_size" in known or not isinstance(size, int):
         if any(side % built.multiple for side in shape):
             raise OkngError(f"{name} needs sides that are multiples of {built.multiple}, not {shape[0]}x{shape[1]}")
