@@ -47,6 +47,14 @@ def test_the_page_has_a_curve_for_each_loss(inspector: Inspector, tmp_path: Path
     assert page.count('class="threshold"') == 1 and "epoch 4: 3" in page and "&lt;parts&gt;" in page
 
 
+def test_validation_is_explained_where_there_is_some(inspector: Inspector, tmp_path: Path) -> None:
+    assert "dashed, the epoch that stayed" in write_curves(tmp_path / "c.html", "Losses", inspector).read_text()
+    manifest = {**inspector.manifest, "history": inspector.manifest["history"][:3]}
+    plain = Inspector(inspector.engine, inspector.preprocess, inspector.calibration, manifest)
+    page = write_curves(tmp_path / "c.html", "Losses", plain).read_text()
+    assert "Validation" not in page and "dashed" not in page and "while the networks changed" in page
+
+
 def test_phases_of_one_name_that_follow_each_other_are_told_apart() -> None:
     history = [{"phase": "a", "epoch": epoch, "losses": {"loss": 1.0}} for epoch in (1, 2, 1, 2)]
     assert [losses["loss"] for _, losses in by_phase(history)] == [[(1, 1.0), (2, 1.0)]] * 2

@@ -32,7 +32,8 @@ def write_curves(path: Path, title: str, inspector: Inspector) -> Path:
         (name, [(loss, learning(means, lowest=loss == VALIDATION)) for loss, means in losses.items()])
         for name, losses in phases
     ]
-    write_atomically(path, page("curves.html", title, inspector, phases=drawn, settings=settings(inspector, {})))
+    content = {"phases": drawn, "validated": any(VALIDATION in losses for _, losses in phases)}
+    write_atomically(path, page("curves.html", title, inspector, settings=settings(inspector, {}), **content))
     return path
 
 

@@ -17,6 +17,7 @@ METHODS = {
     "pooled": "cross-fitting, pooled",
     "updated": "a split, before and since updates",
 }
+SPELT = {name.lower(): name for name in ("NG", "OK", "SSPCAB", "SVDD", "okng")} | {"torch": "PyTorch"}
 
 
 def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[str, list[tuple[str, str]]]:
@@ -85,8 +86,9 @@ def metric(value: float) -> str:
 
 
 def _title(key: str) -> str:
-    words = key.replace("_", " ")
-    return words if words.startswith("okng") else words[:1].upper() + words[1:]
+    """The words of a key, a capital first, and abbreviations and names as they are `SPELT`."""
+    first, *others = key.replace("_", " ").split(" ")
+    return " ".join([SPELT.get(first, first[:1].upper() + first[1:]), *(SPELT.get(word, word) for word in others)])
 
 
 def _text(value: Any) -> str:
