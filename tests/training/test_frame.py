@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
+import okng
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
@@ -25,6 +26,7 @@ from okng.training import checkpoint, descent, frozen, phases
 from okng.training.data import AuxiliaryImages, TrainingImages
 from okng.training.losses import READ_EVERY, Losses, NoNumber
 from okng.training.phases import run_phases
+from okng.training.progress import Narrator
 
 Augment = Callable[[Tensor, torch.Generator], Any]
 
@@ -132,6 +134,44 @@ def test_a_loss_may_rise_where_the_phase_says_so() -> None:
     run(detector)
 
 
+class Told(Small):
+    """Its loss is what it is told, batch by batch: one epoch after the other, of three batches."""
+
+    def __init__(self, *epochs: tuple[float, float, float]):
+        super().__init__(epochs=len(epochs))
+        self.told = [loss for epoch in epochs for loss in epoch]
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch) * 0 + self.told[len(self.batches) - 1]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rose"),
+    [
+        ([(0.3, -0.3, 0.04), (0.4, -0.2, 0.2)], False),  # bits near zero: twice nothing is nothing
+        ([(0.3, -0.3, 0.04), (2.0, 2.0, 2.0)], True),
+        ([(-3.0, -3.1, -3.2), (0.2, 0.3, 0.4)], True),  # a likelihood that is lost
+        ([(-3.0, -3.1, -3.2), (-2.0, -2.1, -2.2)], False),
+        ([(1.0, 1.1, 0.9), (1.9, 2.0, 1.8)], False),
+        ([(1.0, 1.1, 0.9), (2.1, 2.2, 2.1)], True),
+    ],
+)
+def test_a_rise_is_measured_by_the_loss_and_by_what_its_batches_lie_apart(
+    epochs: list[tuple[float, float, float]], rose: bool, tmp_path: Path
+) -> None:
+    """Also where the first epoch lies before a resume."""
+    everyone, path = images(12), tmp_path / "c"
+    if not rose:
+        run(Told(*epochs), everyone)
+        return
+    with pytest.raises(OkngError, match=r"diverged in epoch 2 [(]its mean loss rose"):
+        run(Told(*epochs), everyone, checkpoint=path)
+    resumed = Told(*epochs)
+    resumed.told = resumed.told[3:]
+    with pytest.raises(OkngError, match=r"diverged in epoch 2 [(]its mean loss rose"):
+        run(resumed, everyone, checkpoint=path, resume=True)
+
+
 def noisy(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return image + torch.rand(image.shape, generator=generator), torch.rand((), generator=generator)
 
@@ -224,6 +264,45 @@ def test_near_copies_are_not_parted_by_what_is_held_back() -> None:
     held_back = detector.validated[0][0]
     assert len(held_back) == 18 and [i // 3 for i in held_back[::3]] == [i // 3 for i in held_back[2::3]]
     assert not {i // 3 for i in held_back} & {i // 3 for i in detector.batches[0].index.tolist()}
+
+
+def test_groups_that_a_person_gave_are_not_parted_either() -> None:
+    """Twenty lots of three images that are nothing like each other."""
+    everyone, lots = images(60), np.random.default_rng(1).permutation(60) % 20
+    everyone.groups = lots
+    detector = run(Valley(-2.0, epochs=1), everyone.subset(range(57)))
+    held_back, learnt = detector.validated[0][0], detector.batches[0].index.tolist()
+    assert 9 <= len(held_back) <= 11 and sorted([*held_back, *learnt]) == list(range(57))
+    assert not {*lots[held_back]} & {*lots[learnt]}
+
+
+def test_where_every_group_is_too_large_none_validates_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    everyone = images(12)
+    everyone.groups = np.arange(12) % 3
+    detector = run(Valley(-2.0, epochs=3), everyone, tell=Narrator())
+    assert detector.validated == [] and detector.net.weight.item() == -3
+    assert "no group is a fifth of the images or less" in capsys.readouterr().err
+
+
+def test_fits_and_updates_hand_on_the_groups_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NG images are in none."""
+    rng, lots, handed = np.random.default_rng(0), [7, 5, 7, 5, 6, 6, 4, 4], []
+    pixels = list(rng.integers(0, 255, (16, 32, 32, 3), np.uint8))
+
+    def watched(detector: Detector, learnt: TrainingImages, **settings: Any) -> list[dict[str, Any]]:
+        assert learnt.groups is not None
+        handed.append({place: int(group) for place, group in zip(learnt.places, learnt.groups, strict=True)})
+        return run_phases(detector, learnt, **settings)
+
+    for module in ("okng.training.fit.run_phases", "okng.training.update.run_phases"):
+        monkeypatch.setattr(module, watched)
+    settings: dict[str, Any] = {"group_by": lots, "holdout": 0.3, "device": "cpu"}
+    fitted = okng.fit(pixels[:8], "mahalanobis", backbone="test_resnet", strides=(4,), weights="none", **settings)
+    okng.update(fitted, pixels[8:], **settings)
+    okng.fit(pixels[:8], "vgg11", ng=pixels[8:10], width=2, epochs=1, **settings)
+    numbers = dict(enumerate([0, 1, 0, 1, 2, 2, 3, 3]))
+    assert [len(each) for each in handed] == [6, 6, 8] and [handed[2].pop(ng) for ng in (8, 9)] == [-1, -1]
+    assert all(each.items() <= numbers.items() for each in handed)
 
 
 def test_of_four_images_none_is_held_back() -> None:
@@ -434,6 +513,27 @@ def test_a_checkpoint_holds_no_frozen_backbone_unless_something_moved_it(tmp_pat
         next(other.teacher.parameters())[0] += 1e-6
     with pytest.raises(OkngError, match="other settings"):
         run_phases(other, pictures(), device="cpu", checkpoint=tmp_path / "c", resume=True)
+
+
+@pytest.mark.parametrize("write", ["counted", "through .data"])
+def test_frozen_backbones_are_read_again_only_once_something_wrote_to_them(
+    write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[nn.Module] = []
+    digest = checkpoint._digest
+    monkeypatch.setattr(checkpoint, "_digest", lambda module: read.append(module) or digest(module))  # type: ignore
+    detector = Moves()
+    if write == "through .data":
+
+        def follow() -> None:
+            for weight in detector.average.parameters():
+                weight.data.mul_(0.5)
+
+        detector.follow = follow  # type: ignore[method-assign]
+    run_phases(detector, pictures(), device="cpu", checkpoint=tmp_path / "c")
+    times = [sum(module is backbone for module in read) for backbone in (detector.teacher, detector.average)]
+    assert times == [1, 4]  # at the beginning; after two epochs and at the end
+    assert {name.split(".")[1] for name in read_model(tmp_path / "c")[1]} == {"average", "net"}
 
 
 def test_the_history_has_the_means_of_each_epoch(whole: Everything, tmp_path: Path) -> None:

@@ -107,11 +107,12 @@ class Train:
     that has an `after_step`.
 
     `drop_last` leaves batches that are not full out, if any is. `validate` maps a batch to a scalar: from 5 OK images
-    on, the phase trains without a seeded fifth of them, no near copies of which it learns, the mean over that fifth is
+    on, the phase trains without a seeded fifth of them, no near copies of which it learns nor images of their groups
+    (`group_by`), the mean over that fifth is
     taken after each epoch (in phases counted in `steps` after the epochs that end another 500, and the last), in eval
     mode and with the same draws each time, and the epoch where it was lowest is the one that stays. NG images never
-    validate. `may_rise`: the loss may be more than twice the first epoch's; without it, such a fit is taken for one
-    that diverged.
+    validate. `may_rise`: the mean loss may rise, from the first epoch's, by more than that and five times what its
+    batches' losses lie apart; without it, such a fit is taken for one that diverged.
     """
 
     name: str

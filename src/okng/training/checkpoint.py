@@ -30,10 +30,12 @@ class StaleCheckpoint(OkngError):
 class Standing:
     """How a training phase stands after an epoch.
 
-    The mean loss of the `first` epoch, the `lowest` validation, and the detector's tensors at the `best` epoch.
+    The mean loss of the `first` epoch and how far its batches' losses lie `apart`, the `lowest` validation, and the
+    detector's tensors at the `best` epoch.
     """
 
     first: float | None = None
+    apart: float = 0.0
     lowest: float | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -51,10 +53,12 @@ class Checkpoint:
         self.stored: dict[str, Any] = {}  # what is gone on with
         self.tensors: dict[str, Tensor] = {}
         self.frozen: dict[str, str] = {}  # a digest of each frozen backbone as it was built
+        self.known: dict[str, list[Any]] = {}  # and its `_versions` when it was last found to be that
         self.identity = ""
         if path is not None:
-            modules = detector.named_modules()
-            self.frozen = {name: _digest(m) for name, m in modules if isinstance(m, Backbone) and is_frozen(m)}
+            frozen = {n: m for n, m in detector.named_modules() if isinstance(m, Backbone) and is_frozen(m)}
+            self.frozen = {name: _digest(backbone) for name, backbone in frozen.items()}
+            self.known = {name: _versions(backbone) for name, backbone in frozen.items()}
             self.identity = hashlib.sha256(json.dumps([*told, self.frozen], sort_keys=True).encode()).hexdigest()
 
     def save(
@@ -78,16 +82,23 @@ class Checkpoint:
                         plain[i]["state"].setdefault(str(key), {})[name] = value
         manifest = {
             "identity": self.identity, "phase": phase, "epoch": epoch, "optimizers": plain,
-            "first": standing.first, "lowest": standing.lowest, "history": self.history,
+            "first": standing.first, "apart": standing.apart, "lowest": standing.lowest, "history": self.history,
             "scaler": self.fabric.strategy.precision.state_dict(),  # of the losses, at 16-mixed
         }  # fmt: skip
         write_model(self.path, manifest, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
 
     def learnt(self) -> dict[str, Tensor]:
         """The detector's tensors without those of frozen backbones that are as they were built."""
-        same = [n for n, built in self.frozen.items() if _digest(self.detector.get_submodule(n)) == built]
-        left_out = tuple(f"{name}." for name in same)
+        left_out = tuple(f"{name}." for name, built in self.frozen.items() if self.is_as_built(name, built))
         return {name: tensor for name, tensor in self.detector.state_dict().items() if not name.startswith(left_out)}
+
+    def is_as_built(self, name: str, built: str) -> bool:
+        """Whether the backbone `name` has the digest `built`: taken anew only once something has written to it."""
+        backbone = self.detector.get_submodule(name)
+        versions = _versions(backbone)
+        if self.known.get(name) != versions and _digest(backbone) == built:
+            self.known[name] = versions
+        return self.known.get(name) == versions
 
     def restore(self) -> tuple[int, int]:
         """Read the checkpoint; the phase and the epoch to continue with."""
@@ -124,7 +135,8 @@ class Checkpoint:
 
     def standing(self) -> Standing:
         """How the training phase stood that is gone on with."""
-        return Standing(self.stored["first"], self.stored["lowest"], self._of("best."))
+        stored = self.stored
+        return Standing(stored["first"], stored.get("apart", 0.0), stored["lowest"], self._of("best."))
 
     def put(self, tensors: dict[str, Tensor]) -> None:
         """Set the detector to what `learnt` gave."""
@@ -132,6 +144,14 @@ class Checkpoint:
 
     def _of(self, prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+
+def _versions(module: nn.Module) -> list[Any]:
+    """What changes when something writes to a module's tensors: where they lie, torch's count of writes, and a value.
+
+    The value is for who writes to `tensor.data`, which is not counted.
+    """
+    return [(t.data_ptr(), t._version, t.flatten()[:1].tolist()) for t in module.state_dict().values()]
 
 
 def _digest(module: nn.Module) -> str:

@@ -28,8 +28,11 @@ FEATURE_BUDGET = 2 << 30  # what a coreset gathers stands beside it
 class TrainingImages:
     """The images to learn from; decoded ones are kept while all of them fit into `budget` bytes.
 
-    `labels`: 0 OK or 1 NG for each image; without them all are OK.
+    `labels`: 0 OK or 1 NG for each image; without them all are OK. `groups`: a number for each image where a person has
+    said which belong together; None where near copies do.
     """
+
+    groups: np.ndarray | None = None
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class TrainingImages:
         sources, labels = [self.sources[i] for i in chosen], [self.labels[i] for i in chosen]
         part = TrainingImages(sources, self.preprocess, labels=labels)
         part.places = [self.places[i] for i in chosen]
+        part.groups = None if self.groups is None else self.groups[chosen]
         part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
         known = self._fingerprints
         part._fingerprints = {new: known[old] for new, old in enumerate(chosen) if old in known}

@@ -13,14 +13,14 @@ from torch import Tensor
 from okng.detectors.base import Batch, Train
 from okng.errors import diverged
 from okng.training.checkpoint import Standing
-from okng.training.copies import near_copies
+from okng.training.copies import near_copies, numbered
 from okng.training.data import FeatureStore
 from okng.training.frozen import compiled_where_it_pays
 from okng.training.losses import Losses, NoNumber
 from okng.training.passes import Fit, prepare
 from okng.training.seeds import generator_at, seed_torch
 
-RISE = 2.0  # an epoch's mean loss above so many times the first epoch's: the training has run away
+APART = 5.0  # a rise of so many times what the losses of the first epoch's batches lie apart
 SAVED_AFTER = 500  # batches, at the end of an epoch: a phase counted in steps may have thousands of tiny epochs
 HELD_BACK, FEWEST = 5, 5  # a fifth of the OK images validates, where there are so many
 
@@ -60,11 +60,11 @@ class _Descent:
         seen = self.steps * phase.batch_size
         with compiled_where_it_pays(fit.detector, fit.fabric, seen) if fast else nullcontext():
             for epoch in range(first_epoch, -(-self.steps // whole)):
-                mean = self.epoch(epoch)
+                mean, apart = self.epoch(epoch)
                 if standing.first is None:
-                    standing.first = mean
+                    standing.first, standing.apart = mean, apart
                 complete = (epoch + 1) * whole <= self.steps
-                if self.has_run_away(mean, standing.first) and complete:
+                if self.has_run_away(mean, standing.first, standing.apart) and complete:
                     rose = f"its mean loss rose from {standing.first:.3g} to {mean:.3g}"
                     raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", rose)
                 saved = phase.steps is None or (epoch + 1) * whole % SAVED_AFTER < whole
@@ -75,8 +75,8 @@ class _Descent:
         if standing.best:
             fit.checkpoint.put(standing.best)
 
-    def epoch(self, epoch: int) -> float:
-        """One epoch's steps; its mean loss."""
+    def epoch(self, epoch: int) -> tuple[float, float]:
+        """One epoch's steps; its mean loss, and how far its batches' losses lie apart."""
         fit, phase = self.fit, self.phase
         seed_torch(fit.seed, self.number, 1 + epoch)
         for module in phase.trains:
@@ -95,12 +95,12 @@ class _Descent:
                 place = f"epoch {epoch + 1}/{phase.epochs}" if phase.steps is None else f"step {step + 1}/{self.steps}"
                 latest = " ".join(f"{loss:.4g}" for loss in self.losses.latest.values())
                 fit.tell.advance(1, f"{place}  loss {latest}")
-            mean = self.losses.epoch_mean()
+            mean, apart = self.losses.epoch_mean()
         except NoNumber as error:
             raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", str(error)) from error
         for module in phase.trains:
             module.eval()
-        return mean
+        return mean, apart
 
     def descend(self, number: int, optimizer: Any, batch: Batch, share: float) -> None:
         """One gradient step of an update, at its rate for the `share` of the steps that is done."""
@@ -117,23 +117,34 @@ class _Descent:
             fit.fabric.clip_gradients(fit.detector, optimizer, max_norm=update.clip, error_if_nonfinite=False)
         optimizer.step()
 
-    def has_run_away(self, mean: float, first: float) -> bool:
-        """Whether the only loss of the phase has risen where it should not."""
-        return not self.phase.may_rise and len(self.phase.updates) == 1 and mean > RISE * abs(first) > 0
+    def has_run_away(self, mean: float, first: float, apart: float) -> bool:
+        """Whether the only loss of the phase has risen, from its `first` epoch to a `mean`, where it should not.
+
+        That is, by more than it was. A likelihood may begin near zero, or below, where that says nothing: it has to
+        rise by several times what batches lie apart as well.
+        """
+        may_rise = self.phase.may_rise or len(self.phase.updates) > 1
+        return not may_rise and first != 0 and mean - first > max(abs(first), APART * apart)
 
     def divided(self) -> tuple[list[int], list[int]]:
-        """The images to learn from, and those held back to validate on, OK ones alone; near copies are not parted."""
+        """The images to learn from, and those held back to validate on, OK ones alone.
+
+        What belongs together is not parted: groups that a person gave, else near copies.
+        """
         fit, everyone = self.fit, range(len(self.fit.images))
         ok = [i for i in everyone if fit.images.labels[i] == 0]
         if self.phase.validate is None or len(ok) < FEWEST:
             return list(everyone), []
-        groups = near_copies(fit.images.subset(ok).thumbnails())  # (n,)
+        among = fit.images.subset(ok)
+        groups = near_copies(among.thumbnails()) if among.groups is None else numbered(among.groups)  # (n,)
         order = torch.randperm(int(groups.max()) + 1, generator=generator_at(fit.seed, self.number)).tolist()
         held_back: set[int] = set()
         for group in order:
             copies = [ok[i] for i in np.flatnonzero(groups == group)]
             if len(held_back) + len(copies) <= len(ok) // HELD_BACK:
                 held_back |= {*copies}
+        if not held_back:
+            fit.tell.say(f"{self.phase.name}: no group is a fifth of the images or less, so the last epoch stays")
         return [i for i in everyone if i not in held_back], sorted(held_back)
 
     def groups(self, shuffle: bool) -> list[list[int]]:

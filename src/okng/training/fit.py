@@ -174,6 +174,8 @@ def fit(
     beside = None if auxiliary is None else auxiliary_images(auxiliary, everything, strict, tell)
     ok = everything.subset(range(n))
     groups, near = kept_together(ok, label, tell)
+    if label is not None:
+        everything.groups = np.append(groups, np.full(len(everything) - n, -1))  # NG images never validate
     share = HELD_OUT if holdout is None and promise == "strict" else holdout
     method, folds = divided(groups, share, seed, built.collects_only)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class Losses:
         self.every = 1 if device.type == "cpu" else READ_EVERY
         self.latest: dict[int, float] = {}  # the last value of each update's loss that was read
         self.total, self.seen = 0.0, 0  # over an epoch
+        self.each: list[float] = []  # of an epoch, batch by batch
         self._sums: dict[str, float] = defaultdict(float)  # over the epochs of a record
         self._counts: dict[str, int] = defaultdict(int)
         self._waiting: list[tuple[int, list[str], Tensor, int]] = []
@@ -56,15 +58,21 @@ class Losses:
             if not math.isfinite(total):
                 raise NoNumber(f"its loss is {total}")
             self.total += total * images
+            self.each.append(total)
             for name in names:
                 self._sums[name] += next(values) * images
                 self._counts[name] += images
 
-    def epoch_mean(self) -> float:
-        """The mean over the images `seen` of the losses, summed over the updates, since it was asked for last."""
+    def epoch_mean(self) -> tuple[float, float]:
+        """The mean over the images `seen` of the losses, summed over the updates, since it was asked for last.
+
+        And how far they lie apart: the median distance of a batch's loss from their median.
+        """
         self.read()
         mean, self.total, self.seen = self.total / self.seen, 0.0, 0
-        return mean
+        each, self.each = self.each or [0.0], []  # none where no update took a step
+        middle = median(each)
+        return mean, median(abs(loss - middle) for loss in each)
 
     def means(self) -> dict[str, float]:
         """The mean of each loss since it was asked for last."""

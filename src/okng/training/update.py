@@ -88,6 +88,8 @@ def update(
     n = len(everything)
 
     groups, near = kept_together(everything, label, tell) if n > 1 else (np.zeros(n, int), 0)
+    if label is not None:
+        everything.groups = groups
     share = (HELD_OUT if groups.max() + 1 >= SPLIT_FROM else 0.0) if holdout is None else holdout
     held = divided(groups, share, seed)[1][0] if share > 0 and n > 1 else np.empty(0, int)
     detector = copy.deepcopy(old.engine.detector)
