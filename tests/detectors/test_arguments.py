@@ -7,7 +7,8 @@ import re
 import pytest
 
 from okng.cli.common import parse_parameters
-from okng.detectors.catalogue import create, explanations
+from okng.detectors.cards import cards
+from okng.detectors.catalogue import create, explanations, parameters
 from okng.errors import OkngError
 
 
@@ -23,12 +24,18 @@ def test_none_can_be_typed_where_no_text_is_taken() -> None:
     ("name", "pair"),
     [
         ("fastflow", "kernels=2"), ("csflow", "kernels=2,2"), ("cutpaste", "head=0"), ("cutpaste", "head=512,x"),
-        ("uninformed_students", "receptive_fields=16"), ("mkd", "strides=4,4"),
+        ("uninformed_students", "receptive_fields=16"), ("uninformed_students", "receptive_fields=33,33"),
     ],
 )  # fmt: skip
 def test_several_numbers_are_said_as_they_were_typed(name: str, pair: str) -> None:
     with pytest.raises(OkngError, match=f"not {re.escape(pair.partition('=')[2])}$"):
         create(name, **parse_parameters([pair]))
+
+
+@pytest.mark.parametrize("name", [name for name in cards() if "strides" in parameters(name)])
+def test_a_stride_is_given_once(name: str) -> None:
+    with pytest.raises(OkngError, match=f"^{name}: strides: 8 is there twice; give each once$"):
+        create(name, **parse_parameters(["strides=8,8"]))
 
 
 def test_what_is_said_of_epochs() -> None:

@@ -188,3 +188,14 @@ def test_paper_size() -> None:
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="differnet: "):
         create("differnet", weights="none", **arguments)
+
+
+def test_scales_that_leave_less_than_a_stride_are_refused() -> None:
+    """By the longer side: an image that is long and narrow is seen."""
+    detector = create("differnet", weights="none", scales=3, hidden=4, training_rotations=1, test_rotations=1)
+    for shape in ((96, 96), (32, 120)):
+        images = torch.rand(2, 1, 3, *shape)
+        with pytest.raises(OkngError, match=f"scales: 3 are too many for images of {max(shape)} px"):
+            detector.loss(Batch(images[:, 0], torch.arange(2), views=(images,)))
+    images = torch.rand(2, 1, 3, 32, 128)
+    assert torch.isfinite(detector.loss(Batch(images[:, 0], torch.arange(2), views=(images,))))

@@ -121,7 +121,8 @@ def test_a_flat_image_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"step": 5}, {"retained": 1.0}, {"words": 0}, {"similar": 0}, {"window": 2}, {"input_size": 8}]
+    "arguments",
+    [{"step": 5}, {"retained": 1.0}, {"words": 0}, {"similar": 0}, {"similar": 21}, {"window": 2}, {"input_size": 8}],
 )
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="feature_dictionary: "):

@@ -197,7 +197,14 @@ def test_paper_size() -> None:
         assert torch.isfinite(detector(torch.rand(1, 1, 28, 28)).image).all()
 
 
-@pytest.mark.parametrize("arguments", [{"masks": "half"}, {"bottleneck": -1}, {"scales": 0}, {"depth": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"masks": "half"}, {"bottleneck": -1}, {"scales": 0}, {"scales": 6}, {"depth": 0}]
+)
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="nf_ood: "):
         create("nf_ood", **arguments)
+
+
+def test_as_many_scales_as_the_sides_bear() -> None:
+    detector = create("nf_ood", image_size=(28, 40), scales=5, width=2, depth=1)
+    assert torch.isfinite(detector(torch.rand(2, 1, 28, 40)).image).all()

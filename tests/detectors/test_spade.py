@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from okng.detectors.base import Batch, Collect
 from okng.detectors.catalogue import create
+from okng.detectors.feature_matching import spade
 from okng.detectors.feature_matching.spade import SPADE
 from okng.errors import OkngError
 from okng.nn.blur import gaussian_blur
@@ -112,6 +116,25 @@ def test_an_update_is_a_fit_on_all_and_fewer_images_than_neighbours_are_all_retr
     assert nearest.shape == (2, 9) and sorted(nearest[0].tolist()) == list(range(9))
 
 
+def test_images_are_looked_up_in_blocks_which_bounds_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            made = function(*args, **(kwargs or {}))
+            largest = max(largest, *(t.numel() for t in tree_leaves(made) if isinstance(t, Tensor)), 0)
+            return made
+
+    detector = learn(built(), [images(9)])
+    at_once = detector.retrieved(detector.pooled[:2] + 0.1)
+    monkeypatch.setattr(spade, "BLOCK", 4)
+    with Watch():
+        in_blocks = detector.retrieved(detector.pooled[:2] + 0.1)
+    assert all(torch.equal(*pair) for pair in zip(at_once, in_blocks, strict=True))
+    assert largest == 2 * 4 * detector.pooled.shape[1]
+
+
 def test_the_paper_s_network() -> None:
     """Wide ResNet-50-2: 56², 28² and 14² of 224 px, and 2,048 global features; 7.3 MB an image at 256 px."""
     detector = SPADE(backbone="wide_resnet50_2", weights="none")
@@ -122,7 +145,9 @@ def test_the_paper_s_network() -> None:
     assert detector.neighbours == 50 and detector.correspondences == 1
 
 
-@pytest.mark.parametrize("arguments", [{"deepest": 7}, {"neighbours": 0}, {"correspondences": 0}, {"sigma": 0.0}])
+@pytest.mark.parametrize(
+    "arguments", [{"deepest": 7}, {"strides": (4, 4)}, {"neighbours": 0}, {"correspondences": 0}, {"sigma": 0.0}]
+)
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="spade: "):
         built(**arguments)

@@ -64,6 +64,10 @@ class Backbone(nn.Module):
         super().__init__()
         import timm
 
+        if len({*strides}) < len(strides):
+            raise OkngError(
+                f"strides: {next(s for s in strides if [*strides].count(s) > 1)} is there twice; give each once"
+            )
         brought = BROUGHT.get(name)
         timm_name = name if brought is None else f"tf_{name}"
         if not timm.is_model(timm_name):

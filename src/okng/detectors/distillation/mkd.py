@@ -72,8 +72,8 @@ class MKD(Detector):
             linear = stride in self.strides and not rectified
             self.cloner.append(Block(given, width, narrow, level, linear))
             stride, given = 2 * stride, level
-        if channels or len(set(strides)) < len(strides):
-            raise OkngError(f"each of strides is a power of 2, once, such as 2, 4, 8 and 16, not {typed(strides)}")
+        if channels:
+            raise OkngError(f"each of strides is a power of 2, such as 2, 4, 8 and 16, not {typed(strides)}")
 
     @property
     def multiple(self) -> int:

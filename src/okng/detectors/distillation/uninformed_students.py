@@ -77,8 +77,10 @@ class UninformedStudents(Detector):
         at_least(1, teacher_epochs=teacher_epochs, teacher_steps=teacher_steps)
         at_least(2, descriptor=descriptor)
         positive(teacher_learning_rate=teacher_learning_rate, learning_rate=learning_rate)
-        if not receptive_fields or any(field not in LAYERS for field in receptive_fields):
-            raise OkngError(f"receptive_fields is one or more of 17, 33 and 65, not {typed(receptive_fields)}")
+        if not receptive_fields or len({*receptive_fields} & {*LAYERS}) < len(receptive_fields):
+            raise OkngError(
+                f"receptive_fields is one or more of 17, 33 and 65, each once, not {typed(receptive_fields)}"
+            )
         self.backbone = freeze(Backbone(backbone, (stride,), weights))
         self.receptive_fields = receptive_fields
         self.teacher_epochs, self.teacher_steps = teacher_epochs, teacher_steps

@@ -69,6 +69,8 @@ class FeatureDictionary(Detector):
         at_least(32, input_size=input_size)
         if window % step:
             raise OkngError(f"step divides window, and {step} does not divide {window}")
+        if similar > words:
+            raise OkngError(f"similar is at most words, of which there are {words}, not {similar}")
         if not 0 < retained < 1:
             raise OkngError(f"retained is a share of the variance, above 0 and below 1, not {retained}")
         self.backbone = freeze(Backbone(backbone, (stride,), weights))

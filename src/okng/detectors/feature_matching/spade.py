@@ -14,6 +14,8 @@ from okng.nn.blur import gaussian_blur
 from okng.nn.neighbours import nearest_squared
 from okng.nn.patches import on_finest_grid
 
+BLOCK = 1024  # OK images whose global features are compared at once
+
 
 class SPADE(Detector):
     """The most similar OK images are looked up; a position is as odd as it is far from all positions of those.
@@ -54,7 +56,7 @@ class SPADE(Detector):
         super().__init__()
         at_least(1, deepest=deepest, neighbours=neighbours, correspondences=correspondences)
         positive(sigma=sigma)
-        self.backbone = freeze(Backbone(backbone, sorted({*strides, deepest}), weights))
+        self.backbone = freeze(Backbone(backbone, [*strides, *({deepest} - {*strides})], weights))
         self.strides, self.deepest = sorted(strides), deepest
         self.neighbours, self.correspondences, self.sigma = neighbours, correspondences, sigma
         channels = dict(zip(self.backbone.strides, self.backbone.channels, strict=True))
@@ -100,7 +102,8 @@ class SPADE(Detector):
 
     def retrieved(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distances (B, K) of global features `pooled` (B, C) to the nearest OK images, and which (B, K)."""
-        squared = (pooled[:, None] - self.pooled).square().sum(2)  # (B, N)
+        blocks = self.pooled.split(BLOCK)  # which bounds the space, each (n, C)
+        squared = torch.cat([(pooled[:, None] - block).square().sum(2) for block in blocks], 1)  # (B, N)
         nearest = squared.topk(min(self.neighbours, len(self.pooled)), largest=False)
         return nearest.values, nearest.indices
 

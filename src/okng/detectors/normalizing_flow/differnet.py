@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
+from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
 from okng.nn.coupling import AffineCoupling, Permutation, Sequence, surprise
@@ -107,6 +108,11 @@ class DifferNet(Detector):
 
     def loss(self, batch: Batch) -> Tensor:
         """-log p of the turned images' features, the mean over images, in nats per dimension."""
+        if max(batch.images.shape[2:]) < self.multiple * 2 ** (self.scales - 1):
+            raise OkngError(
+                f"scales: {self.scales} are too many for images of {max(batch.images.shape[2:])} px, of which the last "
+                f"sees less than a stride of {self.multiple}; take fewer, or larger images (size, --size)"
+            )
         with torch.no_grad():
             features = self.pooled(batch.views[0].flatten(0, 1))  # (B * training_rotations, D)
         return surprise(*self.flow(features)).mean() / features.shape[1]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.errors import OkngError
 from okng.nn.coupling import Flow, Sequence, surprise
 from okng.nn.sizes import pad_to_grid
 
@@ -69,6 +70,8 @@ class NFOOD(Detector):
         positive(learning_rate=learning_rate)
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.halvings = max(1, scales - 1)  # that the padded sides allow
+        if min(image_size) < 2 ** (scales - 1):
+            raise OkngError(f"scales is 1 to {min(image_size).bit_length()} for sides of {image_size}, not {scales}")
         h, w = (-(-side // 2**self.halvings) * 2**self.halvings for side in image_size)
         self.flow: Flow
         if masks == "cycle":
