@@ -145,7 +145,7 @@ _TAUGHT_BY = (
     "DSSIM + MSE; they don't say so, nor what AE is scored by"
 )
 _TABLE_1 = {
-    "OC-SVM [26]": Run("oc_svm"),
+    "OC-SVM [26]": Run("ocsvm"),
     "IF [27]": Run("isolation_forest"),
     "AnoGAN [8]": Run("anogan"),
     "DeepSVDD [24]": Run("deep_svdd"),
@@ -174,7 +174,7 @@ _TABLE_3 = {
     "No Auxiliary Dataset (SDN)": Run("sdn"),
 }
 _OCGAN = {
-    "OCSVM [24]": Run("oc_svm"),
+    "OCSVM [24]": Run("ocsvm"),
     "KDE [2]": Run("kde"),
     "DAE [4]": Run("denoising_autoencoder"),
     "VAE [6]": Run("vae"),
