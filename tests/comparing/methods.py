@@ -85,3 +85,9 @@ class Greedy(Mean):
     def phases(self) -> Iterator[Phase]:
         torch.ones(75_000_000)
         yield from super().phases()
+
+
+class Beside(Mean):
+    """It can use auxiliary images, to no avail."""
+
+    takes_auxiliary = True

@@ -18,15 +18,18 @@ import pytest
 from PIL import Image
 from tests.cli.test_cli import okng as command_line
 from tests.cli.test_cli import one_line
-from tests.comparing.methods import Broken, Colour, Greedy, Killed, Mean
+from tests.comparing.methods import Beside, Broken, Colour, Greedy, Killed, Mean
 from tests.contract.conftest import pictures
 
 import okng
-from okng.comparing.child import peak_memory
+from okng.comparing import comparison
+from okng.comparing.child import fit, peak_memory
 from okng.comparing.comparison import Comparison, _methods, _ranks, _seconds, of_family
 from okng.comparing.page import write_ranks
-from okng.comparing.runs import Method
+from okng.comparing.runs import Method, Result, Run
+from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
+from okng.training.progress import Narrator
 
 
 def parts(root: Path, more: int = 0) -> Path:
@@ -261,6 +264,45 @@ def test_the_command_line_prints_the_table_and_what_is_left(tmp_path: Path) -> N
     told = json.loads(command_line(*words, "--json").stdout)
     assert [method["method"] for method in told["sets"][0]["methods"]] == ["padim", "stfpm"]
     assert told["command"].startswith("okng compare") and len(told["sets"][0]["left"]) == 2
+
+
+def test_auxiliary_images_go_to_those_that_can_use_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And other ones beside the same data are another run."""
+    begun: list[Run] = []
+
+    def not_now(run: Run, tell: Narrator) -> Result:
+        begun.append(run)
+        return Result(run, {"failure": "not now"}, {})
+
+    monkeypatch.setattr(Run, "measure", not_now)
+    data, folder = parts(tmp_path / "parts"), tmp_path / "textures"
+    folder.mkdir()
+    for i, image in enumerate(pictures(3, seed=9)):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    settings: dict[str, Any] = {"output": tmp_path / "out", "device": "cpu"}
+    okng.compare(data, [Mean, Beside], auxiliary=folder, **settings)
+    okng.compare(data, [Beside], auxiliary=list(pictures(2, seed=9)), **settings)
+    okng.compare(data, [Mean, Beside], **settings)
+    assert [len(run.auxiliary) for run in begun] == [0, 3, 2, 0, 0]
+    assert begun[0].identity == begun[3].identity and len({str(run.stem) for run in begun}) == 4
+    begun[1].folder.mkdir(parents=True)
+    fit(begun[1], Narrator(quiet=True))
+    assert json.loads(begun[1].file(".fit.json").read_text())["provenance"]["auxiliary_images"] == 3
+    with pytest.raises(OkngError, match="none of these detectors uses auxiliary images"):
+        okng.compare(data, [Mean], auxiliary=folder, **settings)
+    words = ["compare", data, "-d", "padim", "--auxiliary", folder, "-o", tmp_path / "out"]
+    assert "none of these detectors uses auxiliary images" in one_line(command_line(*words))
+
+
+def test_the_quickest_come_first_whatever_their_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that train nothing, then by the time that `okng list` prints."""
+    times = {"stfpm": 3.0, "draem": 2.0, "padim": 50.0, "vgg11": 4.0}
+    monkeypatch.setattr(comparison, "headlines", lambda: {name: {"seconds": s} for name, s in times.items()})
+    names = [method.name for method in _methods(None)]
+    collecting = sum(detector_class(name).collects_only for name in names)
+    assert {"padim", "spade", "mahalanobis"} <= {*names[:collecting]} and names[0] == "padim"
+    assert names[collecting : collecting + 3] == ["draem", "stfpm", "vgg11"]
+    assert of_family("distillation")[0] == "stfpm"
 
 
 def test_names_limits_and_families_are_understood() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import okng
+from okng.cli.train import train
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.estimator import ImageOutlierDetector
@@ -147,3 +148,24 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(OkngError, match="bring at least one auxiliary image"):
         okng.fit(ok(), Exposed, auxiliary=tmp_path)
+
+
+def test_an_argument_of_this_name_is_the_detectors_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`oe_sdn` makes its auxiliary images itself; the argument says how, in Python, in tables and after -p."""
+    small = {"width": 2, "code": 2, "epochs": 1, "teacher_epochs": 1, "holdout": 0.3, "device": "cpu"}
+    fitted = okng.fit(ok(height=16), "oe_sdn", auxiliary="gaussian_blur", size=(16, 16), **small)
+    assert fitted.manifest["detector"]["arguments"]["auxiliary"] == "gaussian_blur"
+    with pytest.raises(OkngError, match="uses no auxiliary images"):
+        okng.fit(ok(), "oe_sdn", auxiliary=tmp_path)
+    asked: list[dict[str, Any]] = []
+
+    def fit(*given: Any, **settings: Any) -> None:
+        asked.append(settings)
+        raise OkngError("enough")
+
+    monkeypatch.setattr(okng, "fit", fit)
+    for i, image in enumerate(ok()):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    with pytest.raises(OkngError, match="enough"):
+        train(str(tmp_path), detector="oe_sdn", parameter=["auxiliary=shearing"], output=tmp_path / "m.okng")
+    assert asked[0]["auxiliary"] == "shearing"

@@ -22,6 +22,7 @@ NORMAL = "The class that is OK, in a data set of classes, or several: 3,5."
 PROTOCOL = "one-vs-rest, 80/20, leave-one-class-out, mvtec or native. Default: by what the data set is."
 ABNORMAL = "The class that is NG, for leave-one-class-out."
 DETECTOR = "A name of `okng list`, in any spelling. Default: patch_memory."
+AUXILIARY = "A folder of images of anything else, such as textures, for detectors that can use them."
 DEVICE = "auto, cpu, cuda or mps, for PyTorch."
 CONTAMINATION = "Share of NG images to hide among the training images."
 

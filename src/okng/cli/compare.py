@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, DEVICE, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, AUXILIARY, DEVICE, NORMAL, PROTOCOL
 
 
 def compare(
@@ -28,6 +28,7 @@ def compare(
     time_limit: Annotated[
         str | None, typer.Option(help="Begin no fit after this: 60m, 2h; a number is minutes.")
     ] = None,
+    auxiliary: Annotated[Path | None, typer.Option(help=AUXILIARY)] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for pages and tables.")] = Path("comparison"),
     false_alarm_rate: Annotated[float, typer.Option(help="Share of OK images that may be called NG.")] = 0.05,
     normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
@@ -56,7 +57,7 @@ def compare(
     try:
         with Narrator() as tell:
             found = okng.compare(
-                opened, chosen, seeds=seeds, time_limit=time_limit, budget=budget, output=output,
+                opened, chosen, seeds=seeds, time_limit=time_limit, budget=budget, auxiliary=auxiliary, output=output,
                 false_alarm_rate=false_alarm_rate, device=device, command=words, tell=tell,
             )  # fmt: skip
     except KeyboardInterrupt:

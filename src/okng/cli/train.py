@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from okng.cli.common import ABNORMAL, CONTAMINATION, DETECTOR, DEVICE, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, AUXILIARY, CONTAMINATION, DETECTOR, DEVICE, NORMAL, PROTOCOL
 
 if TYPE_CHECKING:
     from okng.inspection.images import Source
@@ -38,7 +38,7 @@ def train(
     ] = None,
     auxiliary: Annotated[
         Path | None,
-        typer.Option(help="A folder of images of anything else, such as textures, for detectors that can use them."),
+        typer.Option(help=AUXILIARY),
     ] = None,
     output: Annotated[
         Path | None,
@@ -180,7 +180,6 @@ def train(
                     preset=preset,
                     budget=budget,
                     ng=ng,
-                    auxiliary=auxiliary,
                     size=sides,
                     time_per_image=seconds,
                     false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
@@ -190,7 +189,7 @@ def train(
                     resume=resume,
                     review=review,
                     **common,
-                    **arguments,
+                    **{"auxiliary": auxiliary, **arguments},  # oe_sdn has an argument of this name
                 )
                 done = inspector.manifest["provenance"]
     except KeyboardInterrupt:

@@ -70,6 +70,8 @@ def fit(run: Run, tell: Narrator) -> None:
     }  # fmt: skip
     if run.dataset.ng:
         how["ng"] = [sample.image for sample in run.dataset.ng]
+    if run.auxiliary:
+        how["auxiliary"] = list(run.auxiliary)
     images = [sample.image for sample in run.dataset.train]
     detector = method.kind or method.detector
     clock = Clock(run.file(".clock.json"))

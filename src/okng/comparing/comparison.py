@@ -6,19 +6,19 @@ import json
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from okng.benchmark.figures import measured
+from okng.benchmark.figures import headlines
 from okng.benchmark.rows import json_ready, write_rows
 from okng.checks import check_rate
 from okng.comparing.page import as_text, write_page, write_ranks
 from okng.comparing.runs import Method, Result, Run, check_detectors, without_images
-from okng.comparing.sets import Comparable, comparable
+from okng.comparing.sets import Comparable, auxiliary_for, comparable, digest_of
 from okng.comparing.statistics import Ranks, ranked
 from okng.comparing.table import COMPARED, COSTS, FIGURES, Row, rows_of
 from okng.datasets import Dataset, open_dataset
@@ -27,6 +27,8 @@ from okng.detectors.budgets import BUDGETS
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class, find, name_of
 from okng.errors import OkngError, nearest_names
+from okng.inspection.images import Source
+from okng.inspection.inspector import Images
 from okng.inspection.model_file import write_atomically
 from okng.training.input import on_budget
 from okng.training.progress import Narrator, narrated
@@ -92,6 +94,7 @@ def compare(
     seeds: int = 1,
     time_limit: float | str | None = None,
     budget: str = "cpu",
+    auxiliary: Images | None = None,
     output: str | Path = "comparison",
     false_alarm_rate: float = 0.05,
     normal: str | None = None,
@@ -109,9 +112,9 @@ def compare(
     of them is held back, and says what false alarms and costs are. `detectors`: names of `okng list`, your own classes,
     or either with arguments, ("patchcore", {"coreset": 0.1}); all of the catalogue by default, the quickest first.
     Those that need NG images are run where the data set has labelled ones for training. `seeds`: how many fits of each,
-    with the seeds 0, 1, ...; figures are their means. `budget`: "cpu" or "paper", as in `okng.fit`. `time_limit`: begin
-    no fit after so many minutes, or "90s", "60m", "2h". `false_alarm_rate`: the share of OK images that may be called
-    NG.
+    with the seeds 0, 1, ...; figures are their means. `budget`: "cpu" or "paper", as in `okng.fit`. `auxiliary`: images
+    of anything else, such as textures, for those of the detectors that can use them. `time_limit`: begin no fit after
+    so many minutes, or "90s", "60m", "2h". `false_alarm_rate`: the share of OK images that may be called NG.
 
     `output` is a folder: NAME.html, NAME.csv and NAME.json for each data set, rewritten after every fit, and for
     several ranks.html. What is measured is kept in its folder runs/, each fit under its images, arguments, seed and
@@ -135,8 +138,11 @@ def compare(
     if not given:
         raise OkngError("there is no data set to compare on; give at least one")
     opened = [one if isinstance(one, Dataset) else open_dataset(one, normal, 0, protocol, abnormal) for one in given]
-    sets = [_Set(comparable(dataset, tell), name, methods, budget, folder, false_alarm_rate) for dataset, name in
-            zip(opened, _names(opened), strict=True)]  # fmt: skip
+    beside = auxiliary_for([method.detector for method in methods], auxiliary)
+    sets = [
+        _Set(comparable(dataset, tell), name, methods, budget, folder, false_alarm_rate, beside)
+        for dataset, name in zip(opened, _names(opened), strict=True)
+    ]
     command = command or "okng.compare(...)"
     runs = [(of, run) for seed in range(seeds) for of in sets for run in of.runs(seed, device)]
     for number, (of, run) in enumerate(runs):
@@ -161,9 +167,11 @@ class _Set:
     """A data set while methods are run on it."""
 
     def __init__(
-        self, given: Comparable, name: str, methods: list[Method], budget: str, folder: Path, false_alarm_rate: float
-    ):
+        self, given: Comparable, name: str, methods: list[Method], budget: str, folder: Path, false_alarm_rate: float,
+        auxiliary: tuple[Source, ...],
+    ):  # fmt: skip
         self.given, self.name, self.folder, self.rate = given, name, folder, false_alarm_rate
+        self.auxiliary, self.beside = auxiliary, digest_of(auxiliary)
         self.methods: list[Method] = []
         self.reasons: dict[str, str] = {}
         self.results: dict[str, list[Result]] = {}
@@ -190,7 +198,8 @@ class _Set:
                 place = self.folder / "runs"
                 given = self.given
                 what = (method, dataset, given.data, given.shown, given.held_back)
-                found.append(Run(*what, seed, self.rate, device, place))
+                beside = self.auxiliary if detector_class(method.detector).takes_auxiliary else ()
+                found.append(Run(*what, seed, self.rate, device, place, beside, self.beside))
         return found
 
     def take(self, result: Result) -> None:
@@ -293,7 +302,7 @@ def _as_json(compared: Compared) -> dict[str, Any]:
 def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
     """What was asked for as methods with names of their own; all of the catalogue, the quickest first, for None."""
     if detectors is None:
-        several: list[Any] = sorted(cards(), key=_usual_cost)
+        several: list[Any] = _quickest_first(cards())
     elif isinstance(detectors, str | type) or (isinstance(detectors, tuple) and isinstance(detectors[-1], dict)):
         several = [detectors]
     else:
@@ -323,14 +332,13 @@ def of_family(family: str) -> list[str]:
     wanted = family.lower().replace("_", " ").replace("-", " ")
     if wanted not in families:
         raise OkngError(f"there is no family {family!r}; {nearest_names(wanted, families)}")
-    return sorted((name for name, card in cards().items() if card.family == wanted), key=_usual_cost)
+    return _quickest_first(name for name, card in cards().items() if card.family == wanted)
 
 
-def _usual_cost(detector: str) -> tuple[bool, float]:
-    """To sort by: pretrained networks first, then how long recorded fits at the budget for CPUs took, test included."""
-    seconds = [float(row["seconds"]) for row in measured(detector) if row.get("budget") == "cpu" and row.get("seconds")]
-    pretrained = cards()[detector].family in ("feature matching", "distillation")
-    return not pretrained, float(np.median(seconds)) if seconds else 0.0
+def _quickest_first(detectors: Iterable[str]) -> list[str]:
+    """What trains nothing first, then by the time that `okng list` prints; what has none yet comes last."""
+    times = {name: row["seconds"] for name, row in headlines().items()}
+    return sorted(detectors, key=lambda name: (not detector_class(name).collects_only, times.get(name, math.inf)))
 
 
 def _has_card(method: Method) -> bool:

@@ -26,6 +26,7 @@ from okng.detectors.base import Detector
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
+from okng.inspection.images import Source
 from okng.inspection.model_file import remove, write_atomically
 from okng.training.progress import Narrator
 
@@ -58,7 +59,7 @@ class Run:
     """A method on a data set with one seed.
 
     `data` is the images' digest, `shown` the keys of those to be drawn; `planted`: defects are planted into the test
-    images, for want of real ones.
+    images, for want of real ones. `auxiliary`: images that the method learns from beside, and their digest.
     """
 
     method: Method
@@ -70,6 +71,8 @@ class Run:
     false_alarm_rate: float
     device: str
     folder: Path
+    auxiliary: tuple[Source, ...] = ()
+    beside: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class Run:
             "format": FORMAT, "okng": okng.__version__, "detector": self.method.detector,
             "arguments": self.method.arguments, "code": self.method.code, "data": self.data, "seed": self.seed,
             "false_alarm_rate": self.false_alarm_rate, "shown": list(self.shown),
-            "planted": self.planted,
+            "planted": self.planted, **({"auxiliary": self.beside} if self.auxiliary else {}),
         }  # fmt: skip
 
     @property
@@ -200,7 +203,7 @@ def write_result(run: Run, kept: dict[str, Any], arrays: dict[str, np.ndarray]) 
 
 def without_images(run: Run) -> Run:
     """The run as its results remember it: the images are of no use any more."""
-    return replace(run, dataset=replace(run.dataset, train=(), test=(), ng=()))
+    return replace(run, dataset=replace(run.dataset, train=(), test=(), ng=()), auxiliary=())
 
 
 def check_detectors(names: list[str]) -> None:

@@ -11,8 +11,11 @@ import numpy as np
 
 from okng.comparing.judging import keys_of
 from okng.datasets import NG, OK, Dataset, Sample
+from okng.datasets.ok_images import part_images
+from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess, UnreadableImage, fingerprint
+from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint
+from okng.inspection.inspector import Images, each_image
 from okng.training.data import TrainingImages
 from okng.training.held_out import kept_together
 from okng.training.progress import Narrator
@@ -51,6 +54,23 @@ def comparable(dataset: Dataset, tell: Narrator) -> Comparable:
         found = [key for key, sample in zip(keys, labelled, strict=True) if sample.label == label and key not in learnt]
         shown += [found[i] for i in _spread(len(found), count) if not found[i].startswith("unreadable")]
     return Comparable(dataset, _digest(dataset), tuple(shown), held_back)
+
+
+def auxiliary_for(detectors: Sequence[str], given: Images | None) -> tuple[Source, ...]:
+    """What is `given` beside the data sets, image by image; `OkngError` where none of the `detectors` can use it."""
+    if given is None:
+        return ()
+    if not any(detector_class(name).takes_auxiliary for name in detectors):
+        raise OkngError("none of these detectors uses auxiliary images; leave out auxiliary, or --auxiliary")
+    found = tuple(each_image(given, lambda folder: part_images(folder)[0]))
+    if not found:
+        raise OkngError("there is no auxiliary image among what was given; bring images of something else")
+    return found
+
+
+def digest_of(sources: Sequence[Source]) -> str:
+    """Sixteen hexadecimal digits of all images."""
+    return hashlib.sha256(_bytes(sources).encode()).hexdigest()[:16]
 
 
 def _spread(total: int, count: int) -> list[int]:

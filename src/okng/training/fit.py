@@ -14,7 +14,7 @@ import okng
 from okng.checks import check_rate, check_seed, check_share, plain, positive
 from okng.datasets.ok_images import part_images
 from okng.detectors.base import Detector
-from okng.detectors.catalogue import DEFAULT, detector_class, name_of
+from okng.detectors.catalogue import DEFAULT, detector_class, name_of, parameters
 from okng.detectors.engine import TorchEngine
 from okng.detectors.presets import preset_of
 from okng.errors import OkngError
@@ -141,6 +141,9 @@ def fit(
         raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
     if ng is not None and not detector_class(detector).needs_ng:
         raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
+    own = isinstance(auxiliary, str) and "auxiliary" in parameters(detector)
+    if own and not detector_class(detector).takes_auxiliary:  # images that it makes itself, as oe_sdn does
+        arguments["auxiliary"], auxiliary = auxiliary, None
     if auxiliary is not None and not detector_class(detector).takes_auxiliary:
         raise OkngError(f"{detector} uses no auxiliary images; leave out auxiliary, or --auxiliary")
     given = given_images(images, strict)
