@@ -237,6 +237,86 @@ def anomalib_accuracy(source: str, detector: str, bank: int) -> dict:
     return {"seconds": seconds, **judged(dataset.test, scores, maps)}
 
 
+def anomalib_padim(source: str, draws: int) -> dict:
+    """Its PaDiM beside okng's: the same pixels at 256 px, features and channels, by either normalisation of them.
+
+    Of each: image AUROC, the mean over the `draws` of channels, their lowest and highest, and the mean pixel AUROC.
+    `apart`: how far both say of an image at most, in deviations of the scores over the images.
+    """
+    import torch
+
+    from okng.detectors.catalogue import create
+    from okng.inspection.images import Preprocess
+
+    dataset, preprocess = described(source), Preprocess("RGB", (SIZE, SIZE))
+    ours = create("padim")
+    network: Any = ours.backbone
+    theirs = _model("padim", "efficientnet_lite0", 0, len(dataset.train)).model.eval()
+
+    def pyramid(image: Path) -> list:
+        pixels = torch.from_numpy(preprocess.load(image)[0].copy()).permute(2, 0, 1)[None].float() / 255
+        features: list = network(pixels)  # [(1, C_s, h_s, w_s)]
+        return features
+
+    own = network.mean.tolist(), network.std.tolist()
+    imagenet = [[[[m]] for m in (0.485, 0.456, 0.406)]], [[[[s]] for s in (0.229, 0.224, 0.225)]]
+    result: dict[str, float] = {}
+    for name, (mean, deviation) in (("own", own), ("imagenet", imagenet)):
+        network.mean, network.std = torch.tensor(mean), torch.tensor(deviation)
+        found: dict[str, list[dict]] = {"okng": [], "anomalib": []}
+        apart = []
+        with torch.no_grad():
+            learnt, tested = ([pyramid(s.image) for s in samples] for samples in (dataset.train, dataset.test))
+            for seed in range(draws):
+                torch.manual_seed(seed)
+                drawn = torch.randperm(sum(network.channels))[:100].sort().values
+                scored = (_okng_padim(ours, drawn, learnt, tested), _anomalib_padim(theirs, drawn, learnt, tested))
+                for library, (scores, maps) in zip(found, scored, strict=True):
+                    found[library].append(judged(dataset.test, scores, maps))
+                (here, _), (there, _) = scored
+                apart.append(float(np.abs(np.subtract(here, there)).max() / np.std(there)))
+        for library, each in found.items():
+            images, pixels = ([figures[key] for figures in each] for key in ("image_auroc", "pixel_auroc"))
+            result |= {
+                f"{library}, {name}: image_auroc": float(np.mean(images)), f"{library}, {name}: lowest": min(images),
+                f"{library}, {name}: highest": max(images), f"{library}, {name}: pixel_auroc": float(np.mean(pixels)),
+            }  # fmt: skip
+        result[f"{name}: apart"] = max(apart)
+    return result
+
+
+def _okng_padim(detector: Any, drawn: Any, learnt: list, tested: list) -> tuple[list[float], list[np.ndarray]]:
+    """Scores and maps of okng's PaDiM with the channels `drawn`, by the code that fits and scores it."""
+    import torch
+
+    from okng.detectors.base import Batch
+
+    features = iter([*learnt, *tested])
+    detector.subset, detector.backbone.engine = drawn, lambda images: next(features)  # in place of the network
+    nothing = torch.zeros(1, 3, SIZE, SIZE)
+    (phase,) = detector.phases()
+    for index in range(len(learnt)):
+        phase.visit(Batch(nothing, torch.tensor([index]), tuple(phase.prepare(nothing))))
+    phase.finish()
+    found = [detector(nothing) for _ in tested]
+    detector.backbone.engine = None
+    return [float(each.image) for each in found], [each.map[0].numpy() for each in found]
+
+
+def _anomalib_padim(model: Any, drawn: Any, learnt: list, tested: list) -> tuple[list[float], list[np.ndarray]]:
+    """The same of anomalib's."""
+
+    def embedded(pyramid: list) -> Any:
+        return model.generate_embedding(dict(zip(model.layers, pyramid, strict=True)))
+
+    model.idx = drawn
+    model.memory_bank = [embedded(pyramid) for pyramid in learnt]
+    model.fit()
+    known = {"mean": model.gaussian.mean, "inv_covariance": model.gaussian.inv_covariance}
+    maps = [model.anomaly_map_generator(embedding=embedded(p), image_size=(SIZE, SIZE), **known) for p in tested]
+    return [float(each.amax()) for each in maps], [each.squeeze().numpy() for each in maps]
+
+
 # imgad
 
 

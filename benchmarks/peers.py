@@ -125,6 +125,16 @@ class Bench:
                 case = f"{detector}, {source.rpartition('mvtec_ad/')[2]}" + (f", {bank} patches" if bank else "")
                 self.record("accuracy", case, library, self.run(library, "accuracy", **arguments))
 
+    def padim(self) -> None:
+        """PaDiM of both on transistor with the same features and channels: is it the method or the code?"""
+        arguments: dict[str, Any] = {"source": str(self.data / "mvtec_ad" / "transistor"), "draws": 2}
+        figures = self.run("anomalib", "padim", **arguments)
+        for library in ("okng", "anomalib"):
+            own = {key.partition(", ")[2]: value for key, value in figures.items() if key.startswith(library)}
+            self.record("padim", "padim, transistor, the same channels", library, own)
+        apart = {key: value for key, value in figures.items() if key.endswith("apart")}
+        self.record("padim", "padim, transistor, the same channels", "okng", apart)
+
     def inspect(self, runs: int = 3) -> None:
         """Milliseconds from disk to verdict and heatmap at 256 px, PatchCore with 1 % of transistor's patches."""
         data = str(self.data / "mvtec_ad" / "transistor")
@@ -247,7 +257,7 @@ def forget(benchmarks: Iterator[str] | list[str]) -> None:
 def main() -> None:
     """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("start", "aupro", "inspect", "fit", "accuracy")
+    names = ("start", "aupro", "inspect", "fit", "accuracy", "padim")
     parser.add_argument("data", type=Path)
     parser.add_argument("peer", help="python of the peers' environment")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
