@@ -53,5 +53,5 @@ def test_json(scores):
     fields = json.loads(json.dumps(inspection_of(scores).to_dict()))
     assert {"path", "score", "p_value", "verdict", "regions", "height", "width", "timing_ms"} <= fields.keys()
     assert (fields["height"], fields["width"], fields["verdict"]) == (40, 60, "NG")
-    assert fields["regions"][0].keys() == {"box", "area", "peak", "score", "contour"}
+    assert fields["regions"][0].keys() == {"box", "area", "peak", "score", "contour", "rule"}
     assert "map" not in fields

@@ -192,7 +192,7 @@ def _figures(
         "measured_false_alarm_interval": wilson(int(verdicts[ok].sum()), int(ok.sum())) if ok.any() else None,
         "caught": float(verdicts[ng].mean()) if ng.any() else math.nan,
         "caught_interval": wilson(int(verdicts[ng].sum()), int(ng.sum())) if ng.any() else None,
-        "promise": inspector.calibration.promise(),
+        "promise": inspector.promise(),
         "skipped": skipped,
         "notes": notes,
     }

@@ -22,6 +22,7 @@ from okng.cli import (
     inspect,
     list_,
     reproduce,
+    rules,
     sensitivity,
     threshold,
     train,
@@ -34,6 +35,7 @@ SAID_ELSEWHERE = {
     "predict": "inspect", "detect": "inspect", "infer": "inspect", "score": "inspect", "run": "inspect",
     "test": "evaluate", "val": "evaluate", "validate": "evaluate", "eval": "evaluate", "benchmark": "evaluate",
     "fit": "train", "learn": "train", "convert": "export", "models": "list", "calibrate": "threshold",
+    "zones": "rules", "roi": "rules", "mask": "rules",
 }  # fmt: skip
 
 
@@ -68,6 +70,7 @@ app.command("sensitivity")(sensitivity.sensitivity)
 app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("threshold")(threshold.threshold)
+app.command("rules")(rules.rules)
 app.command("reproduce")(reproduce.reproduce)
 app.command("list")(list_.list_)
 

@@ -151,6 +151,21 @@ def open_model(
     return inspector if score is None else inspector.with_threshold(score)
 
 
+def unrun(path: Path) -> Inspector:
+    """The model at `path` with nothing to run it by: its threshold and rules need neither PyTorch nor an engine."""
+    from okng.inspection.engines import OnnxEngine, StoredDetector
+    from okng.inspection.inspector import Inspector
+    from okng.inspection.model_file import read_model
+    from okng.inspection.onnx_file import read_onnx
+
+    path = path.expanduser()
+    if path.suffix == ".onnx":
+        manifest, arrays, graph = read_onnx(path)
+        return Inspector.from_file(OnnxEngine(graph), manifest, arrays)
+    manifest, tensors = read_model(path)
+    return Inspector.from_file(StoredDetector(tensors), manifest, tensors)
+
+
 def check_writable(path: Path, option: str = "-o", example: str = "parts.okng") -> None:
     """Find out before long work, not after it, that `path`, which `option` named, can't be written."""
     if path.is_dir():

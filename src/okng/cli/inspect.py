@@ -91,7 +91,7 @@ def inspect(
                 elif not csv_printed:
                     p = p_words(inspection.p_value, inspector.calibration.smallest_rate)
                     judged = f"{inspection.verdict}  score {inspection.score:.4g}  {p}"
-                    lines.put(f"{judged}  {printable(str(inspection.path))}{_where(inspection)}")
+                    lines.put(f"{judged}  {printable(str(inspection.path))}{_where(inspection)}{_why(inspection)}")
                 files.add(inspection)
                 tell.advance()
         complete = True
@@ -110,7 +110,7 @@ def inspect(
         if lines.lost:
             say(f"standard output ended early: {lines.lost}")
     unread = f", {len(files.skipped)} unreadable" if files.skipped else ""
-    say(f"{files.counts['OK']} OK, {files.counts['NG']} NG{unread}: {inspector.calibration.promise()}")
+    say(f"{files.counts['OK']} OK, {files.counts['NG']} NG{unread}: {inspector.promise()}")
     if lines.lost and not lines.left:
         failures.append(f"standard output can't be written: {lines.lost}")
     if failures:
@@ -179,6 +179,12 @@ class _Files:
             for failure in failures:
                 say(failure)
         return failures
+
+
+def _why(inspection: Inspection) -> str:
+    """What a rule said; that a score is above the threshold needs no words."""
+    said = [why for why in inspection.reasons if " by rule " in why]
+    return f"  {'; '.join(said)}" if said else ""
 
 
 def _where(inspection: Inspection) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from okng.inspection.inspector import Inspector
 
 
 def threshold(
@@ -21,32 +18,17 @@ def threshold(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Show the threshold, or change it: a number in the file, nothing is fitted again."""
-    from okng.cli.common import open_model, print_json, say
+    from okng.cli.common import open_model, print_json, say, unrun
     from okng.errors import OkngError
 
     changes = false_alarm_rate is not None or score is not None
     if output is not None and not changes:
         raise OkngError("-o is for a changed threshold; add --false-alarm-rate or --score")
-    inspector = open_model(model, rate=false_alarm_rate, score=score, load=_unrun)
+    inspector = open_model(model, rate=false_alarm_rate, score=score, load=unrun)
     calibration = inspector.calibration
-    say(f"threshold {calibration.threshold:.6g}: {calibration.promise()}")
+    say(f"threshold {calibration.threshold:.6g}: {inspector.promise()}")
     if changes:
         inspector.save(output or model)
         say(f"wrote {output or model}")
     if as_json:
-        print_json({"model": str(output or model), **calibration.to_json(), "promise": calibration.promise()})
-
-
-def _unrun(path: Path) -> Inspector:
-    """The model at `path` with nothing to run it by: for its threshold neither PyTorch nor an engine is needed."""
-    from okng.inspection.engines import OnnxEngine, StoredDetector
-    from okng.inspection.inspector import Inspector
-    from okng.inspection.model_file import read_model
-    from okng.inspection.onnx_file import read_onnx
-
-    path = path.expanduser()
-    if path.suffix == ".onnx":
-        manifest, arrays, graph = read_onnx(path)
-        return Inspector.from_file(OnnxEngine(graph), manifest, arrays)
-    manifest, tensors = read_model(path)
-    return Inspector.from_file(StoredDetector(tensors), manifest, tensors)
+        print_json({"model": str(output or model), **calibration.to_json(), "promise": inspector.promise()})

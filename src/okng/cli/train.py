@@ -87,6 +87,9 @@ def train(
         bool,
         typer.Option("--drop-outliers", help="Leave held-out images that stand far apart out of the calibration."),
     ] = False,
+    rules: Annotated[
+        Path | None, typer.Option(help="A file of zones to inspect or ignore, and of rules, as `okng rules` takes it.")
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(help="Folder for a page of the oddest images given as OK and of what would be found."),
@@ -127,6 +130,8 @@ def train(
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
     if update is not None and (report is not None or curves is not None or drop_outliers or promise != "auto"):
         raise OkngError("--report, --curves, --drop-outliers and --promise are of a fit; leave them out of an update")
+    if update is not None and rules is not None:
+        raise OkngError("an update keeps the model's rules; leave out --rules, or change them by: okng rules")
     if update is not None and auxiliary is not None:
         raise OkngError("an update takes in OK images only; leave out --auxiliary, or fit again without --update")
     if ng is not None and not ng.exists():
@@ -185,6 +190,7 @@ def train(
                     false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
                     promise=promise,
                     drop_outliers=drop_outliers,
+                    rules=rules,
                     checkpoint=checkpoint,
                     resume=resume,
                     review=review,
@@ -212,7 +218,7 @@ def train(
     calibration = inspector.calibration
     and_ng = f" and {done['ng_images']} NG images" if done.get("ng_images") else ""
     say(f"learnt from {done['learnt_from']} of {done['images']} images{and_ng} in {done['seconds']:.0f} s")
-    say(f"threshold {calibration.threshold:.4g}: {calibration.promise()}")
+    say(f"threshold {calibration.threshold:.4g}: {inspector.promise()}")
     if review is None and update is None and done["stand_apart"] and done["held_out"] < done["images"]:
         say("more like that may be among the learnt images, which were not judged: --report DIR shows the oddest")
     if kept is not None:
@@ -227,7 +233,7 @@ def train(
         say(f"wrote {write_curves(curves, f'Losses of {output.name}', inspector)}")
     say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
     if as_json:
-        described = inspector.manifest | {"calibration": calibration.to_json(), "promise": calibration.promise()}
+        described = inspector.manifest | {"calibration": calibration.to_json(), "promise": inspector.promise()}
         del described["seen"], described["unlearnt"]  # as long as the list of images
         print_json({"model": str(output), "preprocess": inspector.preprocess.to_json(), **described})
 

@@ -68,7 +68,7 @@ class Collected:
             source = self.samples[inspection.index].image
             pixels = thumbnail(self.inspector, source, inspection.size, SIDE)
             self.pictures[key] = {
-                **drawn(pixels, inspection, self.inspector.calibration, mask),
+                **drawn(pixels, inspection, self.inspector.calibration, mask, self.inspector.rules),
                 "score": inspection.score, "p_value": inspection.p_value, "verdict": inspection.verdict,
                 "label": "NG" if label == NG else "OK", "kind": kind,
                 "name": "" if inspection.path is None else "/".join(Path(inspection.path).parts[-2:]),

@@ -27,9 +27,15 @@ def explainer(inspector: Inspector, layer: str | None = None) -> Inspector:
     """
     if not isinstance(inspector.engine, TorchEngine):
         raise OkngError("an exported model has no gradients; give the .okng file it was exported from")
+    if inspector.rules.masks:
+        raise OkngError(
+            "Grad-CAM explains the score of the whole image, and this model's is that of its zones; "
+            "take them out first: okng rules MODEL --clear -o whole.okng"
+        )
     engine = GradCAMEngine(inspector.engine.detector, layer, str(inspector.engine.device))
     calibration = replace(inspector.calibration, peaks=None, pixel_threshold=None)
-    return Inspector(engine, inspector.preprocess, calibration, inspector.manifest)
+    manifest = {name: value for name, value in inspector.manifest.items() if name != "rules"}  # there are no regions
+    return Inspector(engine, inspector.preprocess, calibration, manifest)
 
 
 class GradCAMEngine:

@@ -14,6 +14,7 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.engines import make_engine
 from okng.inspection.inspector import Inspector
 from okng.inspection.onnx_file import read_onnx
+from okng.inspection.zoned import BY, WHOLE
 from okng.metrics import auroc
 
 
@@ -50,6 +51,9 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
             "the threshold was set by hand, and scores of another precision need one drawn anew; "
             "give the model a rate first: okng threshold MODEL --false-alarm-rate 0.05"
         )
+    manifest.pop(WHOLE, None)  # of another precision
+    if BY in manifest:
+        manifest[BY] = "zones"
     scores, verdicts = {}, {}
     for kind in ("f32", precision):
         engine = make_engine(graph, "openvino", kind)

@@ -21,8 +21,8 @@ from okng.inspection.files import LISTS, find_images, read_list
 from okng.inspection.formats import Encoded, UnreadableImage, exists
 from okng.inspection.images import Preprocess, Source
 from okng.inspection.likeness import Likeness, Traits
-from okng.inspection.regions import Region, find_regions
-from okng.inspection.result import Inspection
+from okng.inspection.result import Inspection, judged
+from okng.inspection.rules import Rules
 from okng.inspection.workers import Workers
 
 Images = Source | bytes | BinaryIO | Image.Image | Iterable[Any]
@@ -51,13 +51,17 @@ class Decoded(NamedTuple):
 
 
 class Inspector:
-    """A fitted detector with its preprocessing and calibration; `manifest` is the model file's JSON."""
+    """A fitted detector with its preprocessing and calibration; `manifest` is the model file's JSON.
+
+    `rules` are those of the manifest: zones and what a region of which size means.
+    """
 
     def __init__(self, engine: Engine, preprocess: Preprocess, calibration: Calibration, manifest: dict[str, Any]):
         self.engine = engine
         self.preprocess = preprocess
         self.calibration = calibration
         self.manifest = manifest
+        self.rules = Rules.from_json(manifest.get("rules"))
 
     def __repr__(self) -> str:
         size = self.preprocess.size
@@ -65,7 +69,7 @@ class Inspector:
         colour = "grey" if self.preprocess.mode == "L" else self.preprocess.mode
         name = self.manifest.get("detector", {}).get("name", "a detector")
         engine = type(self.engine).__name__.removesuffix("Engine")
-        threshold = f"threshold {self.calibration.threshold:.4g}: {self.calibration.promise()}"
+        threshold = f"threshold {self.calibration.threshold:.4g}: {self.promise()}"
         return f"<Inspector: {name} on {engine}, {area} {colour}, {threshold}>"
 
     @classmethod
@@ -98,6 +102,23 @@ class Inspector:
         """The same inspector with a score threshold chosen by hand."""
         calibration = self.calibration.with_threshold(threshold)
         return Inspector(self.engine, self.preprocess, calibration, self.manifest)
+
+    def with_rules(self, rules: Rules | dict[str, Any] | str | Path | None, ok: Images | None = None) -> Inspector:
+        """The same inspector with other zones and rules, their JSON or a file of it; None for none.
+
+        Zones that leave out a part of the image make the score the highest value of the map within them. `ok`: OK
+        images to calibrate that by; those that the model has learnt are left out. Without them the threshold is the one
+        of whole maps, whose highest value is no less: the promise holds, and more could be found. Raises `OkngError`
+        for a detector without a map, for rules that make no sense, and where OK images are needed.
+        """
+        from okng.inspection.zoned import ruled
+
+        return ruled(self, Rules.of(rules), ok)
+
+    def promise(self) -> str:
+        """One sentence: what the threshold promises, and why, with the zones and rules."""
+        whole_maps = self.rules.masks and self.manifest.get("zones_calibrated") == "whole maps"
+        return self.calibration.promise() + self.rules.promise(self.calibration, whole_maps)
 
     def inspect(
         self,
@@ -147,23 +168,15 @@ class Inspector:
         return min(64, max(8, 8 * 256 * 256 // (height * width)))
 
     def _judge(self, item: Decoded, score: float, scores: np.ndarray | None, ms: float) -> Inspection:
-        calibration = self.calibration
-        regions: list[Region] = []
         if not (np.isfinite(score) and (scores is None or np.isfinite(scores).all())):
             raise OkngError(f"the detector's score of {item.source} is no number; fit again, with another seed")
-        if scores is not None and calibration.pixel_threshold is not None:
-            regions = find_regions(scores, calibration.pixel_threshold, item.traits.size)
-        return Inspection(
-            index=item.place,
-            path=str(item.source) if isinstance(item.source, Path | str) else None,
-            score=score,
-            p_value=calibration.p_value(score),
-            verdict="NG" if calibration.is_ng(score) else "OK",
-            size=item.traits.size,
-            map=scores,
-            regions=tuple(regions),
-            timing={"decode": round(item.ms, 3), "score": round(ms, 3)},
-        )
+        if scores is not None and self.rules.masks:
+            scores = self.rules.within(scores)
+            score = float(scores.max())
+        path = str(item.source) if isinstance(item.source, Path | str) else None
+        timing = {"decode": round(item.ms, 3), "score": round(ms, 3)}
+        seen = Inspection(item.place, path, score, 1.0, "", item.traits.size, scores, (), timing, (), item.traits)
+        return judged(seen, self.calibration, self.rules)
 
     def _decoded(
         self,

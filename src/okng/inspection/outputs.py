@@ -19,7 +19,7 @@ from okng.inspection.model_file import short_name, write_atomically
 from okng.inspection.overlay import heat_range, overlay
 from okng.inspection.result import Inspection
 
-COLUMNS = ("path", "score", "p_value", "verdict", "regions", "left", "top", "right", "bottom")
+COLUMNS = ("path", "score", "p_value", "verdict", "regions", "left", "top", "right", "bottom", "reasons")
 VERDICTS = ("OK", "NG")
 
 
@@ -47,7 +47,7 @@ def table_row(inspection: Inspection) -> list[Any]:
     """One result as the values of `COLUMNS`; the box is that of the strongest region, or empty."""
     box = [round(side, 1) for side in inspection.regions[0].box] if inspection.regions else [""] * 4
     judged = [inspection.path, repr(inspection.score), f"{inspection.p_value:.6f}", inspection.verdict]
-    return [*judged, len(inspection.regions), *box]
+    return [*judged, len(inspection.regions), *box, "; ".join(inspection.reasons)]
 
 
 def csv_line(values: Any) -> bytes:
@@ -58,7 +58,7 @@ def csv_line(values: Any) -> bytes:
 
 
 class CsvFile:
-    """One line per image: path, score, p_value, verdict, and the box of the strongest region.
+    """One line per image: path, score, p_value, verdict, the box of the strongest region, and why.
 
     It grows as NAME.partial.csv beside `path` and takes its name when it is complete; until then an older file stays. A
     device or a pipe is written directly, and so is `stream`. What can't be written ends the file, not the run: `error`
@@ -146,7 +146,8 @@ class Overlays:
         try:
             picture = replace(self.inspector.preprocess, mode="RGB").decode(inspection.path)
             content = io.BytesIO()
-            overlay(picture, inspection, *(heat or heat_range(self.inspector.calibration))).save(content, "PNG")
+            low, high = heat or heat_range(self.inspector.calibration)
+            overlay(picture, inspection, low, high, self.inspector.rules).save(content, "PNG")
             mark = self.folder / OVERLAYS_MARK
             if not mark.exists():
                 write_atomically(mark, b"Drawn by okng, which takes nothing here for an image.\n")

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration, stand_apart
-from okng.inspection.result import Inspection
+from okng.inspection.result import NO_RULES, Inspection
+from okng.inspection.rules import Rules
 
 # From dark violet over red to pale yellow: lightness rises all the way, so the order can be read without
 # telling colours apart, and in a grey print.
@@ -37,12 +38,15 @@ def heat_range(calibration: Calibration) -> tuple[float, float]:
     return threshold - above, threshold + 6 * above
 
 
-def overlay(image: Image.Image | np.ndarray, inspection: Inspection, low: float, high: float) -> Image.Image:
+def overlay(
+    image: Image.Image | np.ndarray, inspection: Inspection, low: float, high: float, rules: Rules = NO_RULES
+) -> Image.Image:
     """The inspected `image` with its heat and the outlines of its regions, "RGB" at the size of `image`.
 
     `image` is what was inspected, uint8 (H, W, 3) or of 8 bits in any mode, smaller or larger if need be:
     everything is drawn to its scale. Nothing is coloured where the map is below `low`; colour and opacity
-    rise up to `high`. Raises `OkngError` when the detector gives no map.
+    rise up to `high`. The zones of `rules` are outlined in their colours, and regions in that of the rule which decided
+    on them, else in white. Raises `OkngError` when the detector gives no map.
     """
     picture = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
     width, height = picture.size
@@ -53,7 +57,13 @@ def overlay(image: Image.Image | np.ndarray, inspection: Inspection, low: float,
     colours = Image.fromarray(palette.astype(np.uint8)[(heat * 255).astype(np.uint8)])  # (H, W, 3)
     opacity = Image.fromarray((np.sqrt(heat) * (OPACITY * 255)).astype(np.uint8))
     picture.paste(colours, mask=opacity)
-    outline(picture, [region.contour for region in inspection.regions], inspection.size)
+    height, width = inspection.size
+    for zone in rules.zones:
+        corners = [(x * width, y * height) for x, y in (*zone.points, zone.points[0])]
+        outline(picture, [corners], inspection.size, zone.colour)
+    colours_of = {rule.name: rule.colour for rule in rules.rules}
+    for region in inspection.regions:
+        outline(picture, [region.contour], inspection.size, colours_of.get(region.rule or "", "white"))
     return picture
 
 

@@ -19,7 +19,7 @@ class Region:
 
     `box` is (left, top, right, bottom), `peak` the (x, y) of the middle of the map cell of highest value
     `score`, `area` in pixels, `contour` the closed outer boundary as (x, y) points; all in pixels of the
-    original image, whose top left corner is (0, 0).
+    original image, whose top left corner is (0, 0). `rule`: the name of the rule that decided on it, if one did.
     """
 
     box: tuple[float, float, float, float]
@@ -27,6 +27,7 @@ class Region:
     peak: tuple[float, float]
     score: float
     contour: list[tuple[float, float]]
+    rule: str | None = None
 
 
 def find_regions(scores: np.ndarray, threshold: float, size: tuple[int, int]) -> list[Region]:

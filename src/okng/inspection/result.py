@@ -10,7 +10,11 @@ from PIL import Image
 
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
+from okng.inspection.likeness import Traits
 from okng.inspection.regions import Region, find_regions
+from okng.inspection.rules import Rules
+
+NO_RULES = Rules()
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Inspection:
     `index` is its place among the images given, `path` the file, or None for pixels given directly. `score`
     is raw, higher = odder. `p_value` is the conformal p-value and `verdict` "OK" or "NG" (see `Calibration`).
     `map` (h, w) is on the detector's own grid, None for detectors that do not localise. `regions` and `size`
-    (height, width) are in pixels of the original image. `timing` is in milliseconds: "decode" and "score".
+    (height, width) are in pixels of the original image. `timing` is in milliseconds: "decode" and "score". `reasons`
+    say why an image is NG, or why one with such a score is OK all the same; `traits` what the original is like.
     """
 
     index: int
@@ -32,6 +37,8 @@ class Inspection:
     map: np.ndarray | None = field(repr=False)
     regions: tuple[Region, ...]
     timing: dict[str, float]
+    reasons: tuple[str, ...] = ()
+    traits: Traits | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         where = f"image {self.index}" if self.path is None else self.path
@@ -60,6 +67,7 @@ class Inspection:
             "score": self.score,
             "p_value": self.p_value,
             "verdict": self.verdict,
+            "reasons": list(self.reasons),
             "height": self.size[0],
             "width": self.size[1],
             "regions": [asdict(region) for region in self.regions],
@@ -67,13 +75,14 @@ class Inspection:
         }
 
 
-def judged(seen: Inspection, calibration: Calibration) -> Inspection:
-    """An inspection with the p-value, the verdict and the regions of a calibration that came later."""
-    regions: tuple[Region, ...] = ()
+def judged(seen: Inspection, calibration: Calibration, rules: Rules = NO_RULES) -> Inspection:
+    """An inspection with the p-value, the verdict and the regions of a calibration, and of `rules`."""
+    regions: list[Region] = []
     if seen.map is not None and calibration.pixel_threshold is not None:
-        regions = tuple(find_regions(seen.map, calibration.pixel_threshold, seen.size))
-    verdict = "NG" if calibration.is_ng(seen.score) else "OK"
-    return replace(seen, p_value=calibration.p_value(seen.score), verdict=verdict, regions=regions)
+        regions = find_regions(seen.map, calibration.pixel_threshold, seen.size)
+    verdict, told, why = rules.judge(seen.score, regions, seen.size, calibration)
+    p_value = calibration.p_value(seen.score)
+    return replace(seen, p_value=p_value, verdict=verdict, regions=told, reasons=why)
 
 
 def p_words(p_value: float, smallest: float) -> str:

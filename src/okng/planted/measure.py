@@ -66,6 +66,8 @@ def sensitivity(
     check_seed(seed)
     at_least(1, plants=plants)
     sources, left_out, calibrating = _unlearnt(list(each_image(images, lister())), inspector, tell)
+    if inspector.rules.rules:
+        tell.say("rules are left out: a find is a score above the threshold, whatever they say of its regions")
     plan = Plan(sources, inspector.preprocess, seed, tell, wanted, sizes, plants)
     plan.look(inspector, range(len(sources)), tell)
     return plan.conclude(inspector.calibration, calibrating, left_out)

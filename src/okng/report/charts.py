@@ -31,10 +31,12 @@ class Rate:
 
 def rate_above(scores: np.ndarray, threshold: float) -> Rate | None:
     """How many of `scores` (n,) are above `threshold`; None for no scores."""
-    if not len(scores):
-        return None
-    count = int((scores > threshold).sum())
-    return Rate(count, len(scores), count / len(scores), *wilson(count, len(scores)))
+    return rate_of(int((scores > threshold).sum()), len(scores))
+
+
+def rate_of(count: int, total: int) -> Rate | None:
+    """`count` of `total` as a share with its interval; None for a total of 0."""
+    return Rate(count, total, count / total, *wilson(count, total)) if total else None
 
 
 def expected_false_alarms(calibration: Calibration, ok_images: int) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ def page(template: str, title: str, inspector: Inspector | None, **content: Any)
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "method": "" if inspector is None else method(inspector),
         "calibration": None if inspector is None else inspector.calibration,
+        "promise": "" if inspector is None else inspector.promise(),
         "heat_colours": HEAT,
     }
     html = environment.get_template(template).render(**common, **content)

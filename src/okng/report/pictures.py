@@ -18,7 +18,8 @@ from okng.inspection.images import Source, UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.overlay import MASK, heat_range, outline, overlay
 from okng.inspection.regions import regions_above
-from okng.inspection.result import Inspection
+from okng.inspection.result import NO_RULES, Inspection
+from okng.inspection.rules import Rules
 from okng.report.shortlist import Kept
 
 THUMBNAIL = 480  # pixels of the longer side
@@ -36,20 +37,24 @@ def pictures(kept: Kept, inspector: Inspector) -> dict[str, Any]:
             reason = "the file could not be read again"
     if pixels is None:
         return {"original": None, "heatmap": None, "small": False, "reason": reason, "mask": False}
-    return drawn(pixels, inspection, inspector.calibration, kept.mask)
+    return drawn(pixels, inspection, inspector.calibration, kept.mask, inspector.rules)
 
 
 def drawn(
-    pixels: np.ndarray, inspection: Inspection, calibration: Calibration, outlined: Mask | np.ndarray | None = None
+    pixels: np.ndarray,
+    inspection: Inspection,
+    calibration: Calibration,
+    outlined: Mask | np.ndarray | None = None,
+    rules: Rules = NO_RULES,
 ) -> dict[str, Any]:
-    """A thumbnail, uint8 (h, w, 3), and its heatmap as `calibration` colours it, with the mask `outlined`."""
+    """A thumbnail, uint8 (h, w, 3), and its heatmap as `calibration` colours it, with the mask `outlined` and zones."""
     image = Image.fromarray(pixels)
     small = max(image.size) <= SMALL
     heatmap, mask = None, None
     if inspection.map is not None and calibration.peaks is not None:
         enlarge = max(1, THUMBNAIL // 2 // max(image.size)) if small else 1  # room for outlines
         canvas = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST)
-        heat = overlay(canvas, inspection, *heat_range(calibration))
+        heat = overlay(canvas, inspection, *heat_range(calibration), rules)
         mask = None if outlined is None else mask_outlines(outlined, heat.size, inspection.size)
         if mask is not None:
             outline(heat, mask, inspection.size, MASK)

@@ -18,7 +18,7 @@ from okng.inspection.model_file import write_atomically
 from okng.inspection.outputs import partial_name
 from okng.inspection.overlay import heat_range
 from okng.inspection.result import Inspection
-from okng.report.charts import expected_false_alarms, histogram, rate_above, roc
+from okng.report.charts import expected_false_alarms, histogram, rate_above, rate_of, roc
 from okng.report.page import page
 from okng.report.pictures import pictures, thumbnail
 from okng.report.settings import BASES, settings
@@ -65,6 +65,7 @@ class Report:
         self.unreadable_count = 0
         self._scores: dict[tuple[str, int | None], array[float]] = defaultdict(lambda: array("d"))
         self._milliseconds: dict[str, float] = defaultdict(float)
+        self._called: dict[int | None, int] = defaultdict(int)  # NG, by label
         self._table = Table()
         self.worst = Shortlist(worst)
         self.just_ng = Shortlist(borderline // 2)
@@ -89,6 +90,7 @@ class Report:
         """
         self.inspected += 1
         self._scores[kind, label].append(inspection.score)
+        self._called[label] += inspection.is_ng
         self._table.add(inspection, label, kind)
         for stage, milliseconds in inspection.timing.items():
             self._milliseconds[stage] += milliseconds
@@ -165,12 +167,12 @@ class Report:
             "table": self._table.for_page(calibration),
             "learning": learning_command(self.model, self.inspector),
             "held_out": self._held_out(scores),
-            "called_ng": int((scores > calibration.threshold).sum()),
+            "called_ng": sum(self._called.values()),
             "unreadable": self.unreadable,
             "unreadable_count": self.unreadable_count,
-            "false_alarms": rate_above(ok, calibration.threshold),
+            "false_alarms": rate_of(self._called[OK], len(ok)),
             "expected": expected_false_alarms(calibration, len(ok)) if len(ok) else None,
-            "caught": rate_above(ng, calibration.threshold),
+            "caught": rate_of(self._called[NG], len(ng)),
             "histogram": histogram(rows, calibration) if rows else None,
             "roc": roc(ok, ng) if len(ok) and len(ng) else None,
             "metrics": [(METRIC_NAMES.get(name, name), value) for name, value in metrics.items()],

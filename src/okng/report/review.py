@@ -40,7 +40,9 @@ def _cards(oddest: Oddest, inspector: Inspector, before: int) -> list[dict[str, 
     cards = []
     for rank, (inspection, source, name) in enumerate(oddest.ranked(), 1):
         try:
-            pictures = drawn(thumbnail(inspector, source, inspection.size), inspection, oddest.calibration)
+            pictures = drawn(
+                thumbnail(inspector, source, inspection.size), inspection, oddest.calibration, rules=inspector.rules
+            )
         except UnreadableImage:
             reason = "the file could not be read again"
             pictures = {"original": None, "heatmap": None, "small": False, "reason": reason, "mask": False}

@@ -55,6 +55,6 @@ def _examples(inspector: Inspector, result: Sensitivity, kind: str) -> list[dict
     for point, recipe, inspection in result.examples(kind):
         planted = result.planted(recipe)
         pixels = thumbnail(inspector, planted.pixels, inspection.size)
-        pictures = drawn(pixels, inspection, inspector.calibration, planted.mask)
+        pictures = drawn(pixels, inspection, inspector.calibration, planted.mask, inspector.rules)
         shown.append({"point": point, "inspection": inspection, "pictures": pictures})
     return shown

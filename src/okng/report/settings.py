@@ -50,6 +50,10 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
             "sides rounded to": f"multiples of {preprocess.multiple} px",
             "white level": preprocess.white,
         },
+        "Rules": {
+            "zones": ", ".join(f"{zone.name} ({zone.kind})" for zone in inspector.rules.zones),
+            "rules": ", ".join(f"{rule.name} ({rule.verdict})" for rule in inspector.rules.rules),
+        },
         "Time per image": {stage: f"{value:.1f} ms" for stage, value in milliseconds.items()},
     }
     words = {

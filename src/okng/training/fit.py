@@ -14,6 +14,7 @@ import okng
 from okng.checks import check_rate, check_seed, check_share, plain, positive
 from okng.datasets.ok_images import part_images
 from okng.detectors.base import Detector
+from okng.detectors.cards import cards
 from okng.detectors.catalogue import DEFAULT, detector_class, name_of, parameters
 from okng.detectors.engine import TorchEngine
 from okng.detectors.presets import preset_of
@@ -23,6 +24,8 @@ from okng.inspection.images import Source
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
+from okng.inspection.rules import Rules
+from okng.inspection.zoned import BY
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import SharedFeatures, TrainingImages
 from okng.training.held_out import (
@@ -67,6 +70,7 @@ def fit(
     promise: str = "auto",
     group_by: GroupBy | None = None,
     drop_outliers: bool = False,
+    rules: Rules | dict[str, Any] | str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "f32",
@@ -102,7 +106,8 @@ def fit(
     lot, shift or serial number that a pattern finds in the paths, that a function says of an image, or a label for each
     image; the promise is then about images of new groups. `drop_outliers`: held-out images that stand apart are always
     named; this leaves them out of the calibration, and where they would be learnt, out of that too. `review`: is shown
-    every OK image as a detector judged it that had not learnt it.
+    every OK image as a detector judged it that had not learnt it. `rules`: zones of the image to inspect or to ignore,
+    and rules for regions, as JSON or a file of it (`okng rules`); the calibration is then within the zones.
 
     `checkpoint` and `resume`: where the state is written as the fit goes on, and whether to continue from it. It stays
     there, so that no fit is lost before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an
@@ -146,6 +151,9 @@ def fit(
         arguments["auxiliary"], auxiliary = auxiliary, None
     if auxiliary is not None and not detector_class(detector).takes_auxiliary:
         raise OkngError(f"{detector} uses no auxiliary images; leave out auxiliary, or --auxiliary")
+    rules = Rules.of(rules)
+    if rules and detector in cards() and not cards()[detector].localizes:
+        raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
     given = given_images(images, strict)
     label = None if group_by is None else labelled(given, group_by)
     sources, skipped = with_header(given, strict, tell)
@@ -214,11 +222,11 @@ def fit(
             part = everything.subset(np.setdiff1d(everyone, held))
             trained = run_phases(learner, part, checkpoint=learner_path, **settings)
             show = None if review is None else review.held_out.add
-            judged.append(judge(learner, ok, held, "calibration", tell, show))
+            judged.append(judge(learner, ok, held, "calibration", tell, show, rules))
             if k == 0:
                 first, history = learner, trained
             if review is not None:
-                review.look(learner, ok, folds, k, seed, tell)
+                review.look(learner, ok, folds, k, seed, tell, rules)
         scores = Judged.together(judged)
         apart = say_apart(scores, ok, tell, DROPPED if drop_outliers else COUNTED)
         kept = scores.at(np.setdiff1d(np.arange(len(scores.index)), apart)) if drop_outliers else scores
@@ -230,6 +238,8 @@ def fit(
         else:
             built = first
     one_each = kept.one_of_each(groups, seed)
+    if rules and one_each.peaks is None:
+        raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
     unit, dropped = "image" if label is None else "group", len(scores.index) - len(kept.index)
     calibration = Calibration.fit(one_each.scores, one_each.peaks, method, false_alarm_rate, unit, dropped)
     if review is not None:
@@ -238,8 +248,9 @@ def fit(
             second = another()
             alone = everything.subset([*kept.index, *range(n, len(everything))])
             run_phases(second, alone, **{**settings, "resume": False})
-            say_apart(judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add), ok, tell, LEARNT)
-        review.conclude(calibration)
+            others = judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add, rules)
+            say_apart(others, ok, tell, LEARNT)
+        review.conclude(calibration, rules)
     fingerprints = everything.fingerprints()
     known_beside = [] if beside is None else beside.fingerprints
     manifest = {
@@ -259,6 +270,8 @@ def fit(
         "seen": [*fingerprints, *known_beside],  # never to be tested on
         "unlearnt": [fingerprints[i] for i in unlearnt],  # of those; an update may learn them
     }  # fmt: skip
+    if rules:
+        manifest |= {"rules": rules.to_json(), BY: "zones"}
     return Inspector(TorchEngine(built), preprocess, calibration, manifest)
 
 

@@ -14,7 +14,8 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration, stand_apart
 from okng.inspection.images import Source
 from okng.inspection.inspector import Inspector
-from okng.inspection.result import Inspection
+from okng.inspection.result import NO_RULES, Inspection
+from okng.inspection.rules import Rules
 from okng.training.copies import near_copies, numbered
 from okng.training.data import TrainingImages
 from okng.training.progress import Narrator
@@ -151,14 +152,16 @@ def judge(
     name: str,
     tell: Narrator,
     show: Callable[[Inspection, Source, str], None] | None = None,
+    rules: Rules = NO_RULES,
 ) -> Judged:
     """What `detector` says of `images` at the places `index`, by the very path that later inspects.
 
-    `show` is shown every inspection, with the image and its name.
+    `show` is shown every inspection, with the image and its name. With the zones of `rules` a score is that of the map
+    within them.
     """
     tell.begin(name, len(index))
     scores, peaks = [], []
-    inspector = uncalibrated(detector, images)
+    inspector = uncalibrated(detector, images, rules)
     for i, inspection in zip(index, inspector.inspect([images.sources[i] for i in index]), strict=True):
         scores.append(inspection.score)
         if inspection.map is not None:
@@ -169,7 +172,7 @@ def judge(
     return Judged(index, np.array(scores), np.array(peaks) if peaks else None)
 
 
-def uncalibrated(detector: Detector, images: TrainingImages) -> Inspector:
+def uncalibrated(detector: Detector, images: TrainingImages, rules: Rules = NO_RULES) -> Inspector:
     """An inspector that scores as the detector does and has no threshold yet."""
     nothing = Calibration(np.zeros(1), None, "none", 0.5, np.inf, None, "")
-    return Inspector(TorchEngine(detector), images.preprocess, nothing, {})
+    return Inspector(TorchEngine(detector), images.preprocess, nothing, {"rules": rules.to_json()})

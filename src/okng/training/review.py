@@ -11,7 +11,8 @@ from okng.detectors.base import Detector
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Source
-from okng.inspection.result import Inspection, judged
+from okng.inspection.result import NO_RULES, Inspection, judged
+from okng.inspection.rules import Rules
 from okng.planted.measure import Plan
 from okng.planted.result import Sensitivity
 from okng.training.data import TrainingImages
@@ -27,6 +28,7 @@ class Oddest:
     scores: list[float] = field(default_factory=list)
     peaks: list[float] = field(default_factory=list)
     calibration: Calibration | None = None
+    rules: Rules = NO_RULES
     _heap: list[tuple[float, int, Inspection, Source, str]] = field(default_factory=list)
 
     def add(self, inspection: Inspection, source: Source, name: str) -> None:
@@ -41,9 +43,11 @@ class Oddest:
         else:
             heappushpop(self._heap, entry)
 
-    def conclude(self, calibration: Calibration | None = None, false_alarm_rate: float = 0.05) -> None:
+    def conclude(
+        self, calibration: Calibration | None = None, false_alarm_rate: float = 0.05, rules: Rules = NO_RULES
+    ) -> None:
         """Judge the images by `calibration`, or by their own scores where theirs compare with no others."""
-        peaks = np.array(self.peaks) if self.peaks else None
+        peaks, self.rules = np.array(self.peaks) if self.peaks else None, rules
         self.calibration = calibration or Calibration.fit(np.array(self.scores), peaks, "own", false_alarm_rate)
 
     def ranked(self) -> list[tuple[Inspection, Source, str]]:
@@ -52,7 +56,7 @@ class Oddest:
         assert calibration is not None, "conclude comes first"
         found = []
         for _, _, seen, source, name in sorted(self._heap, key=lambda entry: entry[:2], reverse=True):
-            found.append((judged(seen, calibration), source, name))
+            found.append((judged(seen, calibration, self.rules), source, name))
         return found
 
 
@@ -76,7 +80,14 @@ class Review:
         self._plan: Plan | None = None
 
     def look(
-        self, detector: Detector, images: TrainingImages, folds: list[np.ndarray], k: int, seed: int, tell: Narrator
+        self,
+        detector: Detector,
+        images: TrainingImages,
+        folds: list[np.ndarray],
+        k: int,
+        seed: int,
+        tell: Narrator,
+        rules: Rules = NO_RULES,
     ) -> None:
         """Have `detector`, which has not learnt fold `k` of the `images`, look for what is planted into that."""
         if not self.plant or self.unplanted:
@@ -86,11 +97,11 @@ class Review:
                 sources = [images.sources[i] for i in np.concatenate(folds)]
                 self._plan = Plan(sources, images.preprocess, seed, tell)
             start = sum(len(fold) for fold in folds[:k])
-            self._plan.look(uncalibrated(detector, images), range(start, start + len(folds[k])), tell)
+            self._plan.look(uncalibrated(detector, images, rules), range(start, start + len(folds[k])), tell)
         except OkngError as error:
             self._plan, self.unplanted = None, str(error)
 
-    def conclude(self, calibration: Calibration) -> None:
+    def conclude(self, calibration: Calibration, rules: Rules = NO_RULES) -> None:
         """Once all images are judged."""
         self.method = calibration.method
         if self._plan is not None:
@@ -98,6 +109,6 @@ class Review:
                 self.sensitivity = self._plan.conclude(calibration, len(self.held_out.scores))
             except OkngError as error:
                 self.unplanted = str(error)
-        self.held_out.conclude(calibration)
+        self.held_out.conclude(calibration, rules=rules)
         if self.learnt.scores:
-            self.learnt.conclude(false_alarm_rate=calibration.false_alarm_rate)
+            self.learnt.conclude(false_alarm_rate=calibration.false_alarm_rate, rules=rules)

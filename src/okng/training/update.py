@@ -17,6 +17,7 @@ from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector
 from okng.inspection.likeness import describe
+from okng.inspection.zoned import BY, WHOLE
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
 from okng.training.held_out import (
@@ -98,7 +99,7 @@ def update(
     scores, peaks = np.empty(0), np.empty(0) if old.calibration.peaks is not None else None
     apart: list[dict[str, Any]] = []
     if len(held):
-        judged = judge(detector, everything, held, "calibration", tell)
+        judged = judge(detector, everything, held, "calibration", tell, rules=old.rules)
         apart = named(judged, say_apart(judged, everything, tell, COUNTED), everything)
         one_each = judged.one_of_each(groups, seed)
         scores, peaks = one_each.scores, one_each.peaks
@@ -117,8 +118,11 @@ def update(
     manifest["seen"] = [*dict.fromkeys([*manifest.get("seen", ()), *fingerprints])]
     unlearnt = {*manifest.get("unlearnt", ()), *(fingerprints[i] for i in held)} - set(learnt.fingerprints())
     manifest["unlearnt"] = sorted(unlearnt)
-    unit = "image" if label is None else "group"
-    return Inspector(TorchEngine(detector), old.preprocess, old.calibration.updated(scores, peaks, unit), manifest)
+    calibration = old.calibration.updated(scores, peaks, "image" if label is None else "group")
+    manifest.pop(WHOLE, None)  # of the detector before
+    if BY in manifest and calibration.method == "split" and len(held):
+        manifest[BY] = "zones"
+    return Inspector(TorchEngine(detector), old.preprocess, calibration, manifest)
 
 
 def _new(images: TrainingImages, manifest: dict[str, Any], tell: Narrator) -> tuple[TrainingImages, int]:

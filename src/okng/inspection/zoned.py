@@ -1,0 +1,115 @@
+"""What becomes of a model's threshold when its zones change: the score does, so the calibration has to.
+
+A calibration belongs to one score. A detector's own score is of the whole image, and that of a part can't be told from
+it: the mean over a map, or PatchCore's weight of the oddest patch, know nothing of zones. With zones the score is
+therefore the highest value of the map within them, for images to judge and for those that calibrate alike.
+
+Where the OK images are at hand (`ok`) that are held out, they are scored so: a split, with its promise. Where they are
+not, the file has the highest values of their whole maps, for the regions. None is below the highest value within the
+zones, of the same image: a threshold that at most 5 % of the former exceed, at most 5 % of the latter do. So the
+promise holds, and p-values are too large rather than too small. It costs: what a place that is ignored now did to the
+threshold stays.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from okng.errors import OkngError, OkngWarning
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import fingerprint
+from okng.inspection.rules import Rules
+
+if TYPE_CHECKING:
+    from okng.inspection.inspector import Images, Inspector
+
+WHOLE = "whole_image"  # of the manifest: the calibration without zones
+BY = "zones_calibrated"  # by "whole maps" or by "zones"
+
+
+def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
+    """`inspector` with `rules`, calibrated on `ok` if given: see `Inspector.with_rules`."""
+    present, manifest = inspector.calibration, dict(inspector.manifest)
+    if rules and present.pixel_threshold is None:
+        raise OkngError("this detector does not say where; zones and rules need one that does, see: okng list")
+    manifest["rules"] = rules.to_json()
+    if rules.area == inspector.rules.area and ok is None:
+        return _with(inspector, present, manifest)
+    if present.basis == "manual":
+        raise OkngError(
+            "the threshold was set by hand, for another score; "
+            "give the model a rate first: okng threshold MODEL --false-alarm-rate 0.05"
+        )
+    before = _whole(inspector)
+    for key in (WHOLE, BY):
+        manifest.pop(key, None)
+    if rules.masks and before is not None:
+        manifest[WHOLE] = _to_json(before)
+    if ok is not None:
+        if present.unit == "group":
+            raise OkngError(
+                "this model's promise is about groups, of which images say nothing; "
+                "give zones when training: okng train --zones FILE --group-by PATTERN"
+            )
+        manifest[BY] = "zones"
+        unjudged = replace(present, threshold=np.inf, pixel_threshold=np.inf)
+        calibration = _by_images(_with(inspector, unjudged, manifest), ok)
+    elif before is None:
+        raise OkngError("this model was calibrated within its zones alone; give OK images to calibrate by: --ok IMAGES")
+    elif rules.masks and before.peaks is not None:
+        manifest[BY] = "whole maps"
+        calibration = Calibration.fit(
+            before.peaks, before.peaks, before.method, present.false_alarm_rate, before.unit, before.dropped
+        )
+    else:
+        calibration = before.at(present.false_alarm_rate)
+    return _with(inspector, calibration, manifest)
+
+
+def _by_images(inspector: Inspector, ok: Images) -> Calibration:
+    """The calibration of `inspector` on those of the images `ok` that it has not learnt, each once."""
+    from okng.inspection.inspector import each_image
+
+    seen, held_out = (set(inspector.manifest.get(key, ())) for key in ("seen", "unlearnt"))
+    learnt, known, new = seen - held_out, set(), []
+    left_out = 0
+    for source in each_image(ok):
+        mark = fingerprint(source)
+        left_out += mark in learnt
+        if mark not in learnt and mark not in known:
+            known.add(mark)
+            new.append(source)
+    if not new:
+        raise OkngError("the model has learnt all of these images; give OK images that it has not learnt")
+    if left_out:
+        warnings.warn(f"{left_out} images are left out, because the model has learnt them", OkngWarning, stacklevel=4)
+    scores, peaks = inspector.scores_and_peaks(new)
+    return Calibration.fit(scores, peaks, "split", inspector.calibration.false_alarm_rate)
+
+
+def _whole(inspector: Inspector) -> Calibration | None:
+    """The calibration without zones; None where it was never made."""
+    if not inspector.rules.masks:
+        return inspector.calibration
+    fields = inspector.manifest.get(WHOLE)
+    if not isinstance(fields, dict):
+        return None
+    try:
+        scores, peaks = (np.array(fields[key], np.float64) for key in ("scores", "peaks"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise OkngError("the model file's calibration makes no sense; fit the model again") from error
+    return Calibration.from_json(fields, scores, peaks)
+
+
+def _to_json(calibration: Calibration) -> dict[str, Any]:
+    assert calibration.peaks is not None
+    arrays = {"scores": calibration.scores.tolist(), "peaks": calibration.peaks.tolist()}
+    return {**calibration.to_json(), **arrays}
+
+
+def _with(inspector: Inspector, calibration: Calibration, manifest: dict[str, Any]) -> Inspector:
+    return type(inspector)(inspector.engine, inspector.preprocess, calibration, manifest)
