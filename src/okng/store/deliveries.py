@@ -1,0 +1,73 @@
+"""The outbox: what is still to be told to whom. A delivery is written with its record and stays until it is done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select, update
+
+from okng.store.records import Record
+from okng.store.tables import deliveries
+
+if TYPE_CHECKING:
+    from okng.store.store import Store
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One record for one sink; `tries` of it have failed so far."""
+
+    id: int
+    sink: str
+    record: Record
+    tries: int
+
+
+class Deliveries:
+    """The deliveries of a store."""
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    def pending(self, sink: str, limit: int = 100) -> list[Delivery]:
+        """What `sink` has not had yet, oldest first; nothing while its first one waits for its next try.
+
+        A clock that was set back does not make it wait: a try is due, too, when the clock is before the last failure.
+        """
+        c = deliveries.c
+        query = select(deliveries).where(c.sink == sink, c.done_at.is_(None)).order_by(c.id).limit(limit)
+        with self.store.reading() as connection:
+            rows = connection.execute(query).all()
+        if not rows:
+            return []
+        first, now = rows[0], time.time()
+        if first.again_at is not None and first.failed_at <= now < first.again_at:
+            return []
+        found = self.store.records.several([row.record for row in rows])
+        return [Delivery(row.id, row.sink, found[row.record], row.tries) for row in rows if row.record in found]
+
+    def done(self, delivery: int) -> None:
+        """It was taken."""
+        with self.store.writing() as connection:
+            change = update(deliveries).where(deliveries.c.id == delivery)
+            connection.execute(change.values(done_at=time.time(), why=None))
+
+    def failed(self, delivery: int, why: str, again_at: float) -> None:
+        """It was not taken; the next try is at `again_at`, in seconds since 1970, and what follows it waits, too."""
+        with self.store.writing() as connection:
+            tries = deliveries.c.tries + 1
+            change = update(deliveries).where(deliveries.c.id == delivery)
+            connection.execute(change.values(failed_at=time.time(), again_at=again_at, why=why, tries=tries))
+
+    def waiting(self) -> dict[str, tuple[int, str | None]]:
+        """By sink: how many it has not had yet, and why the last try of the first one failed."""
+        c = deliveries.c
+        with self.store.reading() as connection:
+            counted = connection.execute(
+                select(c.sink, func.count(), func.min(c.id)).where(c.done_at.is_(None)).group_by(c.sink)
+            ).all()
+            firsts = [first for _, _, first in counted]
+            why = {row[0]: row[1] for row in connection.execute(select(c.id, c.why).where(c.id.in_(firsts)))}
+        return {sink: (count, why.get(first)) for sink, count, first in counted}

@@ -1,0 +1,275 @@
+"""What was inspected: one row each, written once and never changed."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select
+
+from okng.errors import OkngError
+from okng.inspection.result import Inspection
+from okng.store.reviews import SAID, standing
+from okng.store.tables import deliveries, pictures, records
+
+if TYPE_CHECKING:
+    from okng.store.store import Store
+
+ORDERS = ("newest", "oldest", "oddest", "borderline")
+OF_ITS_OWN = 500  # bytes of a record without regions and pictures, its share of the indexes included
+PAGE = 4096  # pictures take whole ones
+CHUNK = 1000
+_COLUMNS = {"path", "score", "p_value", "verdict", "height", "width"}  # of `Inspection.to_dict`
+
+
+@dataclass(frozen=True)
+class ModelUsed:
+    """The model that judged: its `name`, the `digest` of its file, its `threshold`, and its `version`, if any."""
+
+    name: str
+    digest: str
+    threshold: float
+    version: int | None = None
+
+
+@dataclass(frozen=True)
+class NewRecord:
+    """What `Store.record` takes, as one value."""
+
+    inspection: Inspection
+    model: ModelUsed
+    source: str
+    digest: str
+    key: str | None = None
+    thumbnail: bytes | None = field(default=None, repr=False)
+    image: bytes | None = field(default=None, repr=False)
+    sinks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One inspection as it was kept.
+
+    `details` is the rest of what `Inspection.to_dict` says: "regions", "timing_ms" and what later versions add.
+    `review` is what a person says of it now: "OK", "NG", "unknown", or None.
+    """
+
+    id: int
+    at: float
+    key: str | None
+    source: str
+    path: str | None
+    digest: str
+    model: str
+    version: int | None
+    model_digest: str
+    threshold: float
+    height: int
+    width: int
+    score: float
+    p_value: float
+    verdict: str
+    details: dict[str, Any]
+    review: str | None
+    has_image: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; "at" is ISO 8601 in UTC."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "details"}
+        return {**fields, "at": iso(self.at), **self.details}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which records: all that are given must hold.
+
+    `since` and `until` are seconds since 1970, `until` not included. `review` is "OK", "NG", "unknown", "any", or
+    "none" for those nobody has reviewed. `after` and `before` are ids, not included. `text` is a part of the path.
+    """
+
+    model: str | None = None
+    version: int | None = None
+    verdict: str | None = None
+    source: str | None = None
+    text: str | None = None
+    digest: str | None = None
+    since: float | None = None
+    until: float | None = None
+    after: int | None = None
+    before: int | None = None
+    review: str | None = None
+    largest_p: float | None = None
+    with_image: bool = False
+
+
+class Records:
+    """The records of a store."""
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    def write(self, connection: Connection, new: NewRecord) -> int:
+        """One record with its pictures and deliveries, inside a transaction; its id, or the old one of its key."""
+        if new.key is not None:
+            known = connection.execute(select(records.c.id).where(records.c.key == new.key)).scalar()
+            if known is not None:
+                return int(known)
+        said = new.inspection.to_dict()
+        details = json.dumps({name: value for name, value in said.items() if name not in _COLUMNS})
+        pages = -(-(len(new.thumbnail or b"") + len(new.image or b"")) // PAGE)
+        size = OF_ITS_OWN + len(details) + pages * PAGE
+        row = {name: said[name] for name in _COLUMNS} | {
+            "at": time.time(), "key": new.key, "source": new.source, "digest": new.digest, "details": details,
+            "model": new.model.name, "version": new.model.version, "model_digest": new.model.digest,
+            "threshold": new.model.threshold, "bytes": size,
+        }  # fmt: skip
+        row["path"] = None if said["path"] is None else storable(said["path"])
+        kept = connection.execute(insert(records).values(row).returning(records.c.id)).scalar_one()
+        if new.thumbnail is not None or new.image is not None:
+            connection.execute(insert(pictures).values(record=kept, thumbnail=new.thumbnail, image=new.image))
+        if new.sinks:
+            connection.execute(insert(deliveries), [{"record": kept, "sink": sink} for sink in new.sinks])
+        return int(kept)
+
+    def get(self, record: int) -> Record | None:
+        """The record with this id, if it is there."""
+        with self.store.reading() as connection:
+            row = connection.execute(_selected().where(records.c.id == record)).first()
+        return None if row is None else read(row)
+
+    def several(self, ids: list[int]) -> dict[int, Record]:
+        """Those of `ids` that are there."""
+        with self.store.reading() as connection:
+            rows = connection.execute(_selected().where(records.c.id.in_(ids))).all()
+        return {row.id: read(row) for row in rows}
+
+    def page(
+        self, which: Filter | None = None, order: str = "newest", limit: int = 50, cursor: str | None = None
+    ) -> tuple[list[Record], str | None]:
+        """At most `limit` records in an order of `ORDERS`, and the `cursor` with which the next ones are had, if any.
+
+        "oddest" is by the score, "borderline" by how near the score is to the threshold that judged it.
+        """
+        if order not in ORDERS:
+            raise OkngError(f"an order is {', '.join(ORDERS)}, not {order!r}")
+        query = _selected().where(*conditions(which or Filter()))
+        key, rising = {
+            "newest": (None, False),
+            "oldest": (None, True),
+            "oddest": (records.c.score, False),
+            "borderline": (func.abs(records.c.score - records.c.threshold), True),
+        }[order]
+        if cursor is not None:
+            query = query.where(_beyond(key, rising, cursor))
+        ordered = [] if key is None else [key.asc() if rising else key.desc()]
+        query = query.order_by(*ordered, records.c.id.asc() if rising else records.c.id.desc()).limit(limit + 1)
+        with self.store.reading() as connection:
+            found = [read(row) for row in connection.execute(query)]
+        if len(found) <= limit:
+            return found, None
+        last = found[limit - 1]
+        value = {"oddest": last.score, "borderline": abs(last.score - last.threshold)}.get(order)
+        return found[:limit], str(last.id) if value is None else f"{value!r}:{last.id}"
+
+    def each(self, which: Filter | None = None) -> Iterator[Record]:
+        """All of them, oldest first, in memory that does not grow, without holding a transaction open between."""
+        which = which or Filter()
+        while True:
+            found, more = self.page(which, "oldest", CHUNK)
+            yield from found
+            if more is None:
+                return
+            which = replace(which, after=found[-1].id)
+
+    def tally(self, which: Filter | None = None) -> dict[str, int]:
+        """How many are "OK" and "NG"."""
+        query = select(records.c.verdict, func.count()).where(*conditions(which or Filter()))
+        with self.store.reading() as connection:
+            rows = connection.execute(query.group_by(records.c.verdict)).all()
+        return {"OK": 0, "NG": 0} | {row[0]: row[1] for row in rows}
+
+    def scores(self, which: Filter | None = None, limit: int = 10_000) -> list[tuple[int, float, float, float, str]]:
+        """(id, at, score, p-value, verdict) of the newest `limit`, oldest first: what charts are drawn of."""
+        c = records.c
+        query = select(c.id, c.at, c.score, c.p_value, c.verdict).where(*conditions(which or Filter()))
+        with self.store.reading() as connection:
+            rows = connection.execute(query.order_by(c.id.desc()).limit(limit)).all()
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in reversed(rows)]
+
+    def thumbnail(self, record: int) -> bytes | None:
+        """The small JPEG of a record."""
+        with self.store.reading() as connection:
+            return connection.execute(select(pictures.c.thumbnail).where(pictures.c.record == record)).scalar()
+
+    def image(self, record: int) -> bytes | None:
+        """The image file's bytes, if they were kept."""
+        with self.store.reading() as connection:
+            return connection.execute(select(pictures.c.image).where(pictures.c.record == record)).scalar()
+
+
+def read(row: Row[Any]) -> Record:
+    """A `Record` of a row of `_selected`."""
+    fields = dict(row._mapping)
+    return Record(**{**fields, "details": json.loads(fields["details"]), "has_image": bool(fields["has_image"])})
+
+
+def _selected() -> Select[Any]:
+    shown = [column for column in records.c if column.name != "bytes"]
+    kept = select(pictures.c.record).where(pictures.c.record == records.c.id, pictures.c.image.is_not(None)).exists()
+    return select(*shown, standing(records.c.id).label("review"), kept.label("has_image"))
+
+
+def conditions(which: Filter) -> list[ColumnElement[bool]]:
+    """The filter as SQL."""
+    c = records.c
+    plain = ("model", "version", "verdict", "source", "digest")
+    found = [c[name] == getattr(which, name) for name in plain if getattr(which, name) is not None]
+    if which.text:
+        found.append(c.path.contains(which.text, autoescape=True))
+    if which.since is not None:
+        found.append(c.at >= which.since)
+    if which.until is not None:
+        found.append(c.at < which.until)
+    if which.after is not None:
+        found.append(c.id > which.after)
+    if which.before is not None:
+        found.append(c.id < which.before)
+    if which.largest_p is not None:
+        found.append(c.p_value <= which.largest_p)
+    if which.with_image:
+        found.append(select(pictures.c.record).where(pictures.c.record == c.id, pictures.c.image.is_not(None)).exists())
+    if which.review is not None:
+        said = standing(c.id)
+        if which.review not in (*SAID, "any", "none"):
+            raise OkngError(f"review is {', '.join(SAID)}, any or none, not {which.review!r}")
+        found.append({"any": said.is_not(None), "none": said.is_(None)}.get(which.review, said == which.review))
+    return found
+
+
+def _beyond(key: Any, rising: bool, cursor: str) -> ColumnElement[bool]:
+    """What lies behind the place that `cursor` names."""
+    value, _, number = cursor.rpartition(":")
+    try:
+        after_id = int(number)
+        beyond_id = records.c.id > after_id if rising else records.c.id < after_id
+        if key is None:
+            return beyond_id
+        edge = float(value)
+    except ValueError as error:
+        raise OkngError(f"{cursor!r} is no cursor of this list; begin without one") from error
+    beyond: ColumnElement[bool] = or_(key > edge if rising else key < edge, and_(key == edge, beyond_id))
+    return beyond
+
+
+def iso(at: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def storable(text: str) -> str:
+    """A file's name as both databases take it: neither zero bytes nor bytes that are no Unicode."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")

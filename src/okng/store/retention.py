@@ -1,0 +1,61 @@
+"""How long and how much is kept. What a sink has not had yet is never removed; what a person reviewed goes last."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, delete, func, select
+
+from okng.store.tables import deliveries, records, reviews
+
+if TYPE_CHECKING:
+    from okng.store.store import Store
+
+CHUNK = 500  # records removed in one transaction: inspections wait for it
+
+
+class Retention:
+    """The retention of a store."""
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    def size(self) -> int:
+        """Bytes that records and their pictures take, about; of SQLite the file is that large, up to a few per cent."""
+        with self.store.reading() as connection:
+            return int(connection.execute(select(func.coalesce(func.sum(records.c.bytes), 0))).scalar_one())
+
+    def keep(self, days: float | None = None, gigabytes: float | None = None) -> int:
+        """Remove records older than `days` that nobody reviewed, then the oldest until `gigabytes` are kept.
+
+        By size the unreviewed go first. Returns how many were removed.
+        """
+        unreviewed = ~select(reviews.c.id).where(reviews.c.record == records.c.id).exists()
+        removed = 0
+        if days is not None:
+            old = records.c.at < time.time() - days * 86_400
+            while count := self._remove([unreviewed, old]):
+                removed += count
+        if gigabytes is not None:
+            for among in ([unreviewed], []):
+                while (over := self.size() - gigabytes * 1e9) > 0 and (count := self._remove(among, over)):
+                    removed += count
+        if removed:
+            self.store.give_back()
+        return removed
+
+    def _remove(self, among: list[ColumnElement[bool]], at_least: float | None = None) -> int:
+        """Remove the oldest of `among`, at most `CHUNK`, or fewer if they hold `at_least` bytes; how many."""
+        waiting = select(deliveries.c.id).where(deliveries.c.record == records.c.id, deliveries.c.done_at.is_(None))
+        query = select(records.c.id, records.c.bytes).where(*among, ~waiting.exists()).order_by(records.c.id)
+        with self.store.writing() as connection:
+            chosen, size = [], 0
+            for number, held in connection.execute(query.limit(CHUNK)):
+                chosen.append(number)
+                size += held
+                if at_least is not None and size >= at_least:
+                    break
+            if chosen:
+                connection.execute(delete(records).where(records.c.id.in_(chosen)))
+        return len(chosen)

@@ -1,0 +1,78 @@
+"""What people said of records. Nothing is ever edited: a change of mind is another row, and so is an undo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ScalarSelect, insert, select
+
+from okng.errors import OkngError
+from okng.store.tables import records, reviews
+
+if TYPE_CHECKING:
+    from okng.store.store import Store
+
+SAID = ("OK", "NG", "unknown")
+
+
+@dataclass(frozen=True)
+class Review:
+    """One row: `who` said `said` of `record`, or (None) undid the review `undoes`."""
+
+    id: int
+    record: int
+    at: float
+    who: str
+    said: str | None
+    undoes: int | None
+    note: str
+
+
+class Reviews:
+    """The reviews of a store."""
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    def add(self, ids: Sequence[int], said: str, who: str, note: str = "") -> list[int]:
+        """`who` says `said` ("OK", "NG" or "unknown") of all records `ids`; the ids of the reviews, for `undo`."""
+        if said not in SAID:
+            raise OkngError(f"a review says {', '.join(SAID)}, not {said!r}")
+        with self.store.writing() as connection:
+            there = set(connection.scalars(select(records.c.id).where(records.c.id.in_(ids))))
+            if missing := [record for record in ids if record not in there]:
+                raise OkngError(f"there is no record {missing[0]}; it may have been removed by its age")
+            row = {"at": time.time(), "who": who, "said": said, "note": note}
+            one = insert(reviews).returning(reviews.c.id)
+            return [connection.execute(one.values(record=record, **row)).scalar_one() for record in ids]
+
+    def undo(self, ids: Sequence[int], who: str) -> list[int]:
+        """Take the reviews `ids` back: what was said of their records before them stands again."""
+        with self.store.writing() as connection:
+            found = connection.execute(select(reviews).where(reviews.c.id.in_(ids), reviews.c.said.is_not(None)))
+            of = {row.id: row.record for row in found}
+            undone = set(connection.scalars(select(reviews.c.undoes).where(reviews.c.undoes.in_(ids))))
+            if wrong := [review for review in ids if review not in of or review in undone]:
+                raise OkngError(f"there is no review {wrong[0]} that could be undone")
+            row = {"at": time.time(), "who": who, "said": None, "note": ""}
+            one = insert(reviews).returning(reviews.c.id)
+            return [
+                connection.execute(one.values(record=of[review], undoes=review, **row)).scalar_one() for review in ids
+            ]
+
+    def of(self, record: int) -> list[Review]:
+        """All that was said of a record, oldest first."""
+        with self.store.reading() as connection:
+            rows = connection.execute(select(reviews).where(reviews.c.record == record).order_by(reviews.c.id))
+            return [Review(**row._mapping) for row in rows]
+
+
+def standing(record: Any) -> ScalarSelect[str | None]:
+    """SQL for what is said of `record` now: by its last review that was not undone."""
+    said, undo = reviews.alias(), reviews.alias()
+    undone = select(undo.c.id).where(undo.c.undoes == said.c.id).exists()
+    query = select(said.c.said).where(said.c.record == record, said.c.said.is_not(None), ~undone)
+    return query.order_by(said.c.id.desc()).limit(1).scalar_subquery()
