@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -133,21 +133,31 @@ class Inspector:
         quickest. An unreadable image is handed to `unreadable` and skipped; without that it raises `UnreadableImage`.
         At the end an `OkngWarning` tells of images unlike those learnt from, and of five or more that are all NG.
         """
-        batch_size = self._usual_batch() if batch_size is None else batch_size
+        batch_size = self.usual_batch() if batch_size is None else batch_size
         sources = each_image(images, partial(find_images, strict=unreadable is None))
         decoded = self._decoded(enumerate(sources), 2 * batch_size, unreadable)
         likeness = Likeness(self.manifest.get("learnt_images"))
         try:
             for batch in self._batches(decoded, batch_size):
-                start = perf_counter()
-                scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
-                ms = (perf_counter() - start) * 1000 / len(batch)
-                for i, item in enumerate(batch):
-                    inspection = self._judge(item, float(scores[i]), None if maps is None else maps[i], ms)
+                for item, inspection in zip(batch, self.judge(batch), strict=True):
                     likeness.add(item.traits, inspection.is_ng)
                     yield inspection
         finally:
             likeness.warn()
+
+    def decode(self, source: Source, place: int = 0) -> Decoded:
+        """One image as the engine takes it; raises `UnreadableImage`. `place` is its number among others."""
+        start = perf_counter()
+        pixels, traits = self.preprocess.read(source)
+        return Decoded(place, source, pixels, traits, (perf_counter() - start) * 1000)
+
+    def judge(self, batch: Sequence[Decoded]) -> Iterator[Inspection]:
+        """What is said of decoded images of one shape, which the engine is given at once."""
+        start = perf_counter()
+        scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
+        ms = (perf_counter() - start) * 1000 / len(batch)
+        for i, item in enumerate(batch):
+            yield self._judge(item, float(scores[i]), None if maps is None else maps[i], ms)
 
     def score_samples(self, images: Images) -> np.ndarray:
         """Raw scores (n,), higher = odder."""
@@ -162,7 +172,7 @@ class Inspector:
                 peaks.append(float(inspection.map.max()))
         return np.array(scores), np.array(peaks) if peaks else None
 
-    def _usual_batch(self) -> int:
+    def usual_batch(self) -> int:
         """How many inputs have the pixels of eight of 256 × 256, from 8 to 64: small ones hardly fill a processor."""
         height, width = self.preprocess.shape(1, 1)
         return min(64, max(8, 8 * 256 * 256 // (height * width)))
@@ -188,22 +198,17 @@ class Inspector:
         first = next(sources, None)
         waiting: deque[Callable[[], Decoded]] = deque()
         if first is not None:
-            waiting.append(partial(self._decode, *first))
+            waiting.append(partial(self.decode, first[1], first[0]))
         with Workers() as workers:
             while waiting:
-                for numbered in islice(sources, ahead - len(waiting)):
-                    waiting.append(workers.submit(self._decode, *numbered).result)
+                for place, source in islice(sources, ahead - len(waiting)):
+                    waiting.append(workers.submit(self.decode, source, place).result)
                 try:
                     yield waiting.popleft()()
                 except UnreadableImage as error:
                     if unreadable is None:
                         raise
                     unreadable(error)
-
-    def _decode(self, index: int, source: Source) -> Decoded:
-        start = perf_counter()
-        pixels, traits = self.preprocess.read(source)
-        return Decoded(index, source, pixels, traits, (perf_counter() - start) * 1000)
 
     @staticmethod
     def _batches(items: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, func, insert, or_, select
 
 from okng.errors import OkngError
 from okng.inspection.result import Inspection
@@ -46,6 +46,7 @@ class NewRecord:
     digest: str
     key: str | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
+    heat: bytes | None = field(default=None, repr=False)
     image: bytes | None = field(default=None, repr=False)
     sinks: tuple[str, ...] = ()
 
@@ -120,7 +121,8 @@ class Records:
                 return int(known)
         said = new.inspection.to_dict()
         details = json.dumps({name: value for name, value in said.items() if name not in _COLUMNS})
-        pages = -(-(len(new.thumbnail or b"") + len(new.image or b"")) // PAGE)
+        shown = {name: getattr(new, name) for name in ("thumbnail", "heat", "image")}
+        pages = -(-sum(len(picture or b"") for picture in shown.values()) // PAGE)
         size = OF_ITS_OWN + len(details) + pages * PAGE
         row = {name: said[name] for name in _COLUMNS} | {
             "at": time.time(), "key": new.key, "source": new.source, "digest": new.digest, "details": details,
@@ -129,8 +131,8 @@ class Records:
         }  # fmt: skip
         row["path"] = None if said["path"] is None else storable(said["path"])
         kept = connection.execute(insert(records).values(row).returning(records.c.id)).scalar_one()
-        if new.thumbnail is not None or new.image is not None:
-            connection.execute(insert(pictures).values(record=kept, thumbnail=new.thumbnail, image=new.image))
+        if pages:
+            connection.execute(insert(pictures).values(record=kept, **shown))
         if new.sinks:
             connection.execute(insert(deliveries), [{"record": kept, "sink": sink} for sink in new.sinks])
         return int(kept)
@@ -201,14 +203,20 @@ class Records:
         return [(row[0], row[1], row[2], row[3], row[4]) for row in reversed(rows)]
 
     def thumbnail(self, record: int) -> bytes | None:
-        """The small JPEG of a record."""
-        with self.store.reading() as connection:
-            return connection.execute(select(pictures.c.thumbnail).where(pictures.c.record == record)).scalar()
+        """The small JPEG of a record, see `pictures.thumbnail`."""
+        return self._picture(record, pictures.c.thumbnail)
+
+    def heat(self, record: int) -> bytes | None:
+        """The small map of a record, see `pictures.heat`."""
+        return self._picture(record, pictures.c.heat)
 
     def image(self, record: int) -> bytes | None:
         """The image file's bytes, if they were kept."""
+        return self._picture(record, pictures.c.image)
+
+    def _picture(self, record: int, column: Column[bytes | None]) -> bytes | None:
         with self.store.reading() as connection:
-            return connection.execute(select(pictures.c.image).where(pictures.c.record == record)).scalar()
+            return connection.execute(select(column).where(pictures.c.record == record)).scalar()
 
 
 def read(row: Row[Any]) -> Record:

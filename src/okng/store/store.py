@@ -113,6 +113,7 @@ class Store:
         digest: str,
         key: str | None = None,
         thumbnail: bytes | None = None,
+        heat: bytes | None = None,
         image: bytes | None = None,
         sinks: Sequence[str] = (),
     ) -> int:
@@ -120,9 +121,11 @@ class Store:
 
         `key` says what was inspected: for one that is there already nothing is written, and the old id returned.
         `source`: where the image came from, such as "http" or "folder:/in". `digest`: of the image's bytes.
-        `thumbnail` is a small JPEG, `image` the file's bytes, where they are to be kept.
+        `thumbnail` and `heat` are small pictures (`pictures.py` makes them), `image` the file's bytes, where they are
+        to be kept.
         """
-        return self.record_all([NewRecord(inspection, model, source, digest, key, thumbnail, image, tuple(sinks))])[0]
+        new = NewRecord(inspection, model, source, digest, key, thumbnail, heat, image, tuple(sinks))
+        return self.record_all([new])[0]
 
     def record_all(self, new: Sequence[NewRecord]) -> list[int]:
         """The same of several in one transaction, so that they share the wait for the disk; their ids, in order."""

@@ -64,6 +64,7 @@ pictures = Table(
     metadata,
     _record(key=True),
     Column("thumbnail", LargeBinary),  # JPEG
+    Column("heat", LargeBinary),  # grey PNG of the map
     Column("image", LargeBinary),  # the file as it came
 )
 
