@@ -24,6 +24,7 @@ from okng.cli import (
     reproduce,
     rules,
     sensitivity,
+    serve,
     threshold,
     train,
 )
@@ -35,7 +36,7 @@ SAID_ELSEWHERE = {
     "predict": "inspect", "detect": "inspect", "infer": "inspect", "score": "inspect", "run": "inspect",
     "test": "evaluate", "val": "evaluate", "validate": "evaluate", "eval": "evaluate", "benchmark": "evaluate",
     "fit": "train", "learn": "train", "convert": "export", "models": "list", "calibrate": "threshold",
-    "zones": "rules", "roi": "rules", "mask": "rules",
+    "zones": "rules", "roi": "rules", "mask": "rules", "server": "serve",
 }  # fmt: skip
 
 
@@ -71,6 +72,7 @@ app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("threshold")(threshold.threshold)
 app.command("rules")(rules.rules)
+app.command("serve")(serve.serve)
 app.command("reproduce")(reproduce.reproduce)
 app.command("list")(list_.list_)
 

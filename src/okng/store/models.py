@@ -86,6 +86,22 @@ class Models:
         with self.store.reading() as connection:
             return _active(connection, name)
 
+    def all_active(self) -> dict[str, int]:
+        """The active version of every model."""
+        last = select(func.max(choices.c.id)).group_by(choices.c.name)
+        with self.store.reading() as connection:
+            rows = connection.execute(select(choices.c.name, choices.c.version).where(choices.c.id.in_(last)))
+            return {row.name: row.version for row in rows}
+
+    def get(self, name: str, version: int) -> Version:
+        """One version; `OkngError` if it is not there."""
+        query = select(models).where(models.c.name == name, models.c.version == version)
+        with self.store.reading() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise OkngError(f"there is no version {version} of {name}")
+        return Version(**row._mapping)
+
     def choices(self, name: str) -> list[Choice]:
         """Which version was active from when on, oldest first."""
         with self.store.reading() as connection:

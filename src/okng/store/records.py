@@ -143,6 +143,12 @@ class Records:
             row = connection.execute(_selected().where(records.c.id == record)).first()
         return None if row is None else read(row)
 
+    def with_key(self, key: str) -> Record | None:
+        """The record with this key, if it is there."""
+        with self.store.reading() as connection:
+            row = connection.execute(_selected().where(records.c.key == key)).first()
+        return None if row is None else read(row)
+
     def several(self, ids: list[int]) -> dict[int, Record]:
         """Those of `ids` that are there."""
         with self.store.reading() as connection:

@@ -19,6 +19,7 @@ from okng.store import tables
 from okng.store.accounts import Accounts
 from okng.store.audit import Audit
 from okng.store.deliveries import Deliveries
+from okng.store.jobs import Jobs
 from okng.store.models import Models
 from okng.store.records import ModelUsed, NewRecord, Records
 from okng.store.retention import Retention
@@ -35,8 +36,8 @@ class StoreError(OkngError):
 class Store:
     """The store at a path or URL; make one with `Store.open`.
 
-    `records`, `reviews`, `accounts`, `audit`, `deliveries`, `models` and `retention` are its parts. Any number of
-    threads and processes may use one store. Writers take turns, so ids are in the order of commits: whoever reads
+    `records`, `reviews`, `accounts`, `audit`, `deliveries`, `models`, `jobs` and `retention` are its parts. Any number
+    of threads and processes may use one store. Writers take turns, so ids are in the order of commits: whoever reads
     upwards by id misses nothing, whatever the clocks say.
     """
 
@@ -50,6 +51,7 @@ class Store:
         self.audit = Audit(self)
         self.deliveries = Deliveries(self)
         self.models = Models(self)
+        self.jobs = Jobs(self)
         self.retention = Retention(self)
 
     @classmethod

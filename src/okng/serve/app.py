@@ -1,0 +1,126 @@
+"""The application: its parts put together, what runs beside the requests, and errors as people are told them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+import okng
+from okng.errors import OkngError
+from okng.serve.jobs import Occupied, Unasked, Workshop
+from okng.serve.metrics import Metrics
+from okng.serve.models import NoSuchModel, Shelf
+from okng.serve.queue import Busy, Queue
+from okng.serve.routes import ROUTERS
+from okng.serve.security import Gate
+from okng.serve.served import Served
+from okng.serve.settings import Settings
+from okng.store import Store, StoreError
+
+REFRESH = 1.0  # seconds between looks at what other servers and people did to the models
+RETENTION = 600.0  # seconds between two removals of what is too old or too much
+log = logging.getLogger("okng.serve")
+
+
+def create_app(
+    store: Store, models: Mapping[str, Path], settings: Settings, say: Callable[[str], None] = log.info
+) -> FastAPI:
+    """The application that serves `models`, files by name, and those that the store knows besides.
+
+    `say` takes lines for the log. `OkngError` if a model can't be opened, or there is none. The store is the caller's,
+    to close when the application has ended.
+    """
+    metrics = Metrics()
+    shelf = Shelf(store, settings.models, settings.engine, say)
+    for name, path in models.items():
+        shelf.give(name, path)
+    shelf.refresh()
+    if not shelf.names():
+        raise OkngError("there is no model to serve; give one: okng serve parts.okng")
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        served = Served(store, settings, shelf, Queue(store, settings, metrics), Workshop(store, shelf, say), metrics)
+        app.state.okng = served
+        ending = threading.Event()
+        keeper = threading.Thread(target=_keep_house, args=(served, ending, say), name="okng-keeper", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            ending.set()
+            await anyio.to_thread.run_sync(served.queue.stop)
+            await anyio.to_thread.run_sync(served.workshop.close)
+            keeper.join(10)
+
+    app = FastAPI(
+        title="okng",
+        version=okng.__version__,
+        description="Verdicts on images, and what people say of them.",
+        lifespan=life,
+        docs_url=None,  # its page loads scripts from elsewhere; see routes/operation.py
+        redoc_url=None,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(Gate, store=store, settings=settings)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(OkngError, _told)
+    return app
+
+
+def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], None]) -> None:
+    """Look at the models each second, at the store's size every ten minutes; until `ending`."""
+    settings, since = served.settings, math.inf
+    while not ending.wait(REFRESH):
+        since += REFRESH
+        try:
+            served.shelf.refresh()
+            if since > RETENTION and (settings.keep_days is not None or settings.keep_gb is not None):
+                since = 0.0
+                removed = served.store.retention.keep(settings.keep_days, settings.keep_gb)
+                if removed:
+                    say(f"{removed} records removed by age or size")
+        except Exception as error:  # the store may be away for a while; all this is tried again
+            say(str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+    return _problem(422, f"{where}: {first['msg']}", {})
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """A mistake of a person, or a store that can't be used now."""
+    if isinstance(error, Busy):
+        return _problem(503, str(error), {"Retry-After": str(error.after)})
+    if isinstance(error, StoreError):
+        log.error("%s", error)
+        return _problem(503, str(error), {"Retry-After": "5"})
+    if isinstance(error, NoSuchModel):
+        return _problem(404, str(error), {})
+    if isinstance(error, Occupied | Unasked):
+        return _problem(409, str(error), {})
+    return _problem(501 if "is not installed" in str(error) else 422, str(error), {})
+
+
+def _problem(status: int, line: str, headers: dict[str, str]) -> Response:
+    return JSONResponse({"error": line}, status, headers)

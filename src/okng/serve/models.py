@@ -1,0 +1,223 @@
+"""Models by name: of each the versions that the store knows, and the active one in memory, ready to judge.
+
+A version is a file FOLDER/NAME/DIGEST.okng that never changes; a new threshold is a new version, too. So a digest says
+what gave a verdict, `okng inspect FILE` gives it again, and any version can be gone back to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import okng
+from okng.errors import OkngError, nearest_names
+from okng.inspection.inspector import Inspector
+from okng.inspection.model_file import read_bytes
+from okng.store import ModelUsed, Store
+from okng.store.models import Version
+
+
+class NoSuchModel(OkngError):
+    """No model of that name is served."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version of a model in memory."""
+
+    version: Version
+    inspector: Inspector
+
+    @property
+    def used(self) -> ModelUsed:
+        """What a record says of it."""
+        version, threshold = self.version, self.inspector.calibration.threshold
+        return ModelUsed(version.name, version.digest, threshold, version.version)
+
+
+class Shelf:
+    """The models that are served; `how` is handed to `okng.load`, `say` takes lines for the log.
+
+    Any number of threads may use it. Several servers may share a store and the `folder`: what one takes the others
+    have within a second, by `refresh`.
+    """
+
+    def __init__(self, store: Store, folder: Path, how: dict[str, Any], say: Callable[[str], None]):
+        self.store, self.folder, self.how, self.say = store, folder, how, say
+        self.problems: dict[str, str] = {}  # by name: why the active version is not what it should be
+        self._active: dict[str, Loaded] = {}
+        self._given: dict[str, tuple[Path, tuple[int, int]]] = {}  # files that a person may replace, as last seen
+        self._lock = threading.RLock()
+
+    def names(self) -> list[str]:
+        """The models that are served."""
+        return sorted(self._active)
+
+    def get(self, name: str) -> Loaded:
+        """The active version of a model."""
+        loaded = self._active.get(name)
+        if loaded is None:
+            raise NoSuchModel(f"there is no model {name!r}; {nearest_names(name, self._active)}")
+        return loaded
+
+    def only(self, name: str | None) -> Loaded:
+        """The model called so; without a name the only one there is."""
+        if name is None and len(self._active) == 1:
+            return next(iter(self._active.values()))
+        if name is None:
+            raise OkngError(f"say which model is meant: model={' or '.join(self.names())}")
+        return self.get(name)
+
+    def give(self, name: str, path: Path) -> None:
+        """Serve the file at `path`. If it is new it becomes the active version, now and whenever it is replaced.
+
+        A file that the store knows already changes nothing: a version learnt since stays active over restarts.
+        """
+        checked(name)
+        with self._lock:
+            self._given[name] = (path, _state(path))
+            self._take_over(name, path, "given when the server was started")
+        if name not in self._active:
+            self.refresh()
+        if name not in self._active:
+            raise OkngError(self.problems.get(name, f"{path} can't be served"))
+
+    def refresh(self) -> None:
+        """Take over files that were replaced, and what other servers made active."""
+        with self._lock:
+            for name, (path, seen) in self._given.items():
+                state = _state(path)
+                if state not in (seen, (0, 0)):
+                    self._given[name] = (path, state)
+                    try:
+                        self._take_over(name, path, "its file was replaced")
+                    except OkngError as error:
+                        self._trouble(name, f"{error}; version {self.get(name).version.version} goes on")
+            for name, number in self.store.models.all_active().items():
+                loaded = self._active.get(name)
+                if loaded is None or loaded.version.version != number:
+                    try:
+                        self._put_in_place(self.load(name, number))
+                    except OkngError as error:
+                        self._trouble(name, f"version {number} of {name} can't be used: {error}")
+
+    def load(self, name: str, number: int) -> Loaded:
+        """Any version of a model, loaded."""
+        version = self.store.models.get(name, number)
+        active = self._active.get(name)
+        if active is not None and active.version == version:
+            return active
+        return Loaded(version, self._open(self.folder / version.file))
+
+    def file(self, version: Version) -> Path:
+        """The file of a version."""
+        return self.folder / version.file
+
+    def add(self, name: str, file: Path, who: str, why: str) -> Version:
+        """A new version from a whole model file, which is moved; it is not active, unless it is the first one."""
+        checked(name)
+        self._open(file)  # whole, and of a kind that runs here
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        kept = self._kept(name, digest, file.suffix)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(kept)
+        version = self.store.models.add(name, digest, str(kept.relative_to(self.folder)), who, why)
+        if self.store.models.active(name) is None:
+            self.take(name, version.version, who, why)
+        return version
+
+    def take(self, name: str, number: int, who: str, why: str) -> None:
+        """Make a version the active one; whatever is being judged is judged by the old one."""
+        with self._lock:
+            loaded = self.load(name, number)
+            self.store.models.choose(name, number, who, why)
+            self._put_in_place(loaded)
+
+    def change(self, name: str, changed: Callable[[Inspector], Inspector], who: str, why: str) -> Version:
+        """What `changed` makes of the active version becomes a new one, and active: a threshold, rules."""
+        with self._lock:
+            present = self.get(name)
+            inspector = changed(present.inspector)
+            suffix = Path(present.version.file).suffix
+            temporary = self.new_file(suffix)
+            try:
+                inspector.save(temporary)
+                digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+                kept = self._kept(name, digest, suffix)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                temporary.replace(kept)
+            finally:
+                temporary.unlink(missing_ok=True)
+            version = self.store.models.add(name, digest, str(kept.relative_to(self.folder)), who, why)
+            self.store.models.choose(name, version.version, who, why)
+            self._put_in_place(Loaded(version, inspector))
+            return version
+
+    def new_file(self, suffix: str) -> Path:
+        """A name for a file that is to become a version."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f".new-{secrets.token_hex(8)}{suffix}"
+
+    def _take_over(self, name: str, path: Path, why: str) -> None:
+        """Make the file at `path` a version, and active if the store did not know it."""
+        content = read_bytes(path, "give the file that `okng train` or `okng export` wrote")
+        digest = hashlib.sha256(content).hexdigest()
+        known = {version.digest: version.version for version in self.store.models.versions(name)}
+        if digest in known:
+            active = self.store.models.active(name)
+            if active is None:
+                self.store.models.choose(name, known[digest], "command line", why)
+            elif active != known[digest]:
+                self.say(f"{name}: version {active} is active; {path} is version {known[digest]}")
+            return
+        temporary = self.new_file(path.suffix)
+        try:
+            temporary.write_bytes(content)
+            version = self.add(name, temporary, "command line", why)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if self.store.models.active(name) != version.version:
+            self.take(name, version.version, "command line", why)
+
+    def _open(self, path: Path) -> Inspector:
+        how = {key: value for key, value in self.how.items() if key != "engine" or path.suffix == ".onnx"}
+        if path.suffix == ".onnx":
+            how.pop("device", None)
+        return okng.load(path, **how)
+
+    def _put_in_place(self, loaded: Loaded) -> None:
+        name = loaded.version.name
+        self._active[name] = loaded
+        self.problems.pop(name, None)
+        self.say(f"{name}: version {loaded.version.version} is active, {loaded.inspector.calibration.promise()}")
+
+    def _kept(self, name: str, digest: str, suffix: str) -> Path:
+        return self.folder / name / f"{digest[:32]}{suffix}"
+
+    def _trouble(self, name: str, line: str) -> None:
+        if self.problems.get(name) != line:
+            self.problems[name] = line
+            self.say(line)
+
+
+def checked(name: str) -> str:
+    """`name`, if a model may be called so: it is a folder's name and part of an address."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise OkngError("a model's name has letters, digits, - _ and . only, 64 at most; give NAME=FILE")
+    return name
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """When a file was changed and its size; zeros while it is not there, as in the middle of being replaced."""
+    try:
+        state = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return 0, 0
+    return state.st_mtime_ns, state.st_size

@@ -1,0 +1,42 @@
+"""Images that are named by a path: only below the folders that were allowed, whatever links and dots say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from okng.errors import OkngError
+from okng.inspection.formats import state_of
+from okng.serve.settings import MB, Settings
+
+
+def below(settings: Settings, name: str) -> Path:
+    """The real file or folder that `name` means: a path below an allowed folder, or one relative to it.
+
+    Links are followed before it is looked where it lies. What lies elsewhere and what isn't there get the same answer,
+    so that nobody learns which files there are.
+    """
+    refused = OkngError("there is no such image below the folders that --folder allows")
+    if not settings.folders:
+        raise OkngError("the server takes no paths; start it with --folder, or send the image itself")
+    for folder in settings.folders:
+        root = folder.resolve()
+        try:
+            found = (root / name).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):
+            continue
+        if found == root or root in found.parents:
+            return found
+    raise refused
+
+
+def read(settings: Settings, name: str) -> tuple[bytes, str]:
+    """The bytes of an image below an allowed folder, and its name."""
+    path = below(settings, name)
+    try:
+        if path.is_dir():
+            raise OkngError(f"{name} is a folder; a batch takes folders")
+        if state_of(path).st_size > settings.max_mb * MB:
+            raise OkngError(f"{name} is larger than {settings.max_mb:g} MB")
+        return path.read_bytes(), name
+    except OSError as error:
+        raise OkngError(f"{name} can't be read: {error.strerror or error}") from error

@@ -1,0 +1,250 @@
+"""Images in, verdicts out."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
+
+from okng.errors import OkngError
+from okng.inspection.files import find_images
+from okng.inspection.formats import Encoded
+from okng.inspection.overlay import heat_range, overlay
+from okng.inspection.result import Inspection
+from okng.serve.models import Loaded
+from okng.serve.paths import below, read
+from okng.serve.queue import display_name, sources
+from okng.serve.schema import BatchResults, Result, Where, Wheres
+from okng.serve.security import Refused, Who, may
+from okng.serve.served import Served, of, problems
+from okng.serve.settings import MB
+from okng.store.records import Record
+
+router = APIRouter(tags=["inspect"])
+Named = TypeVar("Named", Where, Wheres)
+BODY_TIME = 60.0  # seconds that a body may take to arrive
+AT_ONCE = 16  # images of a batch that are worked on at once
+MOST = 1000  # images of a batch
+IMAGE = {"schema": {"type": "string", "format": "binary"}}
+FILE = {"type": "string", "format": "binary"}
+Model = Annotated[str | None, Query(description="The model's name; may be left out where there is one alone.")]
+
+
+def _body(json_schema: type[Where] | type[Wheres], form: dict[str, Any], raw: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": list(form)}},
+        "application/json": {"schema": json_schema.model_json_schema()},
+    }
+    if raw:
+        content = {"application/octet-stream": IMAGE, **content}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/api/inspect",
+    response_model=Result,
+    responses={
+        200: {"content": {"image/png": IMAGE}, "description": "The result, or with `overlay` a PNG"},
+        **problems(404, 408),
+    },
+    openapi_extra=_body(Where, {"image": FILE}, raw=True),
+)
+async def inspect(
+    request: Request,
+    who: Annotated[Who, Depends(may("inspect"))],
+    model: Model = None,
+    key: Annotated[
+        str | None,
+        Query(max_length=200, description="What is inspected: sent again under the same key, nothing is done twice."),
+    ] = None,
+    page: Annotated[int | None, Query(ge=0, le=10**6, description="Of a file with several images, from 0 on.")] = None,
+    overlay: Annotated[bool, Query(description="Answer with the image and its heatmap, as PNG.")] = False,
+) -> Response:
+    """Inspect one image: its bytes as the body, a form with the file `image`, or JSON with a `path`.
+
+    The result is in the store before it is answered. With `overlay` the answer is a picture, and the headers Okng-Id,
+    Okng-Verdict, Okng-Score and Okng-P-Value say the rest.
+    """
+    served, start = of(request), time.perf_counter()
+    loaded = served.shelf.only(model)
+    if overlay and (key is not None or loaded.inspector.calibration.peaks is None):
+        raise Refused(422, "an overlay has no key: what was inspected before is not drawn again" if key is not None
+                      else "this model does not say where, so there is no overlay")  # fmt: skip
+    kept_key = None if key is None else f"http:{key}"
+    with served.queue.place(_expected(request, served)):
+        content, path = await _image(request, served)
+        if kept_key is not None:
+            before = await anyio.to_thread.run_sync(served.store.records.with_key, kept_key)
+            if before is not None:
+                return JSONResponse(before.to_dict())
+        source, path = await anyio.to_thread.run_sync(_one, content, path, page)
+        submitted = served.queue.submit(loaded, source, path, "http", kept_key)
+        record, inspection = await asyncio.wrap_future(submitted)
+        if not overlay:
+            answer: Response = JSONResponse(record.to_dict())
+        else:
+            picture = await anyio.to_thread.run_sync(_drawn, loaded, source, inspection)
+            answer = Response(picture, media_type="image/png", headers=_in_headers(record))
+    served.metrics.request.observe(time.perf_counter() - start)
+    return answer
+
+
+@router.post(
+    "/api/batch",
+    response_model=BatchResults,
+    responses=problems(404, 408),
+    openapi_extra=_body(Wheres, {"images": {"type": "array", "items": FILE}}, raw=False),
+)
+async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], model: Model = None) -> Response:
+    """Inspect many images: a form with several files `images`, or JSON with `paths` of images and folders.
+
+    Each page of a file is an image of its own. What can't be read has an `error` in the place of a result.
+    """
+    served = of(request)
+    loaded = served.shelf.only(model)
+    results: list[dict[str, Any]] = []
+    with served.queue.place(int(request.headers.get("content-length") or 0)):
+        window = asyncio.Semaphore(AT_ONCE)
+
+        async def one(load: Any, name: str | None) -> list[dict[str, Any]]:
+            async with window:
+                try:
+                    content = await load()
+                    found = await anyio.to_thread.run_sync(sources, content, name)
+                except OkngError as error:
+                    return [{"path": name, "error": str(error)}]
+                told = []
+                for source, path in found:
+                    try:
+                        record, _ = await asyncio.wrap_future(served.queue.submit(loaded, source, path, "http"))
+                        told.append(record.to_dict())
+                    except OkngError as error:
+                        told.append({"path": path, "error": str(error)})
+                return told
+
+        images = await _images(request, served)
+        if len(images) > MOST:
+            raise Refused(422, f"a batch has {MOST} images at most, not {len(images)}")
+        for told in await asyncio.gather(*(one(load, name) for load, name in images)):
+            results += told
+    verdicts = [result.get("verdict", "unreadable") for result in results]
+    counts = {name: verdicts.count(name) for name in ("OK", "NG", "unreadable")}
+    return JSONResponse({"results": results, "counts": counts})
+
+
+def _expected(request: Request, served: Served) -> int:
+    """Bytes that a request may bring into memory."""
+    length = request.headers.get("content-length")
+    is_path = request.headers.get("content-type", "").startswith("application/json")
+    return int(length) if length and not is_path else int(served.settings.max_mb * MB)
+
+
+async def _image(request: Request, served: Served) -> tuple[bytes, str | None]:
+    """The bytes of the one image that was sent or named, and its name."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            if kind == "application/json":
+                named = _parsed(Where, await request.body())
+                return await anyio.to_thread.run_sync(read, served.settings, named.path)
+            if kind == "multipart/form-data":
+                async with request.form(max_files=1, max_fields=10) as form:
+                    file = form.get("image")
+                    if not isinstance(file, UploadFile):
+                        raise Refused(422, "the form has no file called image")
+                    return await file.read(), display_name(file.filename)
+            return await request.body(), None
+    except TimeoutError as error:
+        raise Refused(408, f"the image did not arrive within {BODY_TIME:g} s") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the image did not arrive whole") from error
+
+
+async def _images(request: Request, served: Served) -> list[tuple[Any, str | None]]:
+    """What gives the bytes of each image that was sent or named, and its name."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        named = _parsed(Wheres, await request.body())
+
+        def list_them() -> list[tuple[Path, str]]:
+            found: list[tuple[Path, str]] = []
+            for name in named.paths:
+                path = below(served.settings, name)
+                inside = find_images(path) if path.is_dir() else [path]
+                found += [(one, str(Path(name) / one.relative_to(path)) if path.is_dir() else name) for one in inside]
+            return found
+
+        def loader(path: Path) -> Any:
+            async def load() -> bytes:
+                return (await anyio.to_thread.run_sync(read, served.settings, str(path)))[0]
+
+            return load
+
+        return [(loader(path), name) for path, name in await anyio.to_thread.run_sync(list_them)]
+    if kind != "multipart/form-data":
+        raise Refused(415, "a batch is a form with files called images, or JSON with paths")
+    async with asyncio.timeout(BODY_TIME * 10):
+        form = await request.form(max_files=MOST, max_fields=10)
+    files = [file for file in form.getlist("images") if isinstance(file, UploadFile)]
+    if not files:
+        raise Refused(422, "the form has no files called images")
+    most = served.settings.max_mb * MB
+
+    def uploaded(file: UploadFile) -> Any:
+        async def load() -> bytes:
+            if (file.size or 0) > most:
+                raise OkngError(f"{display_name(file.filename)} is larger than {served.settings.max_mb:g} MB")
+            return await file.read()
+
+        return load
+
+    return [(uploaded(file), display_name(file.filename)) for file in files]
+
+
+def _parsed(kind: type[Named], body: bytes) -> Named:
+    try:
+        return kind.model_validate(json.loads(body))
+    except (ValueError, RecursionError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is no JSON"
+        wanted = '{"path": "lot/1.png"}' if kind is Where else '{"paths": ["lot"]}'
+        raise Refused(422, f"the body names images like {wanted}: {first}") from error
+
+
+def _one(content: bytes, path: str | None, page: int | None) -> tuple[Encoded, str | None]:
+    """The image that is meant among those in a file."""
+    found = sources(content, path)
+    if page is None and len(found) == 1:
+        return found[0]
+    if page is None:
+        raise OkngError(f"{path or 'the file'} holds {len(found)} images; say which with page=0, or send it as a batch")
+    if page >= len(found):
+        raise OkngError(f"{path or 'the file'} has no page {page}, but {len(found)}, counted from 0")
+    return found[page]
+
+
+def _drawn(loaded: Loaded, source: Encoded, inspection: Inspection) -> bytes:
+    inspector = loaded.inspector
+    picture = replace(inspector.preprocess, mode="RGB").decode(source)
+    content = io.BytesIO()
+    overlay(picture, inspection, *heat_range(inspector.calibration)).save(content, "PNG")
+    return content.getvalue()
+
+
+def _in_headers(record: Record) -> dict[str, str]:
+    return {
+        "Okng-Id": str(record.id),
+        "Okng-Verdict": record.verdict,
+        "Okng-Score": repr(record.score),
+        "Okng-P-Value": repr(record.p_value),
+    }
