@@ -24,9 +24,15 @@ def below(settings: Settings, name: str) -> Path:
             found = (root / name).resolve(strict=True)
         except (OSError, ValueError, RuntimeError):
             continue
-        if found == root or root in found.parents:
+        if allowed(settings, found):
             return found
     raise refused
+
+
+def allowed(settings: Settings, path: Path) -> bool:
+    """Whether a file or folder, its links followed, lies below an allowed folder."""
+    real = path.resolve()
+    return any(real == root or root in real.parents for root in (folder.resolve() for folder in settings.folders))
 
 
 def read(settings: Settings, name: str) -> tuple[bytes, str]:

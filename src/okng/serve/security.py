@@ -78,6 +78,8 @@ class Refused(HTTPException):
         headers = {} if after is None else {"Retry-After": str(after)}
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
+        if status == 413:
+            headers["Connection"] = "close"  # else the rest is read, and thrown away
         super().__init__(status, line, headers)
 
 

@@ -23,7 +23,7 @@ from okng.inspection.formats import Encoded
 from okng.inspection.overlay import heat_range, overlay
 from okng.inspection.result import Inspection
 from okng.serve.models import Loaded
-from okng.serve.paths import below, read
+from okng.serve.paths import allowed, below, read
 from okng.serve.queue import display_name, sources
 from okng.serve.schema import BatchResults, Result, Where, Wheres
 from okng.serve.security import Refused, Who, may
@@ -181,8 +181,11 @@ async def _images(request: Request, served: Served) -> list[tuple[Any, str | Non
             found: list[tuple[Path, str]] = []
             for name in named.paths:
                 path = below(served.settings, name)
-                inside = find_images(path) if path.is_dir() else [path]
-                found += [(one, str(Path(name) / one.relative_to(path)) if path.is_dir() else name) for one in inside]
+                if path.is_dir():
+                    inside = [one for one in find_images(path) if allowed(served.settings, one)]  # links may lead out
+                    found += [(one, str(Path(name) / one.relative_to(path))) for one in inside]
+                else:
+                    found.append((path, name))
             return found
 
         def loader(path: Path) -> Any:

@@ -1,0 +1,114 @@
+"""Learning in the background: a model that gets better on the job, compared before it is taken, and gone back from."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Server, serving, wait_for
+
+from conftest import Shop
+from okng.serve.jobs import SILENT, Workshop
+from okng.store import Store
+
+
+def begin(server: Server, **work: Any) -> Any:
+    return server.client.post("/api/models/parts/jobs", json=work)
+
+
+def ended(server: Server, job: int) -> dict[str, Any]:
+    told: dict[str, Any] = wait_for(
+        lambda: (found := server.client.get(f"/api/jobs/{job}").json())["state"] != "running" and found, 120
+    )
+    return told
+
+
+def test_false_alarms_are_learnt_compared_taken_and_gone_back_from(store: Store, shop: Shop, tmp_path: Path) -> None:
+    with serving(store, {"parts": shop.okng}, tmp_path / "models", keep="all") as server:
+        files = [("images", (file.name, file.read_bytes())) for file in shop.files]
+        told = {one["path"]: one for one in server.client.post("/api/batch", files=files).json()["results"]}
+        ng = [one["id"] for one in told.values() if one["verdict"] == "NG"]
+        alarms, defects = ng[:2], ng[2:]
+        assert begin(server, kind="update", records=alarms).status_code == 422  # nobody has said that they are OK
+        server.client.post("/api/reviews", json={"records": alarms, "said": "OK"})
+        server.client.post("/api/reviews", json={"records": defects, "said": "NG"})
+        assert begin(server, kind="update", records=[]).status_code == 422
+        job = begin(server, kind="update", records=alarms).json()["id"]
+        assert begin(server, kind="update", records=alarms).status_code == 409  # one at a time
+        done = ended(server, job)
+        assert done["state"] == "done", done
+        comparison = done["told"]["comparison"]
+        assert (comparison["old"], comparison["new"], comparison["images"]) == (1, 2, len(ng))
+        assert comparison["learnt"] == {"OK→OK": 0, "OK→NG": 0, "NG→OK": 2, "NG→NG": 0}
+        assert sum(comparison["counts"]["NG"].values()) == len(defects) and not any(comparison["counts"]["OK"].values())
+        assert {one["record"] for one in comparison["changed"] if one["learnt"]} == set(alarms)
+        alarm = next(file for file in shop.files if told[file.name]["id"] == alarms[0]).read_bytes()
+        assert server.inspect(alarm).json()["version"] == 1  # not before it is taken
+        server.client.post("/api/models/parts/take", json={"version": 2})
+        again = server.inspect(alarm).json()
+        assert (again["version"], again["verdict"]) == (2, "OK")
+        assert server.client.post("/api/models/parts/take", json={"version": 1}).status_code == 200
+        assert server.inspect(alarm).json()["verdict"] == "NG"
+        assert "2 false alarms learnt" in [
+            one["why"] for one in server.client.get("/api/models/parts").json()["versions"]
+        ]
+
+        job = begin(server, kind="fit").json()["id"]  # of two images: okng says what it can, or that they are too few
+        process = server.parts.workshop._running
+        assert process is not None
+        os.kill(process.process.pid, signal.SIGKILL)  # as when memory runs out
+        assert ended(server, job)["state"] == "failed"
+        job = begin(server, kind="compare", version=2).json()["id"]
+        assert server.client.delete(f"/api/jobs/{job}").status_code == 204
+        assert ended(server, job)["state"] == "stopped"
+        assert server.client.delete(f"/api/jobs/{job}").status_code == 422
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["parts"]  # nothing is left lying
+
+
+def test_a_version_is_not_taken_uncompared(server: Server, shop: Shop, tmp_path: Path) -> None:
+    import okng
+
+    other = tmp_path / "other.onnx"
+    okng.load(shop.onnx).with_threshold(1e6).save(other)
+    sent = server.client.post("/api/upload/parts", content=other.read_bytes(), params={"kind": "onnx"}).json()
+    assert (sent["version"], sent["active"]) == (2, False)
+    assert server.client.post("/api/models/parts/take", json={"version": 2}).status_code == 409
+    for number in (1, 7):
+        server.inspect(shop.image(number))
+    server.client.post("/api/reviews", json={"records": [1, 2], "said": "OK"})
+    done = ended(server, begin(server, kind="compare", version=2).json()["id"])
+    assert done["told"]["comparison"]["counts"]["OK"] == {"OK→OK": 1, "OK→NG": 0, "NG→OK": 1, "NG→NG": 0}
+    assert server.client.post("/api/models/parts/take", json={"version": 2}).json()["version"] == 2
+
+
+def test_an_exported_model_does_not_learn_and_says_what_does(server: Server, shop: Shop) -> None:
+    record = server.inspect(shop.image(7)).json()["id"]
+    server.client.post("/api/reviews", json={"records": [record], "said": "OK"})
+    answer = begin(server, kind="update", records=[record])
+    assert answer.status_code == 422 and "serve the .okng file" in answer.json()["error"]
+
+
+def test_without_pytorch_learning_says_what_to_install(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a))
+    answer = begin(server, kind="fit")
+    assert answer.status_code == 501 and "pip install '.[train,serve]'" in answer.json()["error"]
+
+
+def test_what_was_not_finished_is_found_stopped(store: Store, shop: Shop, tmp_path: Path) -> None:
+    """Of this machine at once, of another one when it has been silent."""
+    here = Workshop(store, None, print).server  # type: ignore[arg-type]
+    host = here.rpartition("/")[0]
+    alive = os.getppid()
+    jobs = [
+        store.jobs.add("fit", "parts", {}, "eve", server) for server in (here, f"{host}/999999999", f"{host}/{alive}")
+    ]
+    jobs += [store.jobs.add("fit", "parts", {}, "eve", "elsewhere/1") for _ in range(2)]
+    store.jobs.tell(jobs[3], {"noted": 0.0})
+    Workshop(store, None, print)  # type: ignore[arg-type]
+    states = [job.state for job in (store.jobs.get(number) for number in jobs) if job is not None]
+    assert states == ["stopped", "stopped", "running", "stopped", "running"] and SILENT > 10

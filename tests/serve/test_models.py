@@ -1,0 +1,105 @@
+"""Models by name and version: changed, replaced, gone back to and shared, while they serve."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from servers import Server, serving, wait_for
+
+import okng
+from conftest import Shop
+from okng.errors import OkngError
+from okng.store import Store
+
+
+def test_a_threshold_is_a_version_whose_file_gives_the_same_verdicts(
+    server: Server, shop: Shop, tmp_path: Path
+) -> None:
+    told = server.inspect(shop.image(7)).json()
+    threshold = told["score"] + 1
+    asked = server.client.get("/api/models/parts/promise", params={"threshold": threshold}).json()
+    assert server.client.get("/api/models/parts").json()["version"] == 1  # asking changes nothing
+    model = server.client.post("/api/models/parts/threshold", json={"threshold": threshold}).json()
+    assert model["version"] == 2 and model["promise"] == asked["promise"] and "by hand" in model["promise"]
+    again = server.inspect(shop.image(7)).json()
+    assert (told["verdict"], again["verdict"], again["version"]) == ("NG", "OK", 2)
+    file = tmp_path / "version.onnx"
+    file.write_bytes(server.client.get("/api/models/parts/versions/2/file").content)
+    (seen,) = okng.load(file, threads=1).inspect(shop.images / "7.png")
+    assert (seen.verdict, seen.p_value) == ("OK", again["p_value"])
+    assert server.client.post("/api/models/parts/take", json={"version": 1}).json()["version"] == 1  # one click back
+    assert server.inspect(shop.image(7)).json()["verdict"] == "NG"
+    for wrong in ({}, {"threshold": 1, "false_alarm_rate": 0.1}, {"false_alarm_rate": 0}, {"false_alarm_rate": 1.5}):
+        assert server.client.post("/api/models/parts/threshold", json=wrong).status_code == 422
+    assert server.client.post("/api/models/none/threshold", json={"threshold": 1}).status_code == 404
+    assert server.client.post("/api/models/parts/take", json={"version": 9}).status_code == 422
+
+
+def test_a_model_is_replaced_while_it_serves(store: Store, shop: Shop, tmp_path: Path) -> None:
+    """Every answer is of one version or the other, whole; a broken file changes nothing and is told of."""
+    given = tmp_path / "parts.onnx"
+    given.write_bytes(shop.onnx.read_bytes())
+    with serving(store, {"parts": given}, tmp_path / "models") as server:
+        ending, answers = threading.Event(), []
+
+        def ask() -> None:
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                while not ending.is_set():
+                    answers.append(client.post("/api/inspect", content=shop.image(7)))
+
+        asking = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        okng.load(shop.onnx).with_threshold(1e6).save(given)
+        wait_for(lambda: server.parts.shelf.get("parts").version.version == 2)
+        wait_for(lambda: answers and answers[-1].json()["version"] == 2)
+        given.write_bytes(b"half a mod")
+        line = wait_for(lambda: server.client.get("/ready").json()["problems"].get("parts"))
+        assert "version 2 goes on" in line and server.client.get("/ready").status_code == 200
+        given.unlink()
+        given.write_bytes(shop.onnx.read_bytes())  # known: whoever wants it back takes it
+        ending.set()
+        for thread in asking:
+            thread.join()
+        assert {answer.status_code for answer in answers} == {200}
+        of = {(a.json()["version"], a.json()["verdict"], a.json()["threshold"] == 1e6) for a in answers}
+        assert of == {(1, "NG", False), (2, "OK", True)}
+
+
+def test_what_was_chosen_stays_over_a_restart(store: Store, shop: Shop, tmp_path: Path) -> None:
+    with serving(store, {"parts": shop.onnx}, tmp_path / "models") as server:
+        server.client.post("/api/models/parts/threshold", json={"false_alarm_rate": 0.2})
+    with serving(store, {"parts": shop.onnx}, tmp_path / "models") as server:
+        assert server.client.get("/api/models/parts").json()["version"] == 2
+        assert any("version 2 is active" in line and "is version 1" in line for line in server.said)
+    with serving(store, {}, tmp_path / "models") as server:  # without naming it, too
+        assert server.inspect(shop.image(1)).json()["version"] == 2
+
+
+def test_two_servers_share_a_store(store: Store, shop: Shop, tmp_path: Path) -> None:
+    other_store = Store.open(store.name)
+    with (
+        serving(store, {"parts": shop.onnx}, tmp_path / "models") as one,
+        serving(other_store, {"parts": shop.onnx}, tmp_path / "models") as other,
+    ):
+        ids = [server.inspect(shop.image(i)).json()["id"] for i in range(3) for server in (one, other)]
+        assert ids == sorted(set(ids))
+        assert one.client.get(f"/api/results/{ids[1]}").json()["id"] == ids[1]
+        one.client.post("/api/models/parts/threshold", json={"false_alarm_rate": 0.2})
+        wait_for(lambda: other.inspect(shop.image(1)).json()["version"] == 2, 10)
+        assert len(store.models.versions("parts")) == 2
+    other_store.close()
+
+
+def test_what_can_not_be_served_is_one_line(store: Store, shop: Shop, tmp_path: Path) -> None:
+    for models, line in (
+        ({}, "there is no model to serve"),
+        ({"parts": tmp_path / "none.onnx"}, "does not exist"),
+        ({"a/b": shop.onnx}, "a model's name has"),
+        ({"parts": shop.images / "1.png"}, "is no okng model file"),
+    ):
+        with pytest.raises(OkngError, match=line), serving(store, models, tmp_path / "models"):
+            pass

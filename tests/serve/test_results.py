@@ -1,0 +1,85 @@
+"""Looking up, reviewing, exporting; figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Server, serving
+from tests.store.stores import postgres
+
+from conftest import Shop
+from okng.store import Store
+
+
+def test_results_are_found_paged_and_reviewed(server: Server, shop: Shop) -> None:
+    check_results(server, shop)
+
+
+def test_the_same_on_postgresql(shop: Shop, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+        store = Store.open(url)
+        with serving(store, {"parts": shop.onnx}, tmp_path / "models", keep="all") as server:
+            check_results(server, shop)
+        store.close()
+
+
+def check_results(server: Server, shop: Shop) -> None:
+    client = server.client
+    files = [("images", (file.name, file.read_bytes())) for file in shop.files]
+    told = client.post("/api/batch", files=files).json()["results"]
+    ng = [one["id"] for one in told if one["verdict"] == "NG"]
+
+    def get(**query: Any) -> list[int]:
+        answer = client.get("/api/results", params=query)
+        assert answer.status_code == 200, answer.text
+        return [one["id"] for one in answer.json()["results"]]
+
+    assert get(verdict="NG", order="oldest") == ng and get(model="none") == []
+    assert get(text="7.png") == [next(one["id"] for one in told if one["path"] == "7.png")]
+    page = client.get("/api/results", params={"order": "oddest", "limit": 5}).json()
+    rest = client.get("/api/results", params={"order": "oddest", "limit": 500, "cursor": page["cursor"]}).json()
+    scores = [one["score"] for one in [*page["results"], *rest["results"]]]
+    assert scores == sorted((one["score"] for one in told), reverse=True) and rest["cursor"] is None
+    assert client.get("/api/results/tally", params={"verdict": "NG"}).json() == {"OK": 0, "NG": len(ng)}
+
+    reviews = client.post("/api/reviews", json={"records": ng[:3], "said": "OK"}).json()["reviews"]
+    assert get(review="OK", order="oldest") == ng[:3] and len(get(review="none")) == len(told) - 3
+    client.post("/api/reviews/undo", json={"reviews": reviews[:1]})
+    assert get(review="any", order="oldest") == ng[1:3]
+    assert [row["said"] for row in client.get(f"/api/reviews/{ng[0]}").json()] == ["OK", None]
+    assert client.post("/api/reviews", json={"records": [10**9], "said": "OK"}).status_code == 404
+    assert client.post("/api/reviews/undo", json={"reviews": reviews[:1]}).status_code == 422
+
+    rows = list(csv.DictReader(io.StringIO(client.get("/api/results/export").text)))
+    assert [row["path"] for row in rows] == [one["path"] for one in told]
+    assert [float(row["score"]) for row in rows] == [one["score"] for one in told]
+    assert [row["review"] for row in rows].count("OK") == 2
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(io.BytesIO(client.get("/api/results/export", params={"format": "parquet"}).content))
+    assert table["score"].to_pylist() == [one["score"] for one in told]
+    assert table["verdict"].to_pylist() == [one["verdict"] for one in told]
+    assert client.get("/api/results/0").status_code == client.get("/api/results/1/nothing").status_code - 18 == 404
+
+
+def test_pictures_are_had(server: Server, shop: Shop) -> None:
+    record = server.inspect(shop.image(7)).json()["id"]
+    kinds = {"thumbnail": "image/jpeg", "heat": "image/png", "image": "application/octet-stream"}
+    for picture, kind in kinds.items():
+        answer = server.client.get(f"/api/results/{record}/{picture}")
+        assert answer.status_code == 200 and answer.headers["content-type"] == kind
+    assert answer.content == shop.image(7)
+
+
+def test_what_is_too_old_goes_and_figures_are_told(server: Server, shop: Shop) -> None:
+    for number in (1, 7):
+        server.inspect(shop.image(number))
+    server.inspect(b"garbage")
+    lines = server.client.get("/metrics").text.splitlines()
+    assert 'okng_inspections_total{model="parts",verdict="NG"} 1.0' in lines
+    assert "okng_unreadable_total 1.0" in lines and "okng_requests_inside 0.0" in lines
+    assert 'okng_model_version{model="parts"} 1.0' in lines
+    assert server.client.get("/health").json() == server.client.get("/ready").json() == {"status": "ok", "problems": {}}
