@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, func, insert, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, bindparam, func, insert, or_, select
 
 from okng.errors import OkngError
 from okng.inspection.result import Inspection
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ORDERS = ("newest", "oldest", "oddest", "borderline")
 OF_ITS_OWN = 500  # bytes of a record without regions and pictures, its share of the indexes included
-PAGE = 4096  # pictures take whole ones
+PAGE = 4096
 CHUNK = 1000
 _COLUMNS = {"path", "score", "p_value", "verdict", "height", "width"}  # of `Inspection.to_dict`
 
@@ -116,23 +116,23 @@ class Records:
     def write(self, connection: Connection, new: NewRecord) -> int:
         """One record with its pictures and deliveries, inside a transaction; its id, or the old one of its key."""
         if new.key is not None:
-            known = connection.execute(select(records.c.id).where(records.c.key == new.key)).scalar()
+            known = connection.execute(_WITH_KEY, {"key": new.key}).scalar()
             if known is not None:
                 return int(known)
         said = new.inspection.to_dict()
         details = json.dumps({name: value for name, value in said.items() if name not in _COLUMNS})
         shown = {name: getattr(new, name) for name in ("thumbnail", "heat", "image")}
-        pages = -(-sum(len(picture or b"") for picture in shown.values()) // PAGE)
-        size = OF_ITS_OWN + len(details) + pages * PAGE
+        pictured = sum(len(picture or b"") for picture in shown.values())
+        size = OF_ITS_OWN + len(details) + taken(pictured)
         row = {name: said[name] for name in _COLUMNS} | {
             "at": time.time(), "key": new.key, "source": new.source, "digest": new.digest, "details": details,
             "model": new.model.name, "version": new.model.version, "model_digest": new.model.digest,
             "threshold": new.model.threshold, "bytes": size,
         }  # fmt: skip
         row["path"] = None if said["path"] is None else storable(said["path"])
-        kept = connection.execute(insert(records).values(row).returning(records.c.id)).scalar_one()
-        if pages:
-            connection.execute(insert(pictures).values(record=kept, **shown))
+        kept = connection.execute(_INSERT, row).scalar_one()
+        if pictured:
+            connection.execute(_INSERT_PICTURES, {"record": kept, **shown})
         if new.sinks:
             connection.execute(insert(deliveries), [{"record": kept, "sink": sink} for sink in new.sinks])
         return int(kept)
@@ -140,19 +140,19 @@ class Records:
     def get(self, record: int) -> Record | None:
         """The record with this id, if it is there."""
         with self.store.reading() as connection:
-            row = connection.execute(_selected().where(records.c.id == record)).first()
+            row = connection.execute(_SELECTED.where(records.c.id == record)).first()
         return None if row is None else read(row)
 
     def with_key(self, key: str) -> Record | None:
         """The record with this key, if it is there."""
         with self.store.reading() as connection:
-            row = connection.execute(_selected().where(records.c.key == key)).first()
+            row = connection.execute(_SELECTED.where(records.c.key == key)).first()
         return None if row is None else read(row)
 
     def several(self, ids: list[int]) -> dict[int, Record]:
         """Those of `ids` that are there."""
         with self.store.reading() as connection:
-            rows = connection.execute(_selected().where(records.c.id.in_(ids))).all()
+            rows = connection.execute(_SEVERAL, {"ids": ids}).all()
         return {row.id: read(row) for row in rows}
 
     def page(
@@ -164,7 +164,7 @@ class Records:
         """
         if order not in ORDERS:
             raise OkngError(f"an order is {', '.join(ORDERS)}, not {order!r}")
-        query = _selected().where(*conditions(which or Filter()))
+        query = _SELECTED.where(*conditions(which or Filter()))
         key, rising = {
             "newest": (None, False),
             "oldest": (None, True),
@@ -226,7 +226,7 @@ class Records:
 
 
 def read(row: Row[Any]) -> Record:
-    """A `Record` of a row of `_selected`."""
+    """A `Record` of a row of `_SELECTED`."""
     fields = dict(row._mapping)
     return Record(**{**fields, "details": json.loads(fields["details"]), "has_image": bool(fields["has_image"])})
 
@@ -235,6 +235,14 @@ def _selected() -> Select[Any]:
     shown = [column for column in records.c if column.name != "bytes"]
     kept = select(pictures.c.record).where(pictures.c.record == records.c.id, pictures.c.image.is_not(None)).exists()
     return select(*shown, standing(records.c.id).label("review"), kept.label("has_image"))
+
+
+# Made once: to make a statement takes longer than to run it.
+_SELECTED = _selected()
+_SEVERAL = _SELECTED.where(records.c.id.in_(bindparam("ids", expanding=True)))
+_WITH_KEY = select(records.c.id).where(records.c.key == bindparam("key"))
+_INSERT = insert(records).returning(records.c.id)
+_INSERT_PICTURES = insert(pictures)
 
 
 def conditions(which: Filter) -> list[ColumnElement[bool]]:
@@ -277,6 +285,13 @@ def _beyond(key: Any, rising: bool, cursor: str) -> ColumnElement[bool]:
         raise OkngError(f"{cursor!r} is no cursor of this list; begin without one") from error
     beyond: ColumnElement[bool] = or_(key > edge if rising else key < edge, and_(key == edge, beyond_id))
     return beyond
+
+
+def taken(size: int) -> int:
+    """Bytes that a row of pictures of `size` bytes takes: as many as fit share a page, larger ones take whole pages."""
+    if not size:
+        return 0
+    return PAGE // (PAGE // size) if size <= PAGE else -(-size // PAGE) * PAGE
 
 
 def iso(at: float) -> str:

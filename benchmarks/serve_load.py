@@ -1,0 +1,171 @@
+"""How much `okng serve` carries: throughput beside the bare engine's, latency up to ten times that, and for long.
+
+    python benchmarks/serve_load.py [--seconds 15] [--images 1000000] [--clients 4]
+
+The engine alone is `Inspector.inspect` over the same PNG files in memory, of 256 px, PatchCore exported, on OpenVINO;
+the server judges and keeps them. Both in turns, each by its best round, for the machine has other work. Then requests
+come at random (Poisson) at 0.5, 1, 2 and 10 times the throughput that was found, for so many seconds each, whether or
+not earlier ones were answered: latency is of what was answered with a verdict, the rest was sent away with 503. Last
+`--images` inspections of a small model, one after another on `--clients` connections: memory, latency and the store as
+they grow. Clients run in this process, on the same cores. Writes results/serve.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from served import Client, Server, files, model, pictures, write
+
+import okng
+
+SIDE, SMALL = 256, 32
+ROUNDS = 3
+
+
+def bare(path: Path, images: list[bytes], seconds: float) -> float:
+    """Images in a second that the inspector alone judges."""
+    inspector = okng.load(path)
+    list(inspector.inspect(images[:2]))
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        count += len(list(inspector.inspect(images)))
+    return count / (time.perf_counter() - start)
+
+
+async def closed(port: int, images: list[bytes], clients: int, seconds: float) -> float:
+    """Images in a second that `clients` get judged, each waiting for its answer."""
+    until, done = time.perf_counter() + seconds, 0
+
+    async def one(number: int) -> None:
+        nonlocal done
+        client = Client(port)
+        for i in range(1_000_000):
+            if time.perf_counter() > until:
+                break
+            status, _ = await client.ask(images[(i + number) % len(images)])
+            done += status == 200
+        client.close()
+
+    start = time.perf_counter()
+    await asyncio.gather(*(one(number) for number in range(clients)))
+    return done / (time.perf_counter() - start)
+
+
+async def opened(port: int, images: list[bytes], rate: float, seconds: float) -> tuple[list[float], int]:
+    """Latencies of what was judged when requests come at `rate` in a second, and how many were sent away."""
+    rng, free, took, away = random.Random(0), [], [], 0
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(content: bytes) -> None:
+        nonlocal away
+        client = free.pop() if free else Client(port)
+        start = time.perf_counter()
+        status, _ = await client.ask(content)
+        if status == 200:
+            took.append(time.perf_counter() - start)
+        else:
+            away += status == 503
+        free.append(client)
+
+    start, due, i = time.perf_counter(), 0.0, 0
+    while due < seconds:
+        due += rng.expovariate(rate)
+        await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
+        task = asyncio.create_task(one(images[i % len(images)]))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        i += 1
+    await asyncio.gather(*tasks)
+    for client in free:
+        client.close()
+    return took, away
+
+
+async def long(server: Server, images: list[bytes], clients: int, count: int) -> list[tuple[float, float, float]]:
+    """(MB, median ms, images in a second) of each tenth of `count` inspections."""
+    told = []
+    for tenth in range(10):
+        took: list[float] = []
+        left = iter(range(tenth * count // 10, (tenth + 1) * count // 10))
+
+        async def one(took: list[float], left: Any) -> None:
+            client = Client(server.port)
+            for i in left:
+                start = time.perf_counter()
+                status, _ = await client.ask(images[i % len(images)])
+                assert status == 200, status
+                took.append(time.perf_counter() - start)
+            client.close()
+
+        start = time.perf_counter()
+        await asyncio.gather(*(one(took, left) for _ in range(clients)))
+        spent = time.perf_counter() - start
+        told.append((server.memory(), 1000 * float(np.median(took)), len(took) / spent))
+        print(f"{(tenth + 1) * count // 10} of {count}: {told[-1]}", flush=True)
+    return told
+
+
+def main() -> None:
+    """Measure all of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--clients", type=int, default=4)
+    asked = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+
+    def found(figure: str, value: float, unit: str, arguments: str) -> None:
+        rows.append({"figure": figure, "value": f"{value:.4g}", "unit": unit, "arguments": arguments})
+        print(f"{figure} ({arguments}): {value:.4g} {unit}", flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = model(folder / "parts.onnx", SIDE, "patchcore", size=SIDE)
+        images = files(pictures(16, SIDE, seed=1))
+        server = Server(path, str(folder / "load.sqlite"), folder)
+        asyncio.run(closed(server.port, images, asked.clients, 2))  # it compiles
+        alone, served = [], []
+        for _ in range(ROUNDS):
+            alone.append(bare(path, images, asked.seconds / 3))
+            served.append(asyncio.run(closed(server.port, images, asked.clients, asked.seconds / 3)))
+        capacity = max(served)
+        found("throughput, engine alone", max(alone), "images/s", f"patchcore {SIDE} px")
+        found("throughput, served", capacity, "images/s", f"patchcore {SIDE} px, {asked.clients} clients")
+        found("throughput, served by alone", capacity / max(alone), "", f"patchcore {SIDE} px, {asked.clients} clients")
+        for times in (0.5, 1, 2, 10):
+            took, away = asyncio.run(opened(server.port, images, times * capacity, asked.seconds))
+            how = f"{times:g} x capacity"
+            for share in (50, 99):
+                found(f"latency p{share}", 1000 * float(np.percentile(took, share)), "ms", how)
+            found("sent away", away / (away + len(took)), "", how)
+        server.end()
+
+        small = model(folder / "small.onnx", SMALL, "autoencoder", width=8, code=8, epochs=1)
+        store = folder / "long.sqlite"
+        server = Server(small, str(store), folder, "--keep-images", "none")
+        told = asyncio.run(long(server, files(pictures(50, SMALL, seed=1)), asked.clients, asked.images))
+        server.end()
+        how = f"autoencoder {SMALL} px, {asked.images} images"
+        for i, when in ((1, "after a fifth"), (9, "at the end")):
+            found(f"memory {when}", told[i][0], "MB", how)
+            found(f"latency p50 {when}", told[i][1], "ms", how)
+            found(f"throughput {when}", told[i][2], "images/s", how)
+        with sqlite3.connect(store) as connection:
+            kept, size = connection.execute("SELECT COUNT(*), SUM(bytes) FROM okng_records").fetchone()
+        found("records kept", kept, "", how)
+        found("store, as promised by the store's file", size / store.stat().st_size, "", how)
+        found("store for a record", store.stat().st_size / kept, "bytes", how)
+    options = f"--seconds {asked.seconds:g} --images {asked.images} --clients {asked.clients}"
+    write(rows, "serve_load.py", options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""`okng serve` as a person starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from okng.cli.serve import _beside, _named
+from okng.errors import OkngError
+
+COMMAND = [sys.executable, "-c", "from okng.cli import main; main()", "serve"]
+
+
+def serve(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+
+
+def test_tokens_hosts_and_mistakes(tmp_path: Path) -> None:
+    """What is asked of the store before a model is needed."""
+    refused = serve(tmp_path, "none.onnx", "--host", "0.0.0.0")
+    assert refused.returncode == 1 and "okng serve --add-token NAME" in refused.stderr
+    made = serve(tmp_path, "--add-token", "eve", "--role", "admin")
+    assert made.returncode == 0 and made.stdout.strip().startswith("okng_") and "shown this once" in made.stderr
+    missing = serve(tmp_path, "none.onnx", "--host", "0.0.0.0")
+    assert missing.returncode == 1 and missing.stderr.splitlines()[-1].startswith("okng: none.onnx does not exist")
+    assert "Traceback" not in refused.stderr + made.stderr + missing.stderr
+
+
+def test_models_have_names(tmp_path: Path) -> None:
+    odd = tmp_path / "a=b.onnx"
+    odd.touch()
+    assert _named(["m/parts.onnx", "left=m/other.okng", str(odd)]) == {
+        "parts": Path("m/parts.onnx"),
+        "left": Path("m/other.okng"),
+        "a=b": odd,
+    }
+    with pytest.raises(OkngError, match="two models are called parts"):
+        _named(["a/parts.onnx", "b/parts.onnx"])
+    assert _beside("/data/line.sqlite") == Path("/data/okng-models") and _beside("postgresql://a/b") == Path(
+        "okng-models"
+    )
+
+
+WITHOUT = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {absent!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Refuse())
+from okng.cli import main
+sys.argv[1:] = ["serve", "parts.onnx"]
+main()
+"""
+
+
+@pytest.mark.parametrize("absent", ["uvicorn", "sqlalchemy"])
+def test_without_the_extra_it_says_which(tmp_path: Path, absent: str) -> None:
+    command = [sys.executable, "-c", WITHOUT.format(absent=absent)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"okng: {absent} is not installed; in okng's clone run: pip install '.[serve]'\n",
+    )
+
+
+MODEL = """
+import numpy as np, sys
+from pathlib import Path
+from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
+import okng, okng.cli
+
+class Darkness:
+    def __call__(self, pixels):
+        maps = 255 - pixels.mean(axis=3, dtype=np.float32)
+        return maps.max(axis=(1, 2)), maps
+    def write(self, path, manifest, arrays):
+        Path(path).write_bytes(b"dark")
+
+held = np.linspace(20, 60, 99)
+dark = Inspector(Darkness(), Preprocess("L", 64, 8), Calibration.fit(held, held, "split", 0.05), {{}})
+okng.load = lambda path, **how: dark
+sys.argv[1:] = ["serve", "dark.onnx", "--port", "{port}"]
+okng.cli.main()
+"""
+
+
+def test_it_serves_and_stops_when_it_is_asked_to(tmp_path: Path) -> None:
+    """No torch, no engine: one that looks for darkness. SIGTERM, as a system that shuts down sends, is no mistake."""
+    (tmp_path / "dark.onnx").write_bytes(b"dark")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-c", MODEL.format(port=port)]
+        busy = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert busy.returncode == 1 and f"can't listen on 127.0.0.1:{port}" in busy.stderr
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        assert server.stderr is not None
+        lines = []
+        while "Ctrl-C" not in (line := server.stderr.readline()):
+            assert line, lines
+            lines.append(line)
+        assert any("whoever uses this machine may do everything here" in line for line in lines)
+        transport = httpx.HTTPTransport(retries=10)
+        with httpx.Client(transport=transport) as client:
+            assert client.get(f"http://127.0.0.1:{port}/health").json()["status"] == "ok"
+        os.kill(server.pid, signal.SIGTERM)
+        rest = server.stderr.read()
+        assert server.wait(30) == 0 and "all that was answered is in the store" in rest
