@@ -288,10 +288,8 @@ def _beyond(key: Any, rising: bool, cursor: str) -> ColumnElement[bool]:
 
 
 def taken(size: int) -> int:
-    """Bytes that a row of pictures of `size` bytes takes: as many as fit share a page, larger ones take whole pages."""
-    if not size:
-        return 0
-    return PAGE // (PAGE // size) if size <= PAGE else -(-size // PAGE) * PAGE
+    """Bytes that a row of pictures of `size` bytes takes: small ones share a page, as many as fit."""
+    return PAGE // (PAGE // size) if 0 < size <= PAGE else size
 
 
 def iso(at: float) -> str:
