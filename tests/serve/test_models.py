@@ -38,6 +38,18 @@ def test_a_threshold_is_a_version_whose_file_gives_the_same_verdicts(
     assert server.client.post("/api/models/parts/take", json={"version": 9}).status_code == 422
 
 
+def test_rules_are_a_version_too(server: Server, shop: Shop) -> None:
+    before = server.inspect(shop.image(7)).json()
+    dust = {"name": "dust", "verdict": "OK", "max_area": 1e9}
+    model = server.client.post("/api/models/parts/rules", json={"rules": [dust]}).json()
+    assert model["version"] == 2 and model["rules"]["rules"][0]["name"] == "dust"
+    told = server.inspect(shop.image(7)).json()
+    assert (before["verdict"], told["verdict"]) == ("NG", "OK") and "dust" in told["reasons"][0]
+    assert {region["rule"] for region in told["regions"]} == {"dust"}
+    wrong = server.client.post("/api/models/parts/rules", json={"rules": [{"name": "x"}]})
+    assert wrong.status_code == 422 and "the verdict of rule 'x'" in wrong.json()["error"]
+
+
 def test_a_model_is_replaced_while_it_serves(store: Store, shop: Shop, tmp_path: Path) -> None:
     """Every answer is of one version or the other, whole; a broken file changes nothing and is told of."""
     given = tmp_path / "parts.onnx"

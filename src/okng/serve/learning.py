@@ -116,8 +116,8 @@ def compare(task: dict[str, Any], talk: IO[str]) -> dict[str, Any]:
             )  # fmt: skip
     return {
         "old": task["old_version"], "new": task["new_version"], "images": total - unread, "unreadable": unread,
-        "counts": counts, "learnt": of_learnt, "changed": changed, "old_promise": old.calibration.promise(),
-        "new_promise": new.calibration.promise(),
+        "counts": counts, "learnt": of_learnt, "changed": changed, "old_promise": old.promise(),
+        "new_promise": new.promise(),
     }  # fmt: skip
 
 

@@ -196,7 +196,7 @@ class Shelf:
         name = loaded.version.name
         self._active[name] = loaded
         self.problems.pop(name, None)
-        self.say(f"{name}: version {loaded.version.version} is active, {loaded.inspector.calibration.promise()}")
+        self.say(f"{name}: version {loaded.version.version} is active, {loaded.inspector.promise()}")
 
     def _kept(self, name: str, digest: str, suffix: str) -> Path:
         return self.folder / name / f"{digest[:32]}{suffix}"

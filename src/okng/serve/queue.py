@@ -114,6 +114,7 @@ class Queue:
         The future raises `UnreadableImage`, or `StoreError` where nothing was kept.
         """
         ticket = Ticket(loaded, source, path, origin, key)
+        ticket.answer.set_running_or_notify_cancel()  # who leaves takes nothing back: it is kept all the same
         self._decoders.submit(self._decode, ticket)
         return ticket.answer
 
@@ -184,7 +185,8 @@ class Queue:
         """Keep what was judged, and answer it."""
         try:
             ids = self.store.record_all([self._new(ticket) for ticket in tickets])
-            records = self.store.records.several(ids)
+            kept_now = self.store.records.several(ids)
+            records = [kept_now[number] for number in ids]
         except BaseException as error:
             if len(tickets) > 1 and not isinstance(error, StoreError):  # one of them can't be kept: which?
                 for ticket in tickets:
@@ -197,10 +199,10 @@ class Queue:
         if self._last and now - self._last < 10:
             self._pace += 0.2 * ((now - self._last) / len(tickets) - self._pace)
         self._last = now
-        for number, ticket in zip(ids, tickets, strict=True):
+        for record, ticket in zip(records, tickets, strict=True):
             assert ticket.inspection is not None
             self.metrics.inspected(ticket.loaded.version.name, ticket.inspection)
-            ticket.answer.set_result((records[number], ticket.inspection))
+            ticket.answer.set_result((record, ticket.inspection))
 
     def _new(self, ticket: Ticket) -> NewRecord:
         inspection, decoded, loaded = ticket.inspection, ticket.decoded, ticket.loaded

@@ -36,6 +36,7 @@ class Result(BaseModel):
     verdict: Literal["OK", "NG"]
     review: Said | None
     has_image: bool
+    reasons: list[str]
     regions: list[dict[str, Any]]
     timing_ms: dict[str, float]
 
@@ -96,6 +97,7 @@ class ModelServed(BaseModel):
     false_alarm_rate: float
     basis: str
     held_out: int
+    rules: dict[str, Any]
     localizes: bool
     problem: str | None
     versions: list[VersionOfModel]
@@ -106,6 +108,13 @@ class Limit(BaseModel):
 
     false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     threshold: float | None = Field(None, ge=-1e300, le=1e300)
+
+
+class NewRules(BaseModel):
+    """Zones and rules; what each may hold says `okng rules`."""
+
+    zones: list[dict[str, Any]] = Field(default_factory=list, max_length=100)
+    rules: list[dict[str, Any]] = Field(default_factory=list, max_length=100)
 
 
 class Promised(BaseModel):

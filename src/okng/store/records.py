@@ -55,7 +55,7 @@ class NewRecord:
 class Record:
     """One inspection as it was kept.
 
-    `details` is the rest of what `Inspection.to_dict` says: "regions", "timing_ms" and what later versions add.
+    `details` is the rest of what `Inspection.to_dict` says: "regions", "reasons", "timing_ms", and what later ones add.
     `review` is what a person says of it now: "OK", "NG", "unknown", or None.
     """
 

@@ -240,7 +240,7 @@ def _drawn(loaded: Loaded, source: Encoded, inspection: Inspection) -> bytes:
     inspector = loaded.inspector
     picture = replace(inspector.preprocess, mode="RGB").decode(source)
     content = io.BytesIO()
-    overlay(picture, inspection, *heat_range(inspector.calibration)).save(content, "PNG")
+    overlay(picture, inspection, *heat_range(inspector.calibration), inspector.rules).save(content, "PNG")
     return content.getvalue()
 
 

@@ -10,8 +10,9 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
+from okng.inspection.rules import Rules
 from okng.serve.models import checked
-from okng.serve.schema import Limit, ModelServed, Promised, Taken, VersionOfModel
+from okng.serve.schema import Limit, ModelServed, NewRules, Promised, Taken, VersionOfModel
 from okng.serve.security import Refused, Who, may
 from okng.serve.served import Served, of, problems
 from okng.store.records import iso
@@ -60,6 +61,17 @@ def threshold(request: Request, who: Admin, name: str, limit: Limit) -> Response
     )
     served.shelf.get(name)
     served.shelf.change(name, lambda inspector: at(inspector, limit), who.name, why)
+    return JSONResponse(described(served, name))
+
+
+@router.post("/api/models/{name}/rules", response_model=ModelServed, responses=problems(404))
+def rules(request: Request, who: Admin, name: str, given: NewRules) -> Response:
+    """Other zones and rules, as `okng rules` takes them: a new version of the model, active at once."""
+    served = of(request)
+    served.shelf.get(name)
+    made = Rules.from_json(given.model_dump())
+    why = f"{len(made.zones)} zones, {len(made.rules)} rules"
+    served.shelf.change(name, lambda inspector: inspector.with_rules(made), who.name, why)
     return JSONResponse(described(served, name))
 
 
@@ -125,6 +137,7 @@ def described(served: Served, name: str) -> dict[str, Any]:
         **promised(inspector),
         "basis": calibration.basis,
         "held_out": len(calibration.scores),
+        "rules": inspector.rules.to_json(),
         "localizes": calibration.peaks is not None,
         "problem": served.shelf.problems.get(name),
         "versions": [_version(one, loaded.version.version) for one in served.store.models.versions(name)],
@@ -135,7 +148,7 @@ def promised(inspector: Inspector) -> dict[str, Any]:
     """A promise as JSON values."""
     calibration = inspector.calibration
     return {
-        "promise": calibration.promise(),
+        "promise": inspector.promise(),
         "threshold": calibration.threshold,
         "false_alarm_rate": calibration.false_alarm_rate,
     }
