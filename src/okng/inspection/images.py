@@ -19,7 +19,7 @@ from okng.errors import OkngError
 from okng.inspection.arrays import one_image
 from okng.inspection.decoding import decode, digest, header, is_deep
 from okng.inspection.formats import Encoded, UnreadableImage, blaming
-from okng.inspection.likeness import Traits
+from okng.inspection.likeness import Traits, sharpness
 
 __all__ = [
     "Preprocess", "Source", "UnreadableImage", "fingerprint", "image_size", "is_grey", "open_image", "white_level",
@@ -128,7 +128,7 @@ class Preprocess:
             pixels = np.asarray(image).reshape(h, w, self.channels)
         head = None if isinstance(source, np.ndarray) else header(source)
         grey, kind = (is_grey(source), None) if head is None else (head.is_grey, head.format)
-        return pixels, Traits((height, width), grey, white, kind, round(float(pixels.mean()), 1))
+        return pixels, Traits((height, width), grey, white, kind, round(float(pixels.mean()), 1), sharpness(pixels))
 
     @property
     def channels(self) -> int:

@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from okng.errors import OkngWarning
 
+SAMPLES = 1000  # images whose brightness and sharpness a model keeps
 ALL_NG_FROM = 5  # images; that so many are NG by themselves is unlikely
 SHRINK = 3  # times; beyond it small defects vanish
 LOSSY = ("JPEG", "JPEG2000", "WEBP", "AVIF", "HEIF")
@@ -23,13 +26,31 @@ class Traits(NamedTuple):
     white: int  # the sample value that was taken as white, 255 for 8 bits
     format: str | None  # Pillow's name of it, None for pixels
     brightness: float  # mean of the input, 0 to 255
+    sharpness: float = 0.0  # see `sharpness`
 
 
-def describe(images: Sequence[Traits], before: dict[str, Any] | None = None) -> dict[str, Any]:
+def sharpness(pixels: np.ndarray) -> float:
+    """How much of the contrast of `pixels` uint8 (h, w, C) lies in the finest detail: 0 for none.
+
+    The standard deviation of the Laplacian over that of the grey values, so that more light changes nothing; a lens out
+    of focus lowers it, noise raises it.
+    """
+    grey = pixels.mean(2, dtype=np.float32)  # (h, w)
+    spread = float(grey.std())
+    if min(grey.shape) < 3 or spread == 0:
+        return 0.0
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return round(float((around - 4 * grey[1:-1, 1:-1]).std()) / spread, 5)
+
+
+def describe(
+    images: Sequence[Traits], before: dict[str, Any] | None = None, apart: Sequence[Traits] | None = None
+) -> dict[str, Any]:
     """What `images`, at least one, and those described `before` were like, as JSON values for a model's manifest.
 
     Ranges are [smallest, largest]: "height", "width" and "aspect" (height / width), "brightness". What occurred is a
-    list: "grey" (true, false), "white", "format".
+    list: "grey" (true, false), "white", "format". "samples" are values of single images, at most `SAMPLES`, against
+    which drift is told: of `apart`, without near copies, by default of all `images`.
     """
     heights, widths = [image.size[0] for image in images], [image.size[1] for image in images]
     ranges = {
@@ -44,9 +65,15 @@ def describe(images: Sequence[Traits], before: dict[str, Any] | None = None) -> 
         "format": {image.format for image in images if image.format},
     }
     old = before or {}
+    samples = {name: [getattr(image, name) for image in apart or images] for name in ("brightness", "sharpness")}
+    if before is not None:
+        samples = {name: old["samples"][name] + new for name, new in samples.items()} if "samples" in old else {}
+    for name, values in samples.items():
+        samples[name] = [values[i] for i in np.linspace(0, len(values) - 1, min(len(values), SAMPLES)).astype(int)]
     return {
         **{name: [min(values + old.get(name, [])), max(values + old.get(name, []))] for name, values in ranges.items()},
         **{name: sorted(values.union(old.get(name, []))) for name, values in sets.items()},
+        **({"samples": samples} if samples else {}),
     }
 
 

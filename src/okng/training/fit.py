@@ -191,6 +191,7 @@ def fit(
     method, folds = divided(groups, share, seed, built.collects_only)
 
     learnt_images = ok.traits()
+    apart_images = [learnt_images[i] for i in np.unique(groups, return_index=True)[1]]
     warn_of_shrinking([image.size for image in learnt_images], ok.shapes)
     settings: dict[str, Any] = {
         "seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell,
@@ -266,7 +267,7 @@ def fit(
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
         "history": history,  # of each epoch, its losses
-        "learnt_images": describe(learnt_images),  # what they were like
+        "learnt_images": describe(learnt_images, apart=apart_images),  # what they were like
         "seen": [*fingerprints, *known_beside],  # never to be tested on
         "unlearnt": [fingerprints[i] for i in unlearnt],  # of those; an update may learn them
     }  # fmt: skip
