@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from okng.nn.sspcab import SSPCAB
+from okng.detectors.base import Batch
+from okng.detectors.catalogue import create
+from okng.nn.sspcab import SSPCAB, prediction_of
 
 
 def answering(kernel: int, dilation: int) -> set[tuple[int, int]]:
@@ -46,3 +48,31 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:
     torch.manual_seed(0)
     block, features = SSPCAB(8), torch.rand(3, 8, 6, 6)
     torch.testing.assert_close(block(features)[1:2], block(features[1:2]))
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "denoising_autoencoder", "ssim_autoencoder", "vae"])
+def test_autoencoders_have_it_before_their_code_and_add_its_loss(name: str) -> None:
+    """Without it nothing changes: their weights are drawn as if it were not there."""
+    built = {}
+    for block in (False, True):
+        torch.manual_seed(0)
+        built[block] = create(name, image_size=(32, 32), channels=3, width=4, code=3, sspcab=block)
+    plain, detector = built[False], built[True]
+    known = {key: tensor for key, tensor in detector.state_dict().items() if key.startswith("decoder")}
+    assert known and all(torch.equal(tensor, plain.state_dict()[key]) for key, tensor in known.items())
+    assert plain.encoder[0].weight.equal(detector.encoder[0].weight)
+    place = next(i for i, layer in enumerate(detector.encoder) if isinstance(layer, SSPCAB))
+    images = torch.rand(2, 3, 32, 32)
+    features = detector.encoder[:place](images)  # (2, C, h, w), the last before the code
+    assert features.ndim == 4 and detector.encoder[place + 1 :](features).flatten(1).shape[1] in (3, 6)
+    expected = 0.1 * (detector.encoder[place](features) - features).square().mean()
+    torch.testing.assert_close(prediction_of(detector.encoder, images)["prediction"], expected)
+    batch = Batch(images, torch.arange(2))
+    losses = detector.loss(batch)
+    losses["prediction"].backward()
+    assert all(p.grad is not None for p in detector.encoder[: place + 1].parameters())
+    assert losses.keys() - plain.loss(batch).keys() == {"prediction"}
+    changed = detector.eval()(images).image
+    with torch.no_grad():
+        detector.encoder[place].corners[0].weight.add_(1.0)
+        assert not torch.allclose(detector(images).image, changed)

@@ -7,6 +7,8 @@ from itertools import product
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PREDICTION = 0.1  # the weight of the block's own loss
+
 
 class SSPCAB(nn.Module):
     """Predict each place of a feature map from the four corners around it, then weigh the channels; shapes stay.
@@ -42,3 +44,22 @@ class SSPCAB(nn.Module):
         predicted = self.predicted(features)
         weights: Tensor = self.gate(predicted.mean((2, 3)))  # (B, C)
         return predicted * weights[:, :, None, None]
+
+
+def with_block(encoder: nn.Sequential, last: int) -> nn.Sequential:
+    """`encoder` with the block before its `last` layers, which make a code of a feature map.
+
+    The channels are those of the last convolution before it.
+    """
+    before, after = encoder[:-last], encoder[-last:]
+    channels = next(layer.out_channels for layer in reversed(before) if isinstance(layer, nn.Conv2d))
+    return nn.Sequential(*before, SSPCAB(channels), *after)
+
+
+def prediction_of(encoder: nn.Sequential, images: Tensor) -> dict[str, Tensor]:
+    """The loss of the block in `encoder` on `images` (B, C, H, W), weighed, by its name; nothing without a block."""
+    place = next((i for i, layer in enumerate(encoder) if isinstance(layer, SSPCAB)), None)
+    if place is None:
+        return {}
+    features = encoder[:place](images)  # (B, C', h, w)
+    return {"prediction": PREDICTION * F.mse_loss(encoder[place](features), features)}

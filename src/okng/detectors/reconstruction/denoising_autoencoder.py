@@ -18,8 +18,9 @@ class DenoisingAutoencoder(Autoencoder):
 
     `image_size` (h, w) and `channels` (1 or 3) of the input. `noise`: standard deviation of the Gaussian noise that
     training adds to images in [0, 1], drawn anew in every step; at 0 it is `autoencoder`, number for number. `code`,
-    `width`, `epochs`, `batch_size`, `learning_rate`, `training_steps`: as of `autoencoder`, whose network it is. For
-    thousands of 28 × 28 images `code=16, epochs=40, batch_size=64, learning_rate=2e-3, noise=0.2` take about a minute.
+    `width`, `epochs`, `batch_size`, `learning_rate`, `training_steps`, `sspcab`: as of `autoencoder`, whose network it
+    is. For thousands of 28 × 28 images `code=16, epochs=40, batch_size=64, learning_rate=2e-3, noise=0.2` take about a
+    minute.
 
     Deliberately otherwise: a convolutional network trained as a whole, where the papers stack layers trained one by
     one; Gaussian noise and a squared error, the 2010 paper's for real values, not masked pixels and a cross-entropy.
@@ -39,12 +40,13 @@ class DenoisingAutoencoder(Autoencoder):
         batch_size: int = 128,
         learning_rate: float = 2e-4,
         training_steps: int | None = None,
+        sspcab: bool = False,
     ):
-        super().__init__(image_size, channels, code, width, epochs, batch_size, learning_rate, training_steps)
+        super().__init__(image_size, channels, code, width, epochs, batch_size, learning_rate, training_steps, sspcab)
         at_least(0, noise=noise)
         self.noise = noise
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The mean squared difference between what is made of the noisy images and the clean ones."""
         noisy = batch.images + self.noise * torch.randn_like(batch.images)  # (B, C, H, W)
-        return self.errors(noisy, batch.images).mean((1, 2)).mean()
+        return self.losses(noisy, batch.images)

@@ -12,6 +12,7 @@ from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.nn.ssim import dssim_map
+from okng.nn.sspcab import prediction_of, with_block
 from okng.nn.strided import SLOPE, start_awake
 
 # The paper's layers for 128 px, before the last one that takes in all of the 8 × 8 grid: channels as multiples of the
@@ -30,8 +31,9 @@ class SSIMAutoencoder(Detector):
     paper: 100 for textures, 500 for objects). `width`: channels of the first layer; all others are the paper's
     multiples of it. `window`: side of the Gaussian window in which structure is compared, an odd number. `epochs`,
     `batch_size`, `learning_rate`, `weight_decay`: of Adam. `training_steps`: after how many batches training ends, in
-    place of `epochs`. For thousands of 28 × 28 images `code=16, width=8, window=7, epochs=30, batch_size=64,
-    learning_rate=1e-3` take a minute; at twice the rate copies of some digits stay black.
+    place of `epochs`. `sspcab`: whether a block before the code predicts features from those around them, with a loss
+    of its own (SSPCAB; Ristea et al., CVPR 2022). For thousands of 28 × 28 images `code=16, width=8, window=7,
+    epochs=30, batch_size=64, learning_rate=1e-3` take a minute; at twice the rate copies of some digits stay black.
 
     The paper has four strided layers for 128 px and a fifth in front for 256. Here there are as many as bring the
     shorter side to 8 or less: more of them in front for larger images, the first layers left out for smaller ones. The
@@ -57,6 +59,7 @@ class SSIMAutoencoder(Detector):
         learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
         training_steps: int | None = None,
+        sspcab: bool = False,
     ):
         super().__init__()
         check_input(image_size, channels)
@@ -83,6 +86,8 @@ class SSIMAutoencoder(Detector):
         self.decoder = nn.Sequential(nn.ConvTranspose2d(code, inner, (h, w)), *up, nn.Sigmoid())
         start_awake(self.encoder)
         start_decoder(self.decoder)
+        if sspcab:
+            self.encoder = with_block(self.encoder, 1)
 
     def phases(self) -> Iterator[Phase]:
         """Learn to copy OK images through the code."""
@@ -90,10 +95,10 @@ class SSIMAutoencoder(Detector):
         update = Update(self.loss, optimizer)
         yield Train("ssim autoencoder", [update], self.epochs, [self], self.batch_size, steps=self.training_steps)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The mean structural dissimilarity of the copies, which is the mean score."""
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean structural dissimilarity of the copies, which is the mean score; with SSPCAB its prediction's."""
         scores: Scores = self(batch.images)
-        return scores.image.mean()
+        return {"loss": scores.image.mean(), **prediction_of(self.encoder, batch.images)}
 
     def forward(self, images: Tensor) -> Scores:
         """Dissimilarity of the copies in [0, 1]: `map` (B, H, W) the mean over channels, `image` (B,) over all."""

@@ -13,6 +13,7 @@ from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.nn.gaussian import divergence, sample
+from okng.nn.sspcab import prediction_of, with_block
 from okng.nn.strided import strided_coders
 
 
@@ -29,7 +30,8 @@ class VAE(Detector):
     one number for all pixels of all images. `smallest_deviation`: no variance is below its square; without it the
     variance of pixels that are always alike goes to 0 and any change there is infinitely odd. `code`: latent
     dimensions. `width`: channels after the first layer, doubled as the sides halve. `epochs`, `batch_size`,
-    `learning_rate`: of Adam. For thousands of 28 × 28 images
+    `learning_rate`: of Adam. `sspcab`: whether a block before the code predicts features from those around them, with a
+    loss of its own (SSPCAB; Ristea et al., CVPR 2022). For thousands of 28 × 28 images
     `code=16, width=16, epochs=40, batch_size=64, learning_rate=2e-3` take about a minute.
 
     The defaults come from held-out OK images against nine ways of spoiling them (pieces pasted or erased, turned,
@@ -59,6 +61,7 @@ class VAE(Detector):
         epochs: int = 100,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
+        sspcab: bool = False,
     ):
         super().__init__()
         check_input(image_size, channels)
@@ -69,7 +72,8 @@ class VAE(Detector):
         self.score, self.variance, self.floor = score, variance, smallest_deviation**2
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         per_value = 2 if variance == "pixel" else 1
-        self.encoder, self.decoder = strided_coders(image_size, channels, code, width, 2, per_value)
+        encoder, self.decoder = strided_coders(image_size, channels, code, width, 2, per_value)
+        self.encoder = with_block(encoder, 2) if sspcab else encoder
         self.global_variance: Tensor
         self.register_buffer("global_variance", torch.ones(()))  # of p(x|z), where it is one number
         self.draws: Tensor
@@ -113,6 +117,7 @@ class VAE(Detector):
         return {
             "surprise": surprise(batch.images, copies, log_spread).mean(),
             "divergence": divergence(mean, log_variance).mean() / batch.images[0].numel(),
+            **prediction_of(self.encoder, batch.images),
         }
 
     def forward(self, images: Tensor) -> Scores:

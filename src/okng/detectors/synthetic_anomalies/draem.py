@@ -15,14 +15,13 @@ from okng.errors import OkngError
 from okng.nn.perlin import perlin_mask
 from okng.nn.sizes import pad_to_grid
 from okng.nn.ssim import dssim_map
-from okng.nn.sspcab import SSPCAB
+from okng.nn.sspcab import PREDICTION, SSPCAB
 from okng.nn.textures import altered, procedural_texture
 
 HALVINGS = 5  # down to the discriminative network's coarsest level
 SPOILT = 0.5  # the share of images that get an anomaly
 FAINTEST = 0.8  # up to which an anomaly's texture is transparent
 TURN = 90  # degrees
-PREDICTION = 0.1  # the weight of SSPCAB's own loss
 
 
 class DRAEM(Detector):
