@@ -166,6 +166,57 @@ def test_a_backbone_that_begins_trained_may_wait_for_its_head() -> None:
     assert not torch.equal(detector.head[-1].weight, head)
 
 
+PATCHES = {"patch": 32, "patch_step": 8, "variant": "cutpaste"}
+
+
+def test_patches_say_where(trained_on_patches: CutPaste) -> None:
+    """A piece of the disc that was pasted onto the slope, in images it never saw: there the map is highest."""
+    clean, odd = as_tensor(scenes(20, seed=2)), as_tensor(scenes(20, seed=2))
+    odd[:, :, 4:16, 44:56] = odd[:, :, 26:38, 26:38]
+    with torch.no_grad():
+        found, usual = trained_on_patches(odd), trained_on_patches(clean)
+    assert found.map is not None and found.map.shape == (20, SIDE, SIDE) and usual.map is not None
+    torch.testing.assert_close(found.image, found.map.amax((1, 2)))
+    risen = (found.map - usual.map).mean(0)
+    row, column = divmod(int(risen.argmax()), SIDE)
+    assert row < 24 and column > 36 and float(risen[40:, :24].abs().max()) < 0.2 * float(risen.max())
+    assert (found.image > usual.image).float().mean() > 0.8
+
+
+@pytest.fixture(scope="module")
+def trained_on_patches() -> CutPaste:
+    detector = built(**PATCHES, epochs=8, batch_size=16)
+    images = TrainingImages(list(scenes(48, seed=1)), Preprocess("RGB", (SIDE, SIDE), detector.multiple))
+    run_phases(detector, images, device="cpu")
+    return detector
+
+
+def test_a_patch_is_judged_as_it_is_alone_and_its_distance_spread_around_its_middle() -> None:
+    detector, image = built(**PATCHES), as_tensor(scenes(1, seed=3))
+    seen: list[Tensor] = []
+    detector.spread = lambda distances: seen.append(distances) or distances  # type: ignore[method-assign,func-returns-value]
+    with torch.no_grad():
+        detector(image)
+        alone = detector.distances(image[:, :, 8:40, 24:56])
+    assert seen[0].shape == (1, 5, 5)
+    torch.testing.assert_close(seen[0][0, 1, 3], alone[0], rtol=1e-4, atol=1e-5)
+    detector = built(**PATCHES)
+    torch.testing.assert_close(detector.spread(torch.full((1, 5, 5), 3.0)), torch.full((1, SIDE, SIDE), 3.0))
+    one = torch.zeros(1, 5, 5)
+    one[0, 2, 2] = 1.0
+    spot = detector.spread(one)[0]
+    assert (spot > 0).nonzero().amin(0).tolist() == [16, 16] and (spot > 0).nonzero().amax(0).tolist() == [47, 47]
+    assert float(spot[31, 31]) > 0.9 * float(spot.max()) > 2 * float(spot[17, 31])
+
+
+def test_views_of_patches_are_patches_of_the_image() -> None:
+    image = torch.rand(3, 64, 96, generator=seeded())
+    views = built(patch=32).augment(image, seeded())
+    assert [view.shape for view in views] == 3 * [(3, 32, 32)]
+    with pytest.raises(OkngError, match="patch is at most the images' shorter side, 64 px, not 96"):
+        built(patch=96).augment(image, seeded())
+
+
 def test_paper_size() -> None:
     """ResNet-18 with random weights, 512 and 128 units before three classes; SGD at 0.03 and half a cosine."""
     detector = CutPaste()
@@ -180,7 +231,9 @@ def test_paper_size() -> None:
     assert [round(update.schedule(share), 3) for share in (0.0, 0.5, 0.999)] == [1, 0.5, 0]
 
 
-@pytest.mark.parametrize("arguments", [{"head": (0,)}, {"variant": "paste"}, {"head_first": -1}])
+@pytest.mark.parametrize(
+    "arguments", [{"head": (0,)}, {"variant": "paste"}, {"head_first": -1}, {"patch": 48}, {"patch_step": 3}]
+)
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match=f"cutpaste: {next(iter(arguments))}"):
         create("cutpaste", **arguments)

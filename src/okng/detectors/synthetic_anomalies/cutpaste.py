@@ -22,6 +22,7 @@ MOMENTUM, WEIGHT_DECAY = 0.9, 3e-5
 AREA, ASPECT = (0.02, 0.15), (0.3, 3.3)  # of a pasted rectangle, of the image's
 SCAR_WIDTH, SCAR_HEIGHT, SCAR_TURN = (2, 16), (10, 25), 45  # px where the image's shorter side has 256, and degrees
 JITTER = 0.1  # of brightness, contrast, saturation and hue
+DRAWN, TOGETHER = 32, 64  # patches of an OK image for the density, and of any that pass through the network at once
 
 
 class CutPaste(Detector):
@@ -30,7 +31,8 @@ class CutPaste(Detector):
     Li, Sohn, Yoon, Pfister, "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization", CVPR 2021.
     After the training, the score is the Mahalanobis distance of an image's averaged last features, those before the
     projection head, from the OK images'. There is no map: where a score comes from is asked of Grad-CAM (`okng
-    explain`).
+    explain`). With `patch` the same is learnt and judged of patches, which says where: each patch's
+    distance is spread over its pixels by a Gaussian, and the image's score is the map's maximum.
 
     `backbone`, `weights`: the network, which by default begins with random weights, as in the paper; with "imagenet"
     or a file it begins trained. `variant`: what is told from an OK image, "cutpaste", a rectangle of 2 to 15 % of it;
@@ -38,12 +40,15 @@ class CutPaste(Detector):
     the layers between the features and the classes, in training only. `head_first`: so many epochs at the beginning
     teach the head alone, for a backbone that begins trained. `epochs`, `batch_size`, `learning_rate`: of stochastic
     gradient descent with momentum 0.9, its rate falling as half a cosine; each image of a batch gives two or three
-    views. `training_steps`: after how many batches training ends, in place of `epochs`.
+    views. `training_steps`: after how many batches training ends, in place of `epochs`. `patch`: the side of patches in
+    px, a multiple of 32 such as 64, 0 for whole images. `patch_step`: how far apart those begin that are judged, a
+    divisor of 32; at 4 an image of 256 px is 2,401 patches of 64 px.
 
     Deliberately otherwise: the paper does not say how far it shifts images at random, so they are not shifted; colours
     are jittered as in the paper, the image's and the pasted piece's. A scar's size belongs to 256 px and shrinks and
     grows with the image. The covariance is shrunk as Ledoit and Wolf do, for a hundred images give no other of 512
-    values. The version that is trained on patches, and says where, is left out.
+    values. Of patches the density is that of 32 of each OK image, wherever they lie, and the Gaussian that spreads
+    their distances deviates by a quarter of a side: what the paper has there could not be checked.
     """
 
     pretrained = True
@@ -61,6 +66,8 @@ class CutPaste(Detector):
         batch_size: int = 32,
         learning_rate: float = 0.03,
         training_steps: int | None = None,
+        patch: int = 0,
+        patch_step: int = 4,
     ):
         super().__init__()
         at_least(0, head_first=head_first)
@@ -68,6 +75,11 @@ class CutPaste(Detector):
         positive(learning_rate=learning_rate)
         if any(width < 1 for width in head):
             raise OkngError(f"head is widths of 1 or more, such as 512,128, not {typed(head)}")
+        if patch < 0 or patch % STRIDE:
+            raise OkngError(f"patch is a multiple of {STRIDE} px such as 64, or 0 for whole images, not {patch}")
+        if patch_step < 1 or STRIDE % patch_step:
+            raise OkngError(f"patch_step divides {STRIDE}, such as 4, not {patch_step}")
+        self.patch, self.patch_step = patch, patch_step
         self.backbone = Backbone(backbone, (STRIDE,), weights)
         self.variant, self.head_first, self.epochs = variant, head_first, epochs
         self.batch_size, self.learning_rate, self.training_steps = batch_size, learning_rate, training_steps
@@ -99,7 +111,19 @@ class CutPaste(Detector):
             self.mean = vectors.double().mean(0).to(vectors)
             self.whitening = whitening_of(ledoit_wolf(vectors)).to(vectors)
 
-        yield Collect("density", lambda batch: seen.append(self.embed(batch.images).to(self.mean)), finish)
+        def visit(batch: Batch) -> None:
+            images = batch.images
+            if self.patch:
+                images = torch.cat([self.cropped(image) for image in images for _ in range(DRAWN)])
+            seen.append(self.embed(images).to(self.mean))
+
+        yield Collect("density", visit, finish)
+
+    def cropped(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A patch (1, C, patch, patch) from anywhere in `image` (C, H, W)."""
+        if min(image.shape[1:]) < self.patch:
+            raise OkngError(f"patch is at most the images' shorter side, {min(image.shape[1:])} px, not {self.patch}")
+        return cut(image, self.patch, self.patch, generator)[None]
 
     def telling(self, name: str, epochs: int, trains: list[nn.Module], steps: int | None = None) -> Train:
         """A phase in which `trains` learn which view is which."""
@@ -109,8 +133,11 @@ class CutPaste(Detector):
         return Train(name, [update], epochs, trains, self.batch_size, steps=steps, augment=self.augment)
 
     def augment(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """`image` (C, H, W) with its colours jittered, and the same with something pasted, once for each class."""
-        image = jittered(image, generator)
+        """`image` (C, H, W) with its colours jittered, and the same with something pasted, once for each class.
+
+        Or a patch of it.
+        """
+        image = jittered(self.cropped(image, generator)[0] if self.patch else image, generator)
         made = {"cutpaste": [cut_paste], "scar": [scar], "3-way": [cut_paste, scar]}[self.variant]
         return [image, *(paste(image, generator) for paste in made)]
 
@@ -129,10 +156,33 @@ class CutPaste(Detector):
         averaged: Tensor = features.mean((2, 3))
         return averaged
 
-    def forward(self, images: Tensor) -> Scores:
-        """`image` (B,): the Mahalanobis distance from the OK images' features."""
+    def distances(self, images: Tensor) -> Tensor:
+        """The Mahalanobis distances (B,) of `images` (B, 3, H, W) from the OK images' features."""
         deviations = self.embed(images) - self.mean  # (B, D)
-        return Scores(torch.linalg.vector_norm(deviations @ self.whitening.T, dim=1))
+        distances: Tensor = torch.linalg.vector_norm(deviations @ self.whitening.T, dim=1)
+        return distances
+
+    def forward(self, images: Tensor) -> Scores:
+        """`image` (B,): the distance, or of patches the maximum of `map` (B, H, W), their distances spread out."""
+        if not self.patch:
+            return Scores(self.distances(images))
+        h, w = ((side - self.patch) // self.patch_step + 1 for side in images.shape[2:])
+        unfolded = F.unfold(images, self.patch, stride=self.patch_step).transpose(1, 2)  # (B, h*w, 3*patch²)
+        patches = unfolded.reshape(-1, 3, self.patch, self.patch)  # (B*h*w, 3, patch, patch)
+        # In blocks, which bounds the space; an exported graph, whose number of patches is open, takes all at once.
+        blocks = [patches] if torch.onnx.is_in_onnx_export() else patches.split(TOGETHER)
+        anomaly = self.spread(torch.cat([self.distances(block) for block in blocks]).view(-1, h, w))
+        return Scores(anomaly.amax((1, 2)), anomaly)
+
+    def spread(self, distances: Tensor) -> Tensor:
+        """For each pixel (B, H, W) the mean of the `distances` (B, h, w) of the patches over it, by how near it is to
+        their middles: the weights are a Gaussian's.
+        """
+        from_middle = torch.arange(self.patch, device=distances.device) - (self.patch - 1) / 2
+        line = torch.exp(-0.5 * (from_middle / (self.patch / 4)).square())
+        weights = (line[:, None] * line)[None, None].to(distances)  # (1, 1, patch, patch)
+        covering = F.conv_transpose2d(torch.ones_like(distances)[:, None], weights, stride=self.patch_step)
+        return (F.conv_transpose2d(distances[:, None], weights, stride=self.patch_step) / covering)[:, 0]
 
 
 def cut_paste(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -153,7 +203,7 @@ def scar(image: Tensor, generator: torch.Generator) -> Tensor:
     return pasted(image, turned[:-1], generator, turned[-1] > 0)
 
 
-def cut(image: Tensor, h: int, w: int, generator: torch.Generator) -> Tensor:
+def cut(image: Tensor, h: int, w: int, generator: torch.Generator | None) -> Tensor:
     """A piece (C, h, w) of `image` (C, H, W) from anywhere in it."""
     top, left = place(image, h, w, generator)
     return image[:, top : top + h, left : left + w]
@@ -169,7 +219,7 @@ def pasted(image: Tensor, piece: Tensor, generator: torch.Generator, where: Tens
     return made
 
 
-def place(image: Tensor, h: int, w: int, generator: torch.Generator) -> tuple[int, int]:
+def place(image: Tensor, h: int, w: int, generator: torch.Generator | None) -> tuple[int, int]:
     """Row and column where a piece (h, w) begins that lies within `image` (C, H, W)."""
     top, left = (
         int(torch.randint(whole - part + 1, (), generator=generator))
