@@ -9,7 +9,7 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
-from okng.detectors.self_supervised.goad import GOAD, by_distance, triplet_centre
+from okng.detectors.self_supervised.goad import GOAD, GOADTabular, by_distance, triplet_centre
 from okng.errors import OkngError
 
 
@@ -84,6 +84,62 @@ def test_the_loss_has_three_parts_of_all_transformations_of_each_image() -> None
     assert float(losses["cross-entropy"]) == pytest.approx(float(expected), rel=1e-4)
     assert float(losses["triplet-centre"]) == pytest.approx(float(triplet_centre(features, 2.0)) / 2, rel=1e-4)
     assert float(losses["norm"]) == pytest.approx(10 * float(features.square().mean()), rel=1e-4)
+
+
+def table(count: int, seed: int, odd: bool = False) -> Tensor:
+    """(count, 1, 8, 8) in [0, 1]: 64 columns that 3 hidden numbers decide; in odd rows each goes its own way."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(3, 64, generator=torch.Generator().manual_seed(99))
+    rows = torch.randn(count, 64, generator=generator) * mixing.square().sum(0).sqrt()
+    if not odd:
+        rows = torch.randn(count, 3, generator=generator) @ mixing + 0.1 * torch.randn(count, 64, generator=generator)
+    return ((0.5 + rows / 12).clamp(0, 1) * 255).round().view(-1, 1, 8, 8) / 255
+
+
+def test_of_a_table_it_finds_rows_whose_columns_do_not_go_together() -> None:
+    torch.manual_seed(0)
+    small = {"channels": 1, "maps": 16, "mapped": 16, "layers": 3, "epochs": 30, "learning_rate": 5e-3}
+    detector = create("goad_tabular", **small)
+    assert isinstance(detector, GOADTabular)
+    before = detector.matrices.clone()
+    learn(detector, table(200, seed=1))
+    assert torch.equal(detector.matrices, before)  # drawn once, for training and scores alike
+    with torch.no_grad():
+        ok, odd = detector(table(100, seed=2)).image, detector(table(100, seed=3, odd=True)).image
+        features = detector.features(table(200, seed=1))  # (200, 16, 32)
+        order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+        shuffled = table(5, seed=2).flatten(1)[:, order].view(-1, 1, 8, 8)
+        expected = detector(table(5, seed=2)).image
+        for name in ("mean", "deviation"):
+            setattr(detector, name, getattr(detector, name)[order])
+        detector.matrices = detector.matrices[:, order]
+        torch.testing.assert_close(detector(shuffled).image, expected, rtol=1e-3, atol=1e-3)  # places play no part
+    torch.testing.assert_close(detector.centres, features.mean(0), rtol=1e-4, atol=1e-4)
+    assert (odd[:, None] > ok).float().mean() > 0.9
+
+
+def test_tables_are_standardised_by_what_is_ok_and_the_loss_has_two_parts() -> None:
+    detector = create("goad_tabular", channels=1, maps=4, mapped=8, epochs=1)
+    assert isinstance(detector, GOADTabular)
+    rows = table(50, seed=1)
+    rows[:, 0, 0, 0] = 0.3  # a column that does not vary
+    columns, gathering, _ = detector.phases()
+    assert isinstance(columns, Collect) and isinstance(gathering, Train)
+    columns.visit(Batch(rows, torch.arange(50)))
+    columns.finish()
+    standard = (rows.flatten(1) - detector.mean) / detector.deviation
+    torch.testing.assert_close(standard.mean(0), torch.zeros(64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standard[:, 1:].std(0, correction=0), torch.ones(63))
+    with torch.no_grad():
+        losses, features = detector.loss(Batch(rows, torch.arange(50))), detector.features(rows)
+    mapped = torch.einsum("nd,mdr->nmr", standard, detector.matrices)
+    torch.testing.assert_close(features, detector.network(mapped).detach(), rtol=1e-3, atol=1e-3)
+    expected = -detector.head(features).log_softmax(2).diagonal(dim1=1, dim2=2).mean()
+    assert float(losses["cross-entropy"]) == pytest.approx(float(expected.detach()), rel=1e-3)
+    assert float(losses["triplet-centre"]) == pytest.approx(0.1 * float(triplet_centre(features, 1.0)), rel=1e-3)
+    assert {*losses} == {"cross-entropy", "triplet-centre"}
+    (group,) = gathering.updates[0].optimizer.param_groups
+    assert (group["lr"], group["betas"], gathering.batch_size) == (1e-3, (0.5, 0.999), 64)
 
 
 def test_paper_size() -> None:

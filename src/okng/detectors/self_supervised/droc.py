@@ -41,8 +41,8 @@ class DROC(Detector):
     over the OK images. `batch_size`: images of a batch, turned ones counting where they are images of their own.
     `learning_rate`: of stochastic gradient descent with momentum 0.9, falling as half a cosine.
 
-    Deliberately otherwise: the SVM's score is minus the logarithm of the sum of kernels whose one value is its border: the
-    same order of images, and no two far ones have the same. All four turns of an image are met in one batch of
+    Deliberately otherwise: the SVM's score is minus the logarithm of the sum of kernels whose one value is its border:
+    the same order of images, and no two far ones have the same. All four turns of an image are met in one batch of
     "augmented". Weight decay is of all parameters. Colours are changed in a fixed order, brightness first; a crop that
     would leave the image is cut at its border. Quarter turns of an oblong image are resized to its shape.
     """

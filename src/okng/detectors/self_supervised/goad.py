@@ -14,6 +14,7 @@ from okng.nn.geometric import Transformations
 from okng.nn.residual import WideResNet
 
 NORM_WEIGHT = 10.0  # of the features' mean square, which keeps distances from growing
+SLOPE = 0.2  # of the leaky rectifier below zero, for tables
 
 
 class GOAD(Detector):
@@ -32,8 +33,7 @@ class GOAD(Detector):
 
     Deliberately otherwise: the centres that score are means over all OK images once the training is over, rather than
     running means of its last epoch. In the authors' blocks the second convolution takes the first one's output as it
-    is, without the normalisation between; here it is an ordinary block. The form for tables, with random linear maps
-    for transformations, is left out.
+    is, without the normalisation between; here it is an ordinary block.
     """
 
     fixed_size = True
@@ -104,11 +104,109 @@ class GOAD(Detector):
         return Scores(-told.diagonal(dim1=1, dim2=2).sum(1))
 
 
+class GOADTabular(Detector):
+    """As GOAD, of numbers without places: random linear maps, the same for all images, are the transformations.
+
+    Bergman, Hoshen, as above. An image is a row of a table, its pixels the columns, standardised by OK
+    images; where they lie plays no part. Tables of numbers come as flat arrays, to scikit-learn's verbs
+    (`okng.ImageOutlierDetector`), in 256 steps for each column. There is no map.
+
+    `image_size` (h, w) and `channels` (1 or 3) of the input, so that it has h · w · channels columns. `maps`: how many
+    transformations. `mapped`: how many numbers one makes of a row. `width` and `layers` of the network, which is the
+    same for all of them. `margin`: how much nearer its own centre a feature has to be, in squared distance.
+    `triplet_weight`: of this loss beside the cross-entropy of a linear classifier, which is there in training alone.
+    `epochs`, `batch_size`, `learning_rate`: of Adam; an image of a batch goes through all maps.
+
+    Deliberately otherwise: the centres that score are means over all OK images once the training is over. The defaults
+    are the authors' for KDD; columns that take one of several values aren't told from others.
+    """
+
+    fixed_size = True
+    mean: Tensor
+    deviation: Tensor
+    matrices: Tensor
+    centres: Tensor
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (8, 8),
+        channels: int = 3,
+        maps: int = 64,
+        mapped: int = 64,
+        width: int = 32,
+        layers: int = 5,
+        margin: float = 1.0,
+        triplet_weight: float = 0.1,
+        epochs: int = 25,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+    ):
+        super().__init__()
+        check_input(image_size, channels, smallest=8)
+        at_least(2, maps=maps)
+        at_least(1, mapped=mapped, width=width, layers=layers, epochs=epochs, batch_size=batch_size)
+        at_least(0, margin=margin, triplet_weight=triplet_weight)
+        positive(learning_rate=learning_rate)
+        self.margin, self.triplet_weight = margin, triplet_weight
+        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        columns = channels * image_size[0] * image_size[1]
+        steps: list[nn.Module] = [nn.Linear(mapped, width, bias=False)]
+        for _ in range(layers - 1):
+            steps += [nn.LeakyReLU(SLOPE), nn.Linear(width, width, bias=False)]
+        self.network = nn.Sequential(*steps)
+        self.head = nn.Sequential(nn.LeakyReLU(SLOPE), nn.Linear(width, maps))
+        self.register_buffer("matrices", torch.randn(maps, columns, mapped))  # (M, d, r)
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("deviation", torch.ones(columns))
+        self.register_buffer("centres", torch.zeros(maps, width))  # (M, D)
+
+    def phases(self) -> Iterator[Phase]:
+        """Standardise; gather the features of each map; then where their centres are."""
+        rows: list[Tensor] = []
+
+        def standardise() -> None:
+            table = torch.cat(rows)  # (N, d)
+            deviation = table.std(0, correction=0)
+            self.mean, self.deviation = table.mean(0), torch.where(deviation > 0, deviation, 1.0)
+
+        yield Collect("columns", lambda batch: rows.append(batch.images.flatten(1)), standardise)
+        trains = [self.network, self.head]
+        parameters = [parameter for module in trains for parameter in module.parameters()]
+        optimizer = torch.optim.Adam(parameters, self.learning_rate, betas=(0.5, 0.999))
+        yield Train("gathering", [Update(self.loss, optimizer)], self.epochs, trains, self.batch_size)
+        seen: list[Tensor] = []
+
+        def finish() -> None:
+            self.centres = torch.cat(seen).mean(0)
+
+        yield Collect("centres", lambda batch: seen.append(self.features(batch.images)), finish)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The features (B, M, D) of all maps of `images` (B, C, H, W)."""
+        rows = (images.flatten(1) - self.mean) / self.deviation  # (B, d)
+        features: Tensor = self.network((rows @ self.matrices).transpose(0, 1))  # of (B, M, r)
+        return features
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of the map and the triplet-centre loss, weighed."""
+        features = self.features(batch.images)  # (B, M, D)
+        which = torch.arange(len(self.centres), device=features.device).repeat(len(features))  # (B*M,)
+        return {
+            "cross-entropy": F.cross_entropy(self.head(features.flatten(0, 1)), which),
+            "triplet-centre": self.triplet_weight * triplet_centre(features, self.margin),
+        }
+
+    def forward(self, images: Tensor) -> Scores:
+        """`image` (B,): minus the sum over maps of the log-probability of the right one."""
+        told = by_distance(self.features(images), self.centres)  # (B, M, M)
+        return Scores(-told.diagonal(dim1=1, dim2=2).sum(1))
+
+
 def triplet_centre(features: Tensor, margin: float) -> Tensor:
     """How much `features` (B, M, D) miss being nearer to their own transformation's centre than to any other's.
 
-    The mean of max(0, d² to the own centre + `margin` - d² to the nearest other), the centres being the batch's means
-    (equation 8).
+     The mean of max(0, d² to the own centre + `margin` - d² to the nearest other), the centres being the batch's means
+    .
     """
     centres = features.mean(0)  # (M, D)
     squared = (features[:, :, None] - centres).square().sum(3)  # (B, M, M)

@@ -143,7 +143,7 @@ class SSD(Detector):
 class SSDk(SSD):
     """As SSD, with a few NG images of each known kind: odd is also what is nearer to those than to OK images.
 
-    Sehwag, Chiang, Mittal, as above, section 3.4. Known NG images are augmented ten times; both covariances are shrunk
+    Sehwag, Chiang, Mittal, as above. Known NG images are augmented ten times; both covariances are shrunk
     as Ledoit and Wolf do. The score is the distance to OK images minus that to the known NG images.
 
     `image_size` (h, w) and `channels` (1 or 3) of the input. `blocks` of the network's groups, its `width`, and whether
