@@ -51,6 +51,7 @@ EXTRAS = {
     "onnxruntime": "export", "openvino": "openvino", "elpv_dataset": "demo",
     "sqlalchemy": "serve", "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "multipart": "serve",
     "python_multipart": "serve", "prometheus_client": "serve", "psycopg": "serve,postgres", "pyarrow": "serve,parquet",
+    "watchfiles": "serve", "httpx": "serve", "cv2": "serve,video", "paho": "serve,mqtt", "asyncua": "serve,opcua",
 }  # fmt: skip
 
 

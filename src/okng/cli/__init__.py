@@ -27,6 +27,7 @@ from okng.cli import (
     serve,
     threshold,
     train,
+    watch,
 )
 from okng.errors import OkngError, OkngWarning, missing_package, nearest_names
 
@@ -65,6 +66,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
+app.command("watch")(watch.watch)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("sensitivity")(sensitivity.sensitivity)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, update
@@ -48,10 +54,10 @@ class Deliveries:
         found = self.store.records.several([row.record for row in rows])
         return [Delivery(row.id, row.sink, found[row.record], row.tries) for row in rows if row.record in found]
 
-    def done(self, delivery: int) -> None:
-        """It was taken."""
+    def done(self, *taken: int) -> None:
+        """They were taken."""
         with self.store.writing() as connection:
-            change = update(deliveries).where(deliveries.c.id == delivery)
+            change = update(deliveries).where(deliveries.c.id.in_(taken))
             connection.execute(change.values(done_at=time.time(), why=None))
 
     def failed(self, delivery: int, why: str, again_at: float) -> None:
@@ -71,3 +77,46 @@ class Deliveries:
             firsts = [first for _, _, first in counted]
             why = {row[0]: row[1] for row in connection.execute(select(c.id, c.why).where(c.id.in_(firsts)))}
         return {sink: (count, why.get(first)) for sink, count, first in counted}
+
+    @contextmanager
+    def turn(self, sink: str) -> Iterator[Callable[[], bool]]:
+        """Ask for the turn to deliver to `sink`, which one process has at a time; what is given says whether it has it.
+
+        The turn ends with the block, or with the process: the system's lock of a file beside a SQLite store, or a lock
+        of the PostgreSQL session. So no clock is needed, and nobody waits for a process that was killed.
+        """
+        digest = hashlib.sha256(sink.encode()).digest()
+        if self.store.is_sqlite:
+            path = Path(f"{self.store.name}.{digest.hex()[:8]}.turn")
+            with path.open("ab") as file:
+                ours = _locked(file.fileno(), path)
+                try:
+                    yield lambda: ours
+                finally:
+                    if ours:
+                        with suppress(OSError):  # Windows removes no file that is open
+                            path.unlink(missing_ok=True)
+            return
+        number = int.from_bytes(digest[:8], "big", signed=True)
+        with self.store.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            ours = bool(connection.execute(select(func.pg_try_advisory_lock(number))).scalar())
+            try:
+                yield lambda: ours and connection.execute(select(1)).scalar() == 1
+            finally:
+                connection.invalidate()  # its session ends, and the lock with it
+
+
+def _locked(file: int, path: Path) -> bool:
+    """Lock the open file at `path` as long as it is open; False where another process has, or has just removed it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(file).st_ino == path.stat().st_ino
+    except OSError:
+        return False

@@ -1,0 +1,111 @@
+"""Folders OK and NG, with a copy of each image or a link to it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from okng.errors import OkngError
+from okng.inspection.decoding import digest
+from okng.inspection.formats import Encoded, named_page
+from okng.inspection.model_file import short_name, write_atomically
+from okng.inspection.outputs import VERDICTS
+from okng.line.sinks import Message, Undeliverable
+
+
+class Folders:
+    """FOLDER/VERDICT/NAME-DIGITS.SUFFIX, the digits drawn from the image's path: one name for one path.
+
+    So an image that is judged again, by another model or at another threshold, lies under its last verdict alone.
+    "copy" takes the file, or where it is gone or was changed the image in the store; "link" is a second name for the
+    file itself (a hard link), or a copy where the file system has none. Of a page of a file the whole file is taken.
+    """
+
+    batch, patience = 1, 0.0
+
+    def __init__(self, kind: str, where: str):
+        if not where:
+            raise OkngError(f"{kind} takes a folder: {kind}:sorted")
+        self.folder = Path(where).expanduser().absolute()
+        self.name = f"{kind}:{self.folder}"
+        self.linked = kind == "link"
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OkngError(f"{self.folder} is a file; give {kind}:FOLDER a folder")
+
+    def check(self, source: str, there: bool, kept: bool) -> None:
+        """`OkngError` where this sink would miss images of `source`, whose files stay `there`, or `kept` in the store.
+
+        And where it would put its copies into the folder that is watched.
+        """
+        if self.folder.resolve().is_relative_to(source):
+            raise OkngError(f"{self.folder} lies in the folder that is watched; choose another one for the copies")
+        if not (there or kept):
+            raise OkngError(
+                f"{self.name} has to take images from the store, as no files stay in place; add: --keep-images all"
+            )
+
+    def open(self) -> None:
+        """Make the folders."""
+        for verdict in VERDICTS:
+            (self.folder / verdict).mkdir(parents=True, exist_ok=True)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Put each where it belongs."""
+        for message in messages:
+            self._put(message)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _put(self, message: Message) -> None:
+        if message.path is None:
+            raise Undeliverable(
+                f"record {message.body['id']} has no name by which its image could be put into a folder"
+            )
+        path, page = named_page(message.path) or (Path(message.path), None)
+        known = _same(path, page, message.body["digest"])
+        content = None if known else message.image()
+        if not known and content is None:
+            raise Undeliverable(
+                f"{message.path} is gone or was changed, and the store keeps no image of it (--keep-images)"
+            )
+        digits = hashlib.sha256(message.path.encode()).hexdigest()[:8]
+        suffix = ".png" if "[frame " in message.path and content is not None else path.suffix
+        name = f"{short_name(Path(message.path).stem, 200)}-{digits}{suffix}"
+        target = self.folder / message.verdict / name
+        if content is not None:
+            write_atomically(target, content)
+        else:
+            _place(path, target, self.linked)
+        for other in VERDICTS:
+            if other != message.verdict:
+                (self.folder / other / name).unlink(missing_ok=True)
+
+
+def _same(path: Path, page: int | None, wanted: str) -> bool:
+    """Whether the file is still the one that was judged."""
+    with contextlib.suppress(OSError, OkngError):
+        return path.is_file() and digest(Encoded(path.read_bytes(), page)) == wanted
+    return False
+
+
+def _place(path: Path, target: Path, linked: bool) -> None:
+    """Link or copy a file under another name at once, in place of what has that name."""
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        if linked:
+            with contextlib.suppress(OSError):
+                os.link(path, temporary)
+        if not temporary.exists():
+            shutil.copyfile(path, temporary)
+        temporary.replace(target)
+        if linked:  # renaming a link onto another one of the same file does nothing
+            temporary.unlink(missing_ok=True)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

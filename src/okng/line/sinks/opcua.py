@@ -1,0 +1,120 @@
+"""An OPC UA server, whose variables hold the last verdict and counters, for a controller to read."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import threading
+from collections.abc import Coroutine, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from asyncua import ua
+from asyncua.server.server import Server
+
+from okng.errors import OkngError
+from okng.line.sinks import Message
+
+NAMESPACE = "urn:okng"
+TIMEOUT = 10.0  # seconds
+VARIABLES = {
+    "verdict": ua.VariantType.String,
+    "score": ua.VariantType.Double,
+    "p_value": ua.VariantType.Double,
+    "threshold": ua.VariantType.Double,
+    "regions": ua.VariantType.Int32,
+    "path": ua.VariantType.String,
+    "model": ua.VariantType.String,
+    "at": ua.VariantType.DateTime,
+    "id": ua.VariantType.Int64,
+    "inspected": ua.VariantType.Int64,
+    "ok": ua.VariantType.Int64,
+    "ng": ua.VariantType.Int64,
+}
+"""In the order in which they are written: who sees `inspected` change finds all others as they belong to it."""
+
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # clients that go away are no news
+
+
+class OpcUa:
+    """opcua://IP:PORT, an OPC UA server at this address; Objects/okng has the `VARIABLES`, for reading only.
+
+    `inspected`, `ok` and `ng` count since the server started. It has no passwords: who reaches the address can read.
+    """
+
+    batch, patience = 1, 0.0
+
+    def __init__(self, kind: str, where: str):
+        parts = urlsplit(f"{kind}:{where}")
+        try:
+            self.port = parts.port or 4840
+        except ValueError as error:
+            raise OkngError("opcua takes a port from 1 to 65535: opcua://127.0.0.1:4840") from error
+        if not parts.hostname or parts.path.strip("/"):
+            raise OkngError("opcua takes an address of this machine and a port: opcua://127.0.0.1:4840")
+        self.host = parts.hostname
+        self.name = f"{kind}://{self.host}:{self.port}"
+        self.counts = {"inspected": 0, "ok": 0, "ng": 0}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Server | None = None
+        self._variables: dict[str, Any] = {}
+
+    def open(self) -> None:
+        """Start the server."""
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="okng-opcua", daemon=True).start()
+        try:
+            self._run(self._start())
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Set the variables."""
+        for message in messages:
+            counts = {**self.counts, "inspected": self.counts["inspected"] + 1}
+            counts[message.verdict.lower()] += 1
+            body = message.body
+            at = datetime.datetime.fromisoformat(body["at"]).replace(tzinfo=None)
+            self._run(
+                self._set({**body, "at": at, "path": body["path"] or "", "regions": len(body["regions"]), **counts})
+            )
+            self.counts = counts
+
+    def close(self) -> None:
+        """Stop the server."""
+        if self._loop is None:
+            return
+        try:
+            if self._server is not None:
+                self._run(self._server.stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop, self._server = None, None
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT)
+
+    async def _start(self) -> None:
+        server = Server()
+        await server.init()
+        server.set_endpoint(f"opc.tcp://{self.host}:{self.port}")
+        server.set_server_name("okng")
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        index = await server.register_namespace(NAMESPACE)
+        named: Any = ua.NodeId  # of texts; its types ask for wrapped ones
+        okng = await server.nodes.objects.add_object(named("okng", index), f"{index}:okng")
+        for name, kind in VARIABLES.items():
+            empty = {ua.VariantType.String: "", ua.VariantType.DateTime: datetime.datetime(1601, 1, 1)}.get(kind, 0)
+            if kind == ua.VariantType.Double:
+                empty = 0.0
+            node = named(f"okng.{name}", index)
+            self._variables[name] = await okng.add_variable(node, f"{index}:{name}", ua.Variant(empty, kind))
+        await server.start()
+        self._server = server
+
+    async def _set(self, values: dict[str, Any]) -> None:
+        for name, kind in VARIABLES.items():
+            await self._variables[name].write_value(ua.DataValue(ua.Variant(values[name], kind)))
