@@ -30,8 +30,8 @@ class Mqtt:
     batch, patience = 1, 0.0
 
     def __init__(self, kind: str, where: str):
-        parts = urlsplit(f"{kind}:{where}")
-        self.topic = unquote(parts.path.removeprefix("/"))
+        address, _, self.topic = where.removeprefix("//").partition("/")
+        parts = urlsplit(f"//{address}")
         try:
             self.port = parts.port or (8883 if kind == "mqtts" else 1883)
         except ValueError as error:

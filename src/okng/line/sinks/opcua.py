@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import socket
 import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from okng.errors import OkngError
 from okng.line.sinks import Message
 
 NAMESPACE = "urn:okng"
-TIMEOUT = 10.0  # seconds
+TIMEOUT, START = 10.0, 120.0  # seconds; a small computer takes long to build the standard address space
 VARIABLES = {
     "verdict": ua.VariantType.String,
     "score": ua.VariantType.Double,
@@ -62,10 +63,12 @@ class OpcUa:
 
     def open(self) -> None:
         """Start the server."""
+        with socket.create_server((self.host, self.port)):
+            pass  # the address can be had, which the server would only say after seconds
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="okng-opcua", daemon=True).start()
         try:
-            self._run(self._start())
+            self._run(self._start(), START)
         except BaseException:
             self.close()
             raise
@@ -93,9 +96,9 @@ class OpcUa:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop, self._server = None, None
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], timeout: float = TIMEOUT) -> None:
         assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     async def _start(self) -> None:
         server = Server()

@@ -33,7 +33,7 @@ ASIDE = ("OK", "NG", FAILED)  # folders for what was moved, marks of what was ta
 BATCH = 16  # files handed over at once: what is read of them is held in memory
 LARGEST = 1 << 30  # bytes of a file
 TICK = 0.1  # seconds between looks at what may have become whole
-PATIENCE = 10.0  # seconds for which what doesn't decode may still be being written
+PATIENCE, AGAIN = 10.0, 1.0  # seconds for which what doesn't decode may still be being written, and between tries
 RESCAN, POLL = 30.0, 1.0  # seconds between looks at the whole folder where changes are told, and where they are not
 REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "vboxsf", "prl_fs", "ceph", "afs", "ncpfs", "drvfs", "virtiofs")
 
@@ -184,7 +184,7 @@ class Folder:
         return is_image(path.name) and not tagged
 
     def _notice(self, found: list[tuple[State, Path]]) -> None:
-        """Let files wait that are new, or have changed since they were handled, in the order in which they were written."""
+        """Let files wait that are new, or have changed since they were handled, in the order of writing."""
         now = time.monotonic()
         for state, path in sorted(found, key=lambda item: (item[0].changed, natural_order(item[1].name))):
             if path not in self._waiting and self._handled.get(path) != state:
@@ -284,7 +284,7 @@ class Folder:
         """Put aside what can't be read, unless it is young and may still be written; whether that was done."""
         file, now = taken.waiting, time.monotonic()
         if now - file.since < PATIENCE:
-            self._wait(Waiting(file.path, file.state, file.since, now + 1))
+            self._wait(Waiting(file.path, file.state, file.since, now + AGAIN))
             return False
         self.say(f"skipped: {shown(file.path)}: {why}")
         self._put_aside(taken, FAILED)

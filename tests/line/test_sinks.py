@@ -1,0 +1,387 @@
+"""Each sink hands over what it is given, to the receivers themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import csv
+import hashlib
+import hmac
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts import png, record, record_of, wait_for, write
+from receivers import Web, free_port, listening, mosquitto
+
+from okng.errors import OkngError
+from okng.inspection.decoding import digest
+from okng.inspection.formats import Encoded
+from okng.line import outbox as outbox_module
+from okng.line.outbox import Outbox
+from okng.line.sinks import open_sink
+from okng.line.sinks.webhook import SECRET
+from okng.store import Store
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "FIRST", 0.05)
+    monkeypatch.setattr(outbox_module, "LONGEST", 0.1)
+    monkeypatch.setattr(outbox_module, "POLL", 0.05)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    server = Web()
+    yield server
+    server.close()
+
+
+def deliver(store: Store, sink: str, said: list[str], count: int = 3, **how: Any) -> None:
+    """Record `count` images, the last NG, and have the outbox deliver them to `sink`."""
+    made = open_sink(sink)
+    for number in range(count):
+        record(store, number, (made.name,), ng=number == count - 1, **how)
+    with Outbox(store, [made], said.append):
+        wait_for(lambda: not store.deliveries.waiting())
+
+
+# Webhook
+
+
+def test_a_webhook_is_signed_as_standard_webhooks_are(
+    store: Store, said: list[str], web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = b"a key of twenty-four byte"
+    monkeypatch.setenv(SECRET, "whsec_" + base64.b64encode(key).decode())
+    deliver(store, f"webhook:{web.url}", said)
+    assert [body["verdict"] for body in web.bodies()] == ["OK", "OK", "NG"]
+    for headers, body in web.got:
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        wanted = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+        assert headers["webhook-signature"] == wanted
+        assert json.loads(body)["message"] == headers["webhook-id"]
+    ng = web.bodies()[2]
+    assert ng["regions"][0].keys() == {"box", "area", "peak", "score"} and ng["p_value"] == 0.01
+    assert ng["model"] == "parts" and ng["path"] == "/in/2.png" and "key" not in ng
+
+
+def test_without_a_secret_nothing_is_signed_and_a_wrong_one_is_said(
+    store: Store, said: list[str], web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SECRET, raising=False)
+    deliver(store, f"webhook:{web.url}", said, 1)
+    assert "webhook-signature" not in web.got[0][0]
+    monkeypatch.setenv(SECRET, "whsec_?")
+    with pytest.raises(OkngError, match="is base64; this is not"):
+        open_sink(f"webhook:{web.url}")
+
+
+def test_a_webhook_that_fails_half_of_the_time_gets_all_in_order(store: Store, said: list[str]) -> None:
+    web = Web(lambda count: {1: "500", 3: "cut"}.get(count % 4))
+    try:
+        deliver(store, f"webhook:{web.url}", said, 8)
+        seen: list[int] = []
+        for headers, body in web.got:  # as a receiver does that drops what it has seen
+            assert headers["webhook-id"] == json.loads(body)["message"]
+            if json.loads(body)["id"] not in seen:
+                seen.append(json.loads(body)["id"])
+        assert seen == list(range(1, 9))
+        assert len(web.got) > 8  # what was cut off came again, and with the same id
+        assert len({headers["webhook-id"] for headers, _ in web.got}) == 8
+        assert any("it answers 500" in line for line in said) and "takes messages again" in said[-1]
+    finally:
+        web.close()
+
+
+def test_passwords_and_tokens_are_in_no_name() -> None:
+    sink = open_sink("webhook:https://me:secret@host/path?token=secret")
+    assert sink.name == "webhook:https://host/path"
+    assert open_sink("mqtt://me:secret@host/a/b").name == "mqtt://host:1883/a/b"
+
+
+# MQTT
+
+
+def test_mqtt_survives_a_broker_that_comes_and_goes(store: Store, said: list[str], tmp_path: Path) -> None:
+    port = free_port()
+    sink = open_sink(f"mqtt://127.0.0.1:{port}/line1/verdicts")
+    with Outbox(store, [sink], said.append) as outbox:
+        record(store, 0, outbox.names)
+        wait_for(lambda: said)  # there is no broker yet
+        assert "Connection refused" in said[0] and "messages wait in the store" in said[0]
+        with mosquitto(tmp_path, port), listening(port, "line1/#") as got:
+            wait_for(lambda: len(got) == 1)
+            for number in (1, 2):
+                record(store, number, outbox.names)
+            outbox.wake()
+            wait_for(lambda: len(got) == 3)
+        for number in (3, 4):
+            record(store, number, outbox.names)
+        outbox.wake()
+        wait_for(lambda: len([line for line in said if "wait in the store" in line]) > 1)
+        with mosquitto(tmp_path, port), listening(port, "line1/#") as got_again:
+            record(store, 5, outbox.names)
+            outbox.wake()
+            wait_for(lambda: store.deliveries.waiting() == {})
+            wait_for(lambda: got_again and got_again[-1]["id"] == 6)
+    assert [body["id"] for body in got] == [1, 2, 3]
+    assert len({body["message"] for body in got}) == 3
+    assert len([line for line in said if "takes messages again" in line]) == 2
+
+
+def test_mqtt_says_what_the_broker_says(
+    store: Store, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("OKNG_MQTT_PASSWORD", "wrong")
+    with mosquitto(tmp_path, port, "allow_anonymous false"):
+        with Outbox(store, [open_sink(f"mqtt://somebody@127.0.0.1:{port}/a")], said.append):
+            wait_for(lambda: said)
+    assert "the broker refuses: Not authorized" in said[0]
+
+
+# OPC UA
+
+
+def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str]) -> None:
+    from asyncua import Client, ua
+
+    port = free_port()
+    sink = open_sink(f"opcua://127.0.0.1:{port}")
+    changes: list[int] = []
+
+    class Subscriber:
+        def datachange_notification(self, node: object, value: int, data: object) -> None:
+            changes.append(value)
+
+    async def read() -> dict[str, Any]:
+        async with Client(f"opc.tcp://127.0.0.1:{port}") as client:
+            index = await client.get_namespace_index("urn:okng")
+            okng = await client.nodes.objects.get_child(f"{index}:okng")
+            found = {
+                (await node.read_browse_name()).Name: await node.read_value() for node in await okng.get_children()
+            }
+            with pytest.raises(ua.UaError):  # it is for reading
+                await client.get_node(f"ns={index};s=okng.verdict").write_value("OK")
+            subscription = await client.create_subscription(20, Subscriber())
+            await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
+            record(store, 9, outbox.names)
+            outbox.wake()
+            for _ in range(200):
+                if 4 in changes:
+                    break
+                await asyncio.sleep(0.02)
+            return found
+
+    with Outbox(store, [sink], said.append) as outbox:
+        for number in range(3):
+            record(store, number, outbox.names, ng=number == 2)
+        outbox.wake()
+        wait_for(lambda: not store.deliveries.waiting())
+        found = asyncio.run(read())
+    assert (found["verdict"], found["p_value"], found["regions"], found["path"]) == ("NG", 0.01, 1, "/in/2.png")
+    assert (found["inspected"], found["ok"], found["ng"], found["id"]) == (3, 2, 1, 3)
+    assert found["at"].year >= 2024 and changes[-1] == 4
+    socket.create_server(("127.0.0.1", port)).close()  # it is free again
+    assert said == []
+
+
+def test_opc_ua_says_that_its_port_is_taken(store: Store, said: list[str], web: Web) -> None:
+    with Outbox(store, [open_sink(f"opcua://127.0.0.1:{web.server.server_port}")], said.append):
+        wait_for(lambda: said)
+    assert "ddress already in use" in said[0]
+    assert not [thread for thread in threading.enumerate() if thread.name == "okng-opcua"]
+
+
+# Folders
+
+
+@pytest.mark.parametrize("kind", ["copy", "link"])
+def test_folders_hold_each_image_under_its_last_verdict_alone(
+    store: Store, said: list[str], tmp_path: Path, kind: str
+) -> None:
+    sink = open_sink(f"{kind}:{tmp_path / 'sorted'}")
+    files = [write(tmp_path / "in" / f"{number}.png", png(number, number == 2)) for number in range(3)]
+
+    def judge(path: Path) -> None:
+        from parts import inspector
+
+        (found,) = inspector().inspect(path)
+        content = Encoded(path.read_bytes())
+        named = {"model": MODEL, "source": "test", "digest": digest(content), "sinks": outbox.names}
+        store.record(found, **named)  # type: ignore[arg-type]
+        outbox.wake()
+        wait_for(lambda: not store.deliveries.waiting())
+
+    from parts import MODEL
+
+    with Outbox(store, [sink], said.append) as outbox:
+        for path in files:
+            judge(path)
+        assert lying(tmp_path) == {"OK": ["0", "1"], "NG": ["2"]}
+        other = tmp_path / "other.png"
+        write(other, png(7, ng=True)).replace(files[0])  # the part was taken out, and another put under its name
+        judge(files[0])
+    assert lying(tmp_path) == {"OK": ["1"], "NG": ["0", "2"]}
+    (ng,) = (tmp_path / "sorted/NG").glob("2-*.png")
+    assert ng.samefile(files[2]) == (kind == "link") and ng.read_bytes() == files[2].read_bytes()
+    assert not list((tmp_path / "sorted").rglob(".*")) and said == []
+
+
+def lying(tmp_path: Path) -> dict[str, list[str]]:
+    names = {
+        verdict: sorted(path.name for path in (tmp_path / "sorted" / verdict).iterdir()) for verdict in ("OK", "NG")
+    }
+    return {verdict: [name.partition("-")[0] for name in found] for verdict, found in names.items()}
+
+
+def test_an_image_that_is_gone_is_taken_from_the_store_or_said_to_be_lost(
+    store: Store, said: list[str], tmp_path: Path
+) -> None:
+    from parts import inspector, picture
+
+    sink = open_sink(f"copy:{tmp_path / 'sorted'}")
+    (found,) = inspector().inspect([picture(1)])
+    record_of(store, found, "/gone/kept.png", (sink.name,), image=b"the file")
+    record_of(store, found, "/gone/lost.png", (sink.name,))
+    record_of(store, found, "camera:0[frame 7 2026-01-01T00:00:00.000000Z]", (sink.name,), image=b"a frame")
+    with Outbox(store, [sink], said.append):
+        wait_for(lambda: not store.deliveries.waiting())
+    names = sorted(path.name for path in (tmp_path / "sorted/OK").iterdir())
+    assert names[0].startswith("camera:0[frame 7 ") and names[0].endswith(".png") and names[1].startswith("kept-")
+    assert len(said) == 1 and "/gone/lost.png is gone or was changed" in said[0]
+
+
+# Tables
+
+
+def test_a_csv_goes_on_after_a_kill_without_a_half_line_or_a_repeat(
+    store: Store, said: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "all.csv"
+    deliver(store, f"csv:{path}", said)
+    half = path.read_bytes()
+    path.write_bytes(half + b"4,2026-0")  # killed in the middle of a line
+    sink = open_sink(f"csv:{path}")
+    record(store, 3, (sink.name,), path='/in/a "b",\n.png')
+    with store.writing() as connection:  # killed before the second and third were marked
+        connection.exec_driver_sql("UPDATE okng_deliveries SET done_at = NULL WHERE id > 1")
+    with Outbox(store, [sink], said.append):
+        wait_for(lambda: not store.deliveries.waiting())
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["verdict"] for row in rows] == ["OK", "OK", "NG", "OK"] and rows[3]["path"] == '/in/a "b",\n.png'
+    assert rows[2]["p_value"] == "0.010000" and rows[2]["left"] and not rows[0]["left"] and said == []
+
+
+def test_another_table_is_left_alone(store: Store, said: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.csv", b"part,price\n1,2\n")
+    with Outbox(store, [open_sink(f"csv:{path}")], said.append):
+        wait_for(lambda: said)
+    assert "is another table" in said[0] and path.read_bytes() == b"part,price\n1,2\n"
+
+
+def test_parquet_is_written_whole_and_once(store: Store, said: list[str], tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    sink = open_sink(f"parquet:{tmp_path / 'table'}")
+    for number in range(3):
+        record(store, number, (sink.name,), ng=number == 2)
+    with Outbox(store, [sink], said.append) as outbox:
+        record(store, 3, outbox.names)
+        outbox.wake()  # fewer than a file's worth wait for more, or for the end
+    assert [path.name for path in (tmp_path / "table").iterdir()] == ["000000000001.parquet"]
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE okng_deliveries SET done_at = NULL")
+    record(store, 4, (sink.name,))
+    with Outbox(store, [sink], said.append):
+        pass
+    rows = parquet.read_table(tmp_path / "table").to_pylist()
+    assert [row["id"] for row in rows] == [1, 2, 3, 4, 5] and rows[2]["verdict"] == "NG" and rows[0]["left"] is None
+    assert said == []
+
+
+def test_jsonl_is_one_object_a_line(store: Store, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    deliver(store, "jsonl", said)
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == [1, 2, 3]
+
+
+# What can't be
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("mqt://host/topic", "there is no sink 'mqt'; did you mean mqtt"),
+        ("mqtt://host", "takes a broker and a topic"),
+        ("mqtt://host/a/#", "has neither + nor #"),
+        ("mqtt://host:99999/a", "takes a port from 1 to 65535"),
+        ("webhook:ftp://host", "webhook takes an address: webhook:https://"),
+        ("webhook:", "webhook takes an address"),
+        ("opcua://127.0.0.1:4840/path", "takes an address of this machine and a port"),
+        ("csv:", "csv takes a file"),
+        ("csv:{tmp}", "is a folder or a device"),
+        ("parquet:{tmp}/file", "is a file; give parquet:FOLDER a folder"),
+        ("copy:{tmp}/file", "is a file; give copy:FOLDER a folder"),
+        ("jsonl:file", "write: --to jsonl > FILE"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, text: str, answer: str) -> None:
+    write(tmp_path / "file", b"")
+    with pytest.raises(OkngError) as caught:
+        open_sink(text.replace("{tmp}", str(tmp_path)))
+    assert answer in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import builtins
+    import sys
+
+    real = builtins.__import__
+
+    def without(name: str, *more: Any) -> Any:
+        if name.partition(".")[0] == "paho":
+            raise ModuleNotFoundError("No module named 'paho'", name="paho")
+        return real(name, *more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.delitem(sys.modules, "okng.line.sinks.mqtt", raising=False)
+    with pytest.raises(OkngError, match=r"paho is not installed; .*\[serve,mqtt\]"):
+        open_sink("mqtt://host/topic")
+
+
+def test_another_package_can_bring_a_sink(store: Store, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[str] = []
+
+    class Lamp:
+        batch, patience = 1, 0.0
+
+        def __init__(self, kind: str, where: str):
+            self.name = f"{kind}:{where}"
+
+        def open(self) -> None:
+            got.append("open")
+
+        def send(self, messages: Any) -> None:
+            got.append(messages[0].verdict)
+
+        def close(self) -> None:
+            got.append("close")
+
+    class Bring:
+        name = "lamp"
+
+        @staticmethod
+        def load() -> object:
+            return Lamp
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Bring()] if group == "okng.sinks" else [])
+    deliver(store, "lamp:gpio7", said, 2)
+    assert got == ["open", "OK", "NG", "close"]
+    assert said == []
