@@ -140,9 +140,9 @@ def test_mqtt_says_what_the_broker_says(
 ) -> None:
     port = free_port()
     monkeypatch.setenv("OKNG_MQTT_PASSWORD", "wrong")
-    with mosquitto(tmp_path, port, "allow_anonymous false"):
-        with Outbox(store, [open_sink(f"mqtt://somebody@127.0.0.1:{port}/a")], said.append):
-            wait_for(lambda: said)
+    outbox = Outbox(store, [open_sink(f"mqtt://somebody@127.0.0.1:{port}/a")], said.append)
+    with mosquitto(tmp_path, port, "allow_anonymous false"), outbox:
+        wait_for(lambda: said)
     assert "the broker refuses: Not authorized" in said[0]
 
 
