@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from parts import MODEL, inspector, picture, png, wait_for, write
 from PIL import Image
@@ -124,6 +125,30 @@ def test_what_is_no_image_is_said_once_and_put_aside(store: Store, place: Path, 
     assert [line for line in said if "bad.png" in line] == said and "holds no image" in said[0] and loop.unread == 1
     assert (place / "failed/bad.png").exists() and (place / "OK/scan.tif").exists()
     assert sorted(name for name, _ in records(store)) == ["good.png", "scan.tif[0]", "scan.tif[1]", "scan.tif[2]"]
+
+
+def test_an_image_that_the_detector_fails_at_stops_no_other(store: Store, place: Path, said: list[str]) -> None:
+    for number in range(4):
+        write(place / f"{number}.png", png(number, number == 2))
+    engine = inspector().engine
+
+    def failing(pixels: np.ndarray) -> Any:
+        scores, maps = engine(pixels)
+        return np.where(scores > 200, np.nan, scores), maps
+
+    with Outbox(store, [], said.append) as outbox:
+        sick = inspector()
+        sick.engine = failing  # type: ignore[assignment]
+        loop = Watch(sick, MODEL, Folder(place, said.append, "move", 0.02), store, outbox, said.append)
+
+        def tick() -> None:
+            if loop.unread:
+                raise Enough
+
+        with pytest.raises(Enough):
+            loop.run(tick)
+    assert records(store) == [("0.png", "OK"), ("1.png", "OK"), ("3.png", "OK")]
+    assert len(said) == 1 and "is no number" in said[0] and (place / "failed/2.png").exists()
 
 
 def test_a_store_that_is_full_is_waited_for(

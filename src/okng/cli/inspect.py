@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,19 +16,24 @@ from okng.cli.common import DEVICE, Lines, check_writable, open_model, say
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from okng.inspection.images import UnreadableImage
+    from okng.inspection.inspector import Inspector
     from okng.inspection.outputs import CsvFile, Overlays
     from okng.inspection.result import Inspection
+    from okng.line.sources.video import Video
     from okng.report import Report
 
 NG_FOUND = 3  # 1 is a mistake, 2 a command that can't be read, 130 Ctrl-C
 NAMED = 10  # overlays that fail are named one by one until then
+IMAGES = "Images, folders, lists of them (.txt, .csv, .json), or one video: FILE.mp4, camera:0, rtsp://…."
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, folders, or lists of them (.txt, .csv, .json).")],
+    images: Annotated[list[str], typer.Argument(help=IMAGES)],
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for one line per image; - for standard output.")] = None,
@@ -39,6 +46,7 @@ def inspect(
     fail_on_ng: Annotated[
         bool, typer.Option("--fail-on-ng", help=f"Exit code {NG_FOUND} if an image is NG or could not be read.")
     ] = False,
+    every: Annotated[int, typer.Option(help="Of a video or a camera each n-th frame.")] = 1,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -62,13 +70,15 @@ def inspect(
     inspector = open_model(
         model, false_alarm_rate, threshold, device=device, engine=engine, precision=precision, threads=threads
     )
-    if missing := [path for path in images if not exists(path)]:
+    video = _video(images, every)
+    paths = [] if video is not None else [Path(image) for image in images]
+    if missing := [path for path in paths if not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
     if overlays is not None and inspector.calibration.pixel_threshold is None:
         raise OkngError("this detector gives no map, so there is no heat to draw; leave out --overlays")
     drawn = None if overlays is None else Overlays(overlays, inspector)
-    total = sum(1 for _ in each_image(images, partial(find_images, strict=strict)))
-    if not total:
+    total = video.total if video is not None else sum(1 for _ in each_image(paths, partial(find_images, strict=strict)))
+    if video is None and not total:
         raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
     page = None
     if report is not None:
@@ -84,17 +94,25 @@ def inspect(
     try:
         # Without --json the verdicts themselves show how far it is.
         with Narrator(quiet=not (as_json or csv_printed)) as tell:
-            tell.begin("inspecting", total)
-            for inspection in inspector.inspect(images, unreadable=None if strict else files.skip):
+            tell.begin("inspecting", total or 1)
+            for inspection, frame in (
+                _frames(inspector, video)
+                if video is not None
+                else ((found, None) for found in inspector.inspect(paths, unreadable=None if strict else files.skip))
+            ):
                 if as_json:
                     lines.put((", " if files.judged else "") + json.dumps(json_ready(inspection.to_dict())), end="")
                 elif not csv_printed:
                     p = p_words(inspection.p_value, inspector.calibration.smallest_rate)
                     judged = f"{inspection.verdict}  score {inspection.score:.4g}  {p}"
                     lines.put(f"{judged}  {printable(str(inspection.path))}{_where(inspection)}{_why(inspection)}")
-                files.add(inspection)
+                files.add(inspection, frame)
                 tell.advance()
         complete = True
+    except KeyboardInterrupt:
+        if video is None or not video.live:
+            raise
+        complete = True  # a camera has no other end
     finally:  # what was judged until something stopped it is not lost
         failures = files.close(complete)
         if as_json:
@@ -102,7 +120,7 @@ def inspect(
                 "counts": files.counts,
                 "skipped": files.skipped,
                 "not_drawn": [] if drawn is None else drawn.failed,
-                "total": total,
+                "total": files.total,
                 "complete": complete,
                 "calibration": json_ready(inspector.calibration.to_json()),
             }
@@ -125,7 +143,7 @@ class _Files:
     """The files that were asked for, each with what it holds of how much."""
 
     def __init__(
-        self, total: int, table: CsvFile | None, drawn: Overlays | None, page: Report | None, report: Path | None
+        self, total: int | None, table: CsvFile | None, drawn: Overlays | None, page: Report | None, report: Path | None
     ):
         self.total, self.table, self.drawn, self.page, self.report = total, table, drawn, page, report
         self.counts = {"OK": 0, "NG": 0}
@@ -136,15 +154,19 @@ class _Files:
         """How many images have a verdict."""
         return sum(self.counts.values())
 
-    def add(self, inspection: Inspection) -> None:
-        """One result into each of them."""
+    def add(self, inspection: Inspection, frame: np.ndarray | None) -> None:
+        """One result into each of them; `frame`: the pixels of what is in no file."""
         self.counts[inspection.verdict] += 1
         if self.table is not None:
             self.table.add(inspection)
-        if self.drawn is not None and self.drawn.add(inspection) is None and len(self.drawn.failed) <= NAMED:
+        if (
+            self.drawn is not None
+            and self.drawn.add(inspection, image=frame) is None
+            and len(self.drawn.failed) <= NAMED
+        ):
             say(self.drawn.failed[-1] if len(self.drawn.failed) < NAMED else "further overlays fail, too")
         if self.page is not None:
-            self.page.add(inspection)
+            self.page.add(inspection, image=frame)
 
     def skip(self, error: UnreadableImage) -> None:
         """One image without a result."""
@@ -156,6 +178,10 @@ class _Files:
     def close(self, complete: bool) -> list[str]:
         """Finish them one by one, say what each holds, and return what went wrong."""
         failures = []
+        if complete or self.total is None:  # a video's file may promise more or fewer frames than it has
+            self.total = self.judged + len(self.skipped)
+            if self.page is not None:
+                self.page.total = self.total
         unread = f", {len(self.skipped)} unreadable" if self.skipped else ""
         if self.table is not None:
             written = self.table.close(complete)
@@ -194,3 +220,41 @@ def _where(inspection: Inspection) -> str:
     count = len(inspection.regions)
     but = "" if inspection.is_ng else ", the image is still OK"
     return f"  {count} region{'s'[: count != 1]}{but}"
+
+
+def _video(images: list[str], every: int) -> Video | None:
+    """The video among `images`, if it is one."""
+    from okng.line.sources import is_video
+
+    videos = [text for text in images if is_video(text)]
+    if not videos and every != 1:
+        raise OkngError("--every is about the frames of a video or a camera; leave it out for images")
+    if not videos:
+        return None
+    if len(images) > 1:
+        raise OkngError(f"{videos[0]} is a video; inspect it by itself")
+    from okng.line.sources.video import Video
+
+    video = Video(videos[0], say, every)
+    if video.live:
+        video.check()
+    return video
+
+
+def _frames(inspector: Inspector, video: Video) -> Iterator[tuple[Inspection, np.ndarray]]:
+    """The frames of a video with their pixels, one by one, until it ends; a camera has no end."""
+    import numpy as np
+
+    from okng.line.watch import Once
+
+    number, once = 0, Once(say)
+    try:
+        for arrivals in video:
+            for arrival in arrivals:
+                assert isinstance(arrival.image, np.ndarray)
+                with once.hears():
+                    (found,) = inspector.inspect([arrival.image])
+                yield replace(found, index=number, path=arrival.name), arrival.image
+                number += 1
+    finally:
+        video.close()

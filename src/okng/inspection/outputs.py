@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from okng.errors import OkngError
 from okng.inspection.files import OVERLAYS_MARK, find_images
 from okng.inspection.images import UnreadableImage
@@ -133,10 +135,13 @@ class Overlays:
         if not (folder / OVERLAYS_MARK).exists() and folder.is_dir() and find_images(folder):
             raise OkngError(f"{folder} holds images that are no overlays of okng's; choose another folder for overlays")
 
-    def add(self, inspection: Inspection, heat: tuple[float, float] | None = None) -> Path | None:
+    def add(
+        self, inspection: Inspection, heat: tuple[float, float] | None = None, image: np.ndarray | None = None
+    ) -> Path | None:
         """Draw and write one; None where that failed, or for pixels that have no file.
 
-        `heat`: where colour begins and where it is full, by default `heat_range` of the calibration.
+        `heat`: where colour begins and where it is full, by default `heat_range` of the calibration. `image`: the
+        pixels that were inspected, where `inspection.path` is the name of no file.
         """
         if inspection.path is None:
             return None
@@ -144,7 +149,7 @@ class Overlays:
         name = f"{short_name(Path(inspection.path).stem, 200)}-{digits}.png"
         target = self.folder / inspection.verdict / name
         try:
-            picture = replace(self.inspector.preprocess, mode="RGB").decode(inspection.path)
+            picture = replace(self.inspector.preprocess, mode="RGB").decode(inspection.path if image is None else image)
             content = io.BytesIO()
             low, high = heat or heat_range(self.inspector.calibration)
             overlay(picture, inspection, low, high, self.inspector.rules).save(content, "PNG")

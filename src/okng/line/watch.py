@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
-from okng.errors import OkngWarning
+from okng.errors import OkngError, OkngWarning
 from okng.inspection.formats import UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
@@ -46,7 +47,7 @@ class Watch:
         self.counts = {"OK": 0, "NG": 0}
         self.known = self.unread = 0
         self.last: Inspection | None = None
-        self._said: dict[str, float] = {}
+        self._once = Once(say)
 
     def run(self, tick: Callable[[], None]) -> None:
         """Go on until the source ends; `tick` is called after every image, and several times a second without any."""
@@ -57,7 +58,13 @@ class Watch:
                     if verdict := known.get(self._key(arrival) or ""):
                         self.known += 1
                         self.source.done(arrival, verdict)
-                self._judge([arrival for arrival in arrivals if self._key(arrival) not in known], tick)
+                new = [arrival for arrival in arrivals if self._key(arrival) not in known]
+                for arrival, found in self._inspected(new):
+                    if isinstance(found, str):
+                        self.unread += self.source.failed(arrival, found)
+                    else:
+                        self._keep(arrival, found)
+                    tick()
                 tick()
         finally:
             self.source.close()
@@ -66,20 +73,24 @@ class Watch:
         """By which the store knows an image: judged by one model, it may be judged by another."""
         return None if arrival.key is None else f"{self.model.name} {arrival.key}"
 
-    def _judge(self, arrivals: Sequence[Arrival], tick: Callable[[], None]) -> None:
+    def _inspected(self, arrivals: Sequence[Arrival]) -> Iterator[tuple[Arrival, Inspection | str]]:
+        """Each of them with its inspection, or why there is none."""
         errors: list[UnreadableImage] = []  # in the order of the images
-        failed = set(range(len(arrivals)))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", OkngWarning)
-            images = [arrival.image for arrival in arrivals]
-            for inspection in self.inspector.inspect(images, unreadable=errors.append) if images else ():
-                failed.discard(inspection.index)
-                self._keep(arrivals[inspection.index], inspection)
-                tick()
-        for place, error in zip(sorted(failed), errors, strict=True):
-            self.unread += self.source.failed(arrivals[place], error.reason)
-        for warning in caught:
-            self._warn(warning)
+        left = dict(enumerate(arrivals))
+        try:
+            with self._once.hears():
+                images = [arrival.image for arrival in arrivals]
+                for inspection in self.inspector.inspect(images, unreadable=errors.append) if images else ():
+                    yield left.pop(inspection.index), inspection
+        except OkngError as error:  # one of them can't be judged; that must not stop the others
+            if len(arrivals) == 1:
+                yield arrivals[0], str(error)
+            else:
+                for arrival in left.values():
+                    yield from self._inspected([arrival])
+        else:
+            for arrival, unreadable in zip(left.values(), errors, strict=True):
+                yield arrival, unreadable.reason
 
     def _keep(self, arrival: Arrival, inspection: Inspection) -> None:
         inspection = replace(inspection, path=arrival.name)
@@ -110,10 +121,24 @@ class Watch:
         self.outbox.wake()
         self.source.done(arrival, inspection.verdict)
 
-    def _warn(self, warning: warnings.WarningMessage) -> None:
-        """Say a warning of okng's, the same with other numbers in it once an hour."""
-        text, now = str(warning.message), time.monotonic()
-        kind = re.sub(r"[\d.]+", "", text)
-        if issubclass(warning.category, OkngWarning) and now - self._said.get(kind, -AGAIN) >= AGAIN:
-            self._said[kind] = now
-            self.say(text)
+
+class Once:
+    """Has a warning that comes with image after image, each time with other numbers, said once an hour."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+        self._said: dict[str, float] = {}
+
+    @contextmanager
+    def hears(self) -> Iterator[None]:
+        """Take the warnings of what is done in the block."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", OkngWarning)
+            yield
+        now = time.monotonic()
+        for warning in caught:
+            text = str(warning.message)
+            kind = re.sub(r"[\d.]+", "", text)
+            if issubclass(warning.category, OkngWarning) and now - self._said.get(kind, -AGAIN) >= AGAIN:
+                self._said[kind] = now
+                self.say(text)

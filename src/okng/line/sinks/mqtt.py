@@ -52,6 +52,8 @@ class Mqtt:
 
     def send(self, messages: Sequence[Message]) -> None:
         """Publish them."""
+        if self._client is not None and not self._client.is_connected():
+            self.close()
         try:
             client = self._client or self._connect()
             for message in messages:

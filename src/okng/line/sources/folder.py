@@ -7,10 +7,11 @@ module need not remember anything over a restart.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class Folder:
             raise OkngError(f"--settle is 0 or more seconds, not {settle}")
         self.folder, self.say, self.then, self.settle = folder.resolve(), say, then, settle
         self.name = shown(self.folder)
-        self._queue: deque[Waiting] = deque()  # by the time at which each is due
+        self._queue: list[tuple[float, int, Waiting]] = []  # a heap, by the time at which each is due
+        self._number = itertools.count()  # of two that are due together the first comes first
         self._waiting: set[Path] = set()
         self._handled: dict[Path, State] = {}  # what is left in the folder
         self._taken: dict[str, Taken] = {}  # by the name of each page
@@ -99,18 +101,19 @@ class Folder:
 
     def __iter__(self) -> Iterator[list[Arrival]]:
         seen: tuple[int, int] | None = None  # device and inode: another one when a share was mounted anew
-        gone, next_scan = False, 0.0
+        gone, fresh, next_scan = False, False, 0.0
         while not self._closed:
             try:
                 there = self.folder.stat()
                 if seen != (there.st_dev, there.st_ino):
-                    seen, next_scan = (there.st_dev, there.st_ino), 0.0
+                    seen, fresh, next_scan = (there.st_dev, there.st_ino), True, 0.0
                     self._listen()
                 if time.monotonic() >= next_scan:
                     begun = time.monotonic()
                     self._scan()
                     took = time.monotonic() - begun
-                    next_scan = begun + took + max(RESCAN if self._told else POLL, 10 * took)
+                    told = self._told and not fresh  # what came while the listening began was told to nobody
+                    next_scan, fresh = begun + took + max(RESCAN if told else POLL, 10 * took), False
                 if gone:
                     self.say(f"{self.name} is back")
                 gone = False
@@ -192,7 +195,7 @@ class Folder:
 
     def _wait(self, file: Waiting) -> None:
         self._waiting.add(file.path)
-        self._queue.append(file)
+        heapq.heappush(self._queue, (file.due, next(self._number), file))
 
     # What is told
 
@@ -238,10 +241,8 @@ class Folder:
         arrivals: list[Arrival] = []
         self._hear(0)
         now = time.monotonic()
-        for _ in range(len(self._queue)):
-            if len(arrivals) >= BATCH or self._queue[0].due > now:
-                break
-            file = self._queue.popleft()
+        while self._queue and self._queue[0][0] <= now and len(arrivals) < BATCH:
+            file = heapq.heappop(self._queue)[2]
             self._waiting.discard(file.path)
             try:
                 state = State.of(file.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 import os
 import queue
 import threading
@@ -21,12 +22,13 @@ from okng.inspection.images import fingerprint
 from okng.line.names import shown, without_password
 from okng.line.sources import Arrival, Say, is_live
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what fails is said here, once, in words
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what fails is said here, once, in words
 try:
     import cv2
 except ModuleNotFoundError as error:
     raise missing_extra("opencv-python-headless", "serve,video") from error
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 TIMEOUT = 10.0  # seconds without an answer after which a stream is lost
 LONGEST = 30.0  # seconds between tries to reach it again
@@ -72,17 +74,17 @@ class Video:
 
     def __init__(self, place: str, say: Say, every: int = 1):
         at_least(1, every=every)
-        self.place, self.say, self.every = place, say, every
         self.live = is_live(place)
-        self.name = without_password(place) if self.live else shown(Path(place).expanduser().absolute())
+        self.place, self.say, self.every = place if self.live else str(Path(place).expanduser()), say, every
+        self.name = without_password(place) if self.live else shown(Path(self.place).absolute())
         self.dropped = 0
         self._closed = threading.Event()
         self._frames: queue.Queue[tuple[str, np.ndarray]] = queue.Queue(1)
-        if not self.live and not Path(place).expanduser().is_file():
+        if not self.live and not Path(self.place).is_file():
             raise OkngError(f"{place} does not exist; give a video file, camera:0 or rtsp://…")
 
     def check(self) -> None:
-        """`OkngError` for a camera or stream that gives nothing now: who waits for it wants to know."""
+        """`OkngError` for a camera or stream that gives nothing now, for somebody who waits for it."""
         found = capture(self.place)
         try:
             if not (found.isOpened() and found.grab()):
@@ -90,9 +92,20 @@ class Video:
         finally:
             found.release()
 
+    @property
+    def total(self) -> int | None:
+        """How many frames a file says that it will give; None for what has no end."""
+        if self.live:
+            return None
+        found = capture(self.place)
+        try:
+            return max(0, math.ceil(found.get(cv2.CAP_PROP_FRAME_COUNT) / self.every))
+        finally:
+            found.release()
+
     def __iter__(self) -> Iterator[list[Arrival]]:
         if not self.live:
-            yield from self._file(Path(self.place).expanduser())
+            yield from self._file(Path(self.place))
             return
         threading.Thread(target=self._watch, name="okng-video", daemon=True).start()
         while not self._closed.is_set():
