@@ -16,7 +16,7 @@ from okng.line.sinks import Sink, Undeliverable, message
 from okng.store.deliveries import Delivery
 from okng.store.store import Store
 
-FIRST, LONGEST = 1.0, 30.0  # seconds between tries
+FIRST, LONGEST = 0.2, 30.0  # seconds between tries
 POLL = 0.5  # seconds between looks at what other processes have recorded
 AT_ONCE = 50  # deliveries read at once
 MARK = 1.0  # seconds after which what was taken is marked; so much may come twice after a kill
@@ -104,7 +104,7 @@ class Outbox:
             while ours() and not self._over(trouble):
                 if not self._some(sink, trouble):
                     news = self._news[sink.name]
-                    news.wait(0 if self._stopping.is_set() else POLL)
+                    news.wait(0 if self._stopping.is_set() else min(POLL, trouble.pause or POLL))
                     news.clear()
         finally:
             sink.close()
