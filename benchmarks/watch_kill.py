@@ -4,9 +4,9 @@
 
 Images come into a folder at random times, most renamed into place, some written slowly. The program is started, killed
 after up to two seconds of work, and started again. It moves the files and sends to a CSV file, to a web server that
-fails at every fifth message, and with --broker-port to MQTT's topic okng/watch_kill. At the end it may finish, and everything
-is counted: every image must be recorded once and lie in one folder, and each sink must have had it, a receiver that
-drops ids it has seen exactly once. Writes results/watch.csv.
+fails at every fifth message, and with --broker-port to MQTT's topic okng/watch_kill. At the end it may finish, and
+everything is counted: every image must be recorded once and lie in one folder, and each sink must have had it, a
+receiver that drops ids it has seen exactly once. Writes results/watch.csv.
 """
 
 from __future__ import annotations

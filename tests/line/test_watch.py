@@ -168,7 +168,7 @@ def test_a_store_that_is_full_is_waited_for(
     assert said == ["the store is full; waiting"] and len(records(store)) == 1
 
 
-@pytest.mark.parametrize(("keep", "wanted"), [("none", []), ("ng", ["2.png"]), ("all", ["0.png", "1.png", "2.png"])])
+@pytest.mark.parametrize(("keep", "wanted"), [("none", []), ("odd", ["2.png"]), ("all", ["0.png", "1.png", "2.png"])])
 def test_the_images_asked_for_are_kept(
     store: Store, place: Path, said: list[str], keep: str, wanted: list[str]
 ) -> None:
@@ -179,8 +179,8 @@ def test_the_images_asked_for_are_kept(
     assert [Path(str(record.path)).name for record in kept] == wanted
     for record in kept:
         assert store.records.image(record.id) == Path(str(record.path)).read_bytes()
-    small = store.records.thumbnail(1)
-    assert small is not None and small.startswith(b"\xff\xd8")
+    small, hot = store.records.thumbnail(1), store.records.heat(1)
+    assert small is not None and small.startswith(b"\xff\xd8") and hot is not None
 
 
 def test_warnings_are_said_once_not_for_every_image(store: Store, place: Path, said: list[str]) -> None:
@@ -194,7 +194,7 @@ def test_warnings_are_said_once_not_for_every_image(store: Store, place: Path, s
         name = "one"
 
         def __iter__(self) -> Iterator[list[Arrival]]:
-            for number in range(5):
+            for number in range(50):
                 yield [Arrival(str(number), picture(number), "d")]
 
         def done(self, arrival: Arrival, verdict: str) -> None: ...
@@ -204,14 +204,27 @@ def test_warnings_are_said_once_not_for_every_image(store: Store, place: Path, s
     with Outbox(store, [], said.append) as outbox:
         Watch(dark, MODEL, One(), store, outbox, said.append).run(lambda: None)
     assert len(said) == 1 and "brightness" in said[0]
-    assert len(records(store)) == 5  # without keys all are new
+    assert len(records(store)) == 50  # without keys all are new
 
 
 # The program
 
 
 def start(model: Path, place: Path, store: Path, *more: str) -> subprocess.Popen[str]:
-    words = ["watch", model, place, "--store", store, "--settle", "0.02", "--threads", "1", "--engine", "onnxruntime", *more]
+    words = [
+        "watch",
+        model,
+        place,
+        "--store",
+        store,
+        "--settle",
+        "0.02",
+        "--threads",
+        "1",
+        "--engine",
+        "onnxruntime",
+        *more,
+    ]
     command = [sys.executable, "-m", "okng", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -242,7 +255,7 @@ def test_the_program_prints_json_lines_and_ends_cleanly(model: Path, place: Path
     [
         (["--to", "copy:{in}/sorted"], "lies in the folder that is watched"),
         (["--to", "copy:{tmp}/s", "--then", "move"], "add: --keep-images all"),
-        (["--keep-images", "some"], "--keep-images is all, ng or none"),
+        (["--keep-images", "some"], "--keep-images is all, odd or none"),
         (["--to", "jsonl", "--to", "jsonl"], "jsonl is given twice"),
     ],
 )

@@ -245,16 +245,18 @@ def _frames(inspector: Inspector, video: Video) -> Iterator[tuple[Inspection, np
     """The frames of a video with their pixels, one by one, until it ends; a camera has no end."""
     import numpy as np
 
-    from okng.line.watch import Once
+    from okng.inspection.likeness import Likeness
 
-    number, once = 0, Once(say)
+    number, likeness = 0, Likeness(inspector.manifest.get("learnt_images"))
     try:
         for arrivals in video:
             for arrival in arrivals:
                 assert isinstance(arrival.image, np.ndarray)
-                with once.hears():
-                    (found,) = inspector.inspect([arrival.image])
-                yield replace(found, index=number, path=arrival.name), arrival.image
+                decoded = inspector.decode(arrival.image, number)
+                (found,) = inspector.judge([decoded])
+                likeness.add(decoded.traits, found.is_ng)
+                yield replace(found, path=arrival.name), arrival.image
                 number += 1
     finally:
         video.close()
+        likeness.warn()

@@ -19,7 +19,7 @@ TO = (
     "Where verdicts go, any number of times: jsonl, csv:FILE, parquet:FOLDER, copy:FOLDER, link:FOLDER, webhook:URL, "
     "mqtt://BROKER/TOPIC, opcua://IP:PORT."
 )
-EVERY = "Of a video or a camera each n-th frame."
+SETTLE = "Seconds without a change after which a file is whole; 0 where it is renamed into place."
 HOUR = 3600.0
 
 
@@ -27,18 +27,13 @@ def watch(
     model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
     source: Annotated[str, typer.Argument(help="A folder, video.mp4, camera:0 or rtsp://….")],
     to: Annotated[list[str] | None, typer.Option(help=TO)] = None,
-    store: Annotated[str, typer.Option(help="A file, or postgresql://USER@HOST/NAME.")] = "okng.sqlite",
+    store: Annotated[str, typer.Option(help="A SQLite file, or postgresql://USER@HOST/NAME.")] = "okng.sqlite",
     then: Annotated[str, typer.Option(help="What becomes of a folder's files: leave, move or tag.")] = "leave",
-    settle: Annotated[
-        float,
-        typer.Option(help="Seconds without a change after which a file is whole; 0 where it is renamed into place."),
-    ] = 0.5,
-    every: Annotated[int, typer.Option(help=EVERY)] = 1,
-    keep_images: Annotated[
-        str, typer.Option(help="Which images the store keeps: all, ng (and borderline) or none.")
-    ] = "ng",
-    keep_days: Annotated[float | None, typer.Option(help="Records older than this are removed.")] = None,
-    keep_gb: Annotated[float | None, typer.Option(help="The oldest records beyond this size are removed.")] = None,
+    settle: Annotated[float, typer.Option(help=SETTLE)] = 0.5,
+    every: Annotated[int, typer.Option(help="Of a video or a camera each n-th frame.")] = 1,
+    keep_images: Annotated[str, typer.Option(help="all, odd (NG and borderline) or none.")] = "odd",
+    keep_days: Annotated[float | None, typer.Option(help="Remove records after that. Default: never.")] = None,
+    keep_gb: Annotated[float | None, typer.Option(help="Remove the oldest beyond that. Default: never.")] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
@@ -46,14 +41,15 @@ def watch(
     threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
 ) -> None:
     """Inspect images as they come into a folder or from a camera, record each, and tell others of it."""
-    from okng.inspection.decoding import digest
+    import hashlib
+
     from okng.line.outbox import Outbox
-    from okng.line.pictures import KEEP
     from okng.line.sinks import open_sink
     from okng.line.sinks.folders import Folders
     from okng.line.sources import open_source
     from okng.line.watch import Watch
     from okng.store import ModelUsed, Store
+    from okng.store.pictures import KEEP
 
     if keep_images not in KEEP:
         raise OkngError(f"--keep-images is {', '.join(KEEP[:-1])} or {KEEP[-1]}, not {keep_images!r}")
@@ -64,7 +60,7 @@ def watch(
         if isinstance(sink, Folders):
             sink.check(came.name, there=then == "leave" and Path(source).is_dir(), kept=keep_images == "all")
     inspector = open_model(model, false_alarm_rate, threshold, device=device, engine=engine, threads=threads)
-    used = ModelUsed(model.stem, digest(model), inspector.calibration.threshold)
+    used = ModelUsed(model.stem, hashlib.sha256(model.read_bytes()).hexdigest(), inspector.calibration.threshold)
     records = Store.open(store)
     try:
         with Outbox(records, sinks, line.say) as outbox:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
+from PIL import Image
+
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.formats import UnreadableImage
-from okng.inspection.inspector import Inspector
+from okng.inspection.formats import Encoded
+from okng.inspection.images import UnreadableImage
+from okng.inspection.inspector import Decoded, Inspector
+from okng.inspection.likeness import Likeness
 from okng.inspection.result import Inspection
+from okng.inspection.workers import Workers
 from okng.line.outbox import Outbox
-from okng.line.pictures import file_of, is_kept, thumbnail
 from okng.line.sources import Arrival, Source
 from okng.store import ModelUsed, Store, StoreError
+from okng.store.pictures import heat, kept, thumbnail
 
+WINDOW = 20  # images that are looked at together, whether they are like those learnt from
 AGAIN = 3600.0  # seconds after which the same warning is said again
 RETRY = 1.0  # seconds between tries to write a store that is full or locked
 
@@ -27,7 +34,7 @@ class Watch:
 
     Each image goes through three steps: it is judged; the record and its deliveries are written in one transaction;
     the source puts it aside. Killed before the second, it is met again and judged; before the third, it is met again
-    and known by its key, and only put aside. `keep`: which images themselves are stored, of `pictures.KEEP`.
+    and known by its key, and only put aside. `keep`: which images themselves are stored, of `store.pictures.KEEP`.
 
     `counts`: what was recorded, by verdict; `known`: what was met again; `unread`: what could not be read; `last`.
     """
@@ -40,32 +47,29 @@ class Watch:
         store: Store,
         outbox: Outbox,
         say: Callable[[str], None],
-        keep: str = "ng",
+        keep: str = "odd",
     ):
         self.inspector, self.model, self.source, self.store, self.outbox = inspector, model, source, store, outbox
         self.say, self.keep = say, keep
         self.counts = {"OK": 0, "NG": 0}
         self.known = self.unread = 0
         self.last: Inspection | None = None
-        self._once = Once(say)
+        self._likeness = self._new_likeness()
+        self._said: dict[str, float] = {}  # warnings, and when each was said
 
     def run(self, tick: Callable[[], None]) -> None:
         """Go on until the source ends; `tick` is called after every image, and several times a second without any."""
         try:
-            for arrivals in self.source:
-                known = self.store.records.verdicts([key for arrival in arrivals if (key := self._key(arrival))])
-                for arrival in arrivals:
-                    if verdict := known.get(self._key(arrival) or ""):
-                        self.known += 1
-                        self.source.done(arrival, verdict)
-                new = [arrival for arrival in arrivals if self._key(arrival) not in known]
-                for arrival, found in self._inspected(new):
-                    if isinstance(found, str):
-                        self.unread += self.source.failed(arrival, found)
-                    else:
-                        self._keep(arrival, found)
+            with Workers() as workers:
+                for arrivals in self.source:
+                    new = [arrival for arrival in arrivals if not self._met(arrival)]
+                    for arrival, found in self._inspected(workers, new):
+                        if isinstance(found, str):
+                            self.unread += self.source.failed(arrival, found)
+                        else:
+                            self._keep(arrival, *found)
+                        tick()
                     tick()
-                tick()
         finally:
             self.source.close()
 
@@ -73,30 +77,39 @@ class Watch:
         """By which the store knows an image: judged by one model, it may be judged by another."""
         return None if arrival.key is None else f"{self.model.name} {arrival.key}"
 
-    def _inspected(self, arrivals: Sequence[Arrival]) -> Iterator[tuple[Arrival, Inspection | str]]:
-        """Each of them with its inspection, or why there is none."""
-        errors: list[UnreadableImage] = []  # in the order of the images
-        left = dict(enumerate(arrivals))
-        try:
-            with self._once.hears():
-                images = [arrival.image for arrival in arrivals]
-                for inspection in self.inspector.inspect(images, unreadable=errors.append) if images else ():
-                    yield left.pop(inspection.index), inspection
-        except OkngError as error:  # one of them can't be judged; that must not stop the others
-            if len(arrivals) == 1:
-                yield arrivals[0], str(error)
-            else:
-                for arrival in left.values():
-                    yield from self._inspected([arrival])
-        else:
-            for arrival, unreadable in zip(left.values(), errors, strict=True):
-                yield arrival, unreadable.reason
+    def _met(self, arrival: Arrival) -> bool:
+        """Whether it was recorded before; then it is only put aside."""
+        key = self._key(arrival)
+        known = None if key is None else self.store.records.with_key(key)
+        if known is None:
+            return False
+        self.known += 1
+        self.source.done(arrival, known.verdict)
+        return True
 
-    def _keep(self, arrival: Arrival, inspection: Inspection) -> None:
-        inspection = replace(inspection, path=arrival.name)
-        kept = is_kept(self.keep, inspection, self.inspector.calibration)
-        small = thumbnail(arrival.image, self.inspector.preprocess)
-        image = file_of(arrival.image) if kept else None
+    def _inspected(
+        self, workers: Workers, arrivals: Sequence[Arrival]
+    ) -> Iterator[tuple[Arrival, tuple[Inspection, Decoded] | str]]:
+        """Each of them with its inspection, or why there is none; they are decoded in threads while others are judged.
+
+        They are judged one by one, so that the first need not wait for the last, and one that the detector fails at
+        stops no other.
+        """
+        decoding = [workers.submit(self.inspector.decode, arrival.image) for arrival in arrivals]
+        for arrival, decoded in zip(arrivals, decoding, strict=True):
+            try:
+                ready = decoded.result()
+                (found,) = self.inspector.judge([ready])
+            except UnreadableImage as error:
+                yield arrival, error.reason
+            except OkngError as error:
+                yield arrival, str(error)
+            else:
+                yield arrival, (replace(found, path=arrival.name), ready)
+
+    def _keep(self, arrival: Arrival, inspection: Inspection, decoded: Decoded) -> None:
+        calibration = self.inspector.calibration
+        image = file_of(arrival.image) if kept(self.keep, inspection, calibration) else None
         told = False
         while True:
             try:
@@ -106,7 +119,8 @@ class Watch:
                     source=self.source.name,
                     digest=arrival.digest,
                     key=self._key(arrival),
-                    thumbnail=small,
+                    thumbnail=thumbnail(decoded.pixels, inspection.size),
+                    heat=heat(inspection, calibration),
                     image=image,
                     sinks=self.outbox.names,
                 )
@@ -120,25 +134,32 @@ class Watch:
         self.last = inspection
         self.outbox.wake()
         self.source.done(arrival, inspection.verdict)
+        self._likeness.add(decoded.traits, inspection.is_ng)
+        if self._likeness.total == WINDOW:
+            self._warn()
 
+    def _new_likeness(self) -> Likeness:
+        return Likeness(self.inspector.manifest.get("learnt_images"))
 
-class Once:
-    """Has a warning that comes with image after image, each time with other numbers, said once an hour."""
-
-    def __init__(self, say: Callable[[str], None]):
-        self.say = say
-        self._said: dict[str, float] = {}
-
-    @contextmanager
-    def hears(self) -> Iterator[None]:
-        """Take the warnings of what is done in the block."""
+    def _warn(self) -> None:
+        """Say how the last images were unlike those learnt from, the same with other numbers in it once an hour."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", OkngWarning)
-            yield
-        now = time.monotonic()
+            self._likeness.warn()
+        self._likeness, now = self._new_likeness(), time.monotonic()
         for warning in caught:
             text = str(warning.message)
             kind = re.sub(r"[\d.]+", "", text)
-            if issubclass(warning.category, OkngWarning) and now - self._said.get(kind, -AGAIN) >= AGAIN:
+            if now - self._said.get(kind, -AGAIN) >= AGAIN:
                 self._said[kind] = now
                 self.say(text)
+
+
+def file_of(image: object) -> bytes:
+    """The image as a file's bytes: as it came, a frame as PNG."""
+    if isinstance(image, Encoded):
+        return image.content
+    assert isinstance(image, np.ndarray)
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG", compress_level=1)
+    return content.getvalue()
