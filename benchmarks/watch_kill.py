@@ -117,7 +117,7 @@ def main() -> None:
         fed.wait()
         while list(place.glob("*.png")) or store.deliveries.waiting():
             time.sleep(0.2)
-        program.send_signal(signal.SIGINT)
+        program.terminate()  # like Ctrl-C, which a program in the background is not told of
         program.wait()
         recorded = Counter(Path(str(record.path)).name for record in store.records.each())
         verdicts = {Path(str(record.path)).name: record.verdict for record in store.records.each()}

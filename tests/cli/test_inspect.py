@@ -78,7 +78,7 @@ def test_what_was_inspected_before_a_stop_is_not_lost(
     whole = {path: path.read_bytes() for path in (tmp_path / "all.csv", tmp_path / "report/report.html")}
     drawn = []
 
-    def third_is_ctrl_c(self: Overlays, *arguments: object) -> Path:
+    def third_is_ctrl_c(self: Overlays, *arguments: object, image: None) -> Path:
         drawn.append(arguments)
         if len(drawn) == 3:
             raise KeyboardInterrupt

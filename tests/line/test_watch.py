@@ -211,20 +211,8 @@ def test_warnings_are_said_once_not_for_every_image(store: Store, place: Path, s
 
 
 def start(model: Path, place: Path, store: Path, *more: str) -> subprocess.Popen[str]:
-    words = [
-        "watch",
-        model,
-        place,
-        "--store",
-        store,
-        "--settle",
-        "0.02",
-        "--threads",
-        "1",
-        "--engine",
-        "onnxruntime",
-        *more,
-    ]
+    how = ["--settle", "0.02", "--threads", "1", "--engine", "onnxruntime"]
+    words = ["watch", model, place, "--store", store, *how, *more]
     command = [sys.executable, "-m", "okng", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -33,7 +33,7 @@ def serve(
     max_mb: Annotated[float, typer.Option(help="Of one image file.")] = 32,
     max_megapixels: Annotated[float, typer.Option(help="Of one image.")] = 100,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
-    engine: Annotated[str, typer.Option(help="auto, onnxruntime or openvino, for .onnx files.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU cores for one image. Default: all.")] = None,
     add_token: Annotated[str | None, typer.Option(help="Make a token of that name, print it, and end.")] = None,
     remove_token: Annotated[str | None, typer.Option(help="Take that token back, and end.")] = None,

@@ -74,7 +74,7 @@ def watch(
                     records.retention.keep(keep_days, keep_gb)
                     next_clearing = time.monotonic() + HOUR
 
-            line.say(f"watching {came.name} with {model.name}; {inspector.calibration.promise()}")
+            line.say(f"watching {came.name} with {model.name}; {inspector.promise()}")
             try:
                 loop.run(tick)
             finally:
