@@ -29,8 +29,22 @@ def test_a_description_is_of_all_images_there_were() -> None:
     assert more == {
         "height": [100, 320], "width": [320, 400], "aspect": [0.25, 1.0], "brightness": [20.0, 120.0],
         "grey": [False, True], "white": [255, 4095], "format": ["JPEG", "PNG"],
+        "samples": {
+            "brightness": [*LEARNT["samples"]["brightness"], 20.0],
+            "sharpness": [*LEARNT["samples"]["sharpness"], 0.0],
+        },
     }  # fmt: skip
-    assert describe([USUAL], LEARNT) == LEARNT
+    again = describe([USUAL], LEARNT)
+    assert {**again, "samples": 0} == {**LEARNT, "samples": 0}
+    older = {name: values for name, values in LEARNT.items() if name != "samples"}
+    assert "samples" not in describe([USUAL], older)  # of some of the images they would be no sample of all
+
+
+def test_of_many_images_a_thousand_are_samples_and_near_copies_are_none() -> None:
+    many = [USUAL._replace(brightness=float(i)) for i in range(3000)]
+    samples = describe(many)["samples"]["brightness"]
+    assert len(samples) == 1000 and (samples[0], samples[-1]) == (0, 2999) and len(set(samples)) == 1000
+    assert describe(many, apart=many[:3])["samples"]["brightness"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ def train(
         str | None,
         typer.Option(help="Area as the side of a square, or HxW. Default: the images' own up to 640, -d others 256."),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Cut images into squares of so many px, learnt and judged at their own scale, such as 512."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="By how many px tiles overlap. Default: an eighth of the tile.")
+    ] = None,
     time_per_image: Annotated[
         str | None,
         typer.Option(help="What an image may take, such as 50ms: the size is the largest that keeps to it here."),
@@ -118,8 +125,8 @@ def train(
 
     detector_name = name_of(detector or DEFAULT)
     arguments, sides, seconds = parse_parameters(parameter), parse_size(size), parse_time(time_per_image)
-    if update is not None and (detector or parameter or size or time_per_image or resume or budget or preset):
-        left_out = "leave out -d, -p, --size, --time-per-image, --preset, --budget, --resume"
+    if update is not None and (detector or parameter or size or tile or time_per_image or resume or budget or preset):
+        left_out = "leave out -d, -p, --size, --tile, --time-per-image, --preset, --budget, --resume"
         raise OkngError(f"an update keeps the model's detector, parameters and size; {left_out}")
     if more and update is None:
         raise OkngError(
@@ -186,6 +193,8 @@ def train(
                     budget=budget,
                     ng=ng,
                     size=sides,
+                    tile=tile,
+                    overlap=overlap,
                     time_per_image=seconds,
                     false_alarm_rate=0.05 if false_alarm_rate is None else false_alarm_rate,
                     promise=promise,

@@ -20,6 +20,7 @@ from okng.inspection.arrays import one_image
 from okng.inspection.decoding import decode, digest, header, is_deep
 from okng.inspection.formats import Encoded, UnreadableImage, blaming
 from okng.inspection.likeness import Traits, sharpness
+from okng.inspection.tiling import check_tile, corners
 
 __all__ = [
     "Preprocess", "Source", "UnreadableImage", "fingerprint", "image_size", "is_grey", "open_image", "white_level",
@@ -91,13 +92,16 @@ class Preprocess:
     size² pixels, or (height, width) to bring every image to one shape. `multiple` is what both sides are
     rounded to, the backbone's stride. `white` is the sample value that becomes 255, for more than 8 bits. An image of
     another depth than that has a white of its own: 8-bit images are taken as they are, and one of 16 bits that the
-    model, having learnt fewer, would see as white is read against the bits it uses itself.
+    model, having learnt fewer, would see as white is read against the bits it uses itself. With a `tile` an input is a
+    square of so many pixels of the original, brought to `size`, and neighbours overlap by `overlap` px: see `tiling`.
     """
 
     mode: str
     size: int | tuple[int, int]
     multiple: int = 1
     white: int = 255
+    tile: int | None = None
+    overlap: int = 0
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """The input's height and width for an image of this height and width."""
@@ -107,6 +111,10 @@ class Preprocess:
         limit = max(1.0, self.size / self.multiple)
         aspect = min(max(math.sqrt(height / width), 1 / limit), limit)
         return self._round(self.size * aspect), self._round(self.size / aspect)
+
+    def inputs(self, height: int, width: int) -> int:
+        """How many inputs an image of this height and width becomes."""
+        return 1 if self.tile is None else len(corners(height, width, self.tile, self.overlap))
 
     def decode(self, source: Source) -> Image.Image:
         """The image upright and at its own size, in `mode` with 8 bits per sample."""
@@ -120,15 +128,36 @@ class Preprocess:
     def read(self, source: Source) -> tuple[np.ndarray, Traits]:
         """The input, uint8 of shape (h, w, C), and what the original is like."""
         image, white = self._decode(source)
-        width, height = image.size
-        h, w = self.shape(height, width)
+        pixels = self._input(image, source)
+        return pixels, self._traits(image, pixels, white, source)
+
+    def read_whole(self, source: Source) -> tuple[np.ndarray, Traits]:
+        """All pixels, uint8 (H, W, C), of which tiles are cut, and what the original is like, as `read` says it."""
+        image, white = self._decode(source)
+        traits = self._traits(image, self._input(image, source), white, source)
         with blaming(source):
-            if (h, w) != (height, width):
+            return np.asarray(image).reshape(image.height, image.width, self.channels), traits
+
+    def _input(self, image: Image.Image, source: Source) -> np.ndarray:
+        """The whole image as an input (h, w, C)."""
+        h, w = self.shape(image.height, image.width)
+        with blaming(source):
+            if (h, w) != (image.height, image.width):
                 image = image.resize((w, h), Image.Resampling.BILINEAR)  # antialiased when shrinking
-            pixels = np.asarray(image).reshape(h, w, self.channels)
+            return np.asarray(image).reshape(h, w, self.channels)
+
+    def _traits(self, image: Image.Image, pixels: np.ndarray, white: int, source: Source) -> Traits:
+        """What the original `image` of the input `pixels` is like; of tiles the one in the middle says how sharp."""
+        detail = pixels
+        if self.tile is not None:
+            left, top = (max(side - self.tile, 0) // 2 for side in image.size)
+            right, bottom = min(left + self.tile, image.width), min(top + self.tile, image.height)
+            middle = image.crop((left, top, right, bottom))
+            detail = np.asarray(middle).reshape(middle.height, middle.width, self.channels)
         head = None if isinstance(source, np.ndarray) else header(source)
         grey, kind = (is_grey(source), None) if head is None else (head.is_grey, head.format)
-        return pixels, Traits((height, width), grey, white, kind, round(float(pixels.mean()), 1), sharpness(pixels))
+        size = (image.height, image.width)
+        return Traits(size, grey, white, kind, round(float(pixels.mean()), 1), sharpness(detail))
 
     @property
     def channels(self) -> int:
@@ -147,9 +176,13 @@ class Preprocess:
             mode, multiple, white = fields["mode"], fields["multiple"], fields["white"]
             sides = (size,) if isinstance(size, int) else size
             numbers_fit = all(isinstance(n, int) and 0 < n < 1 << 20 for n in (*sides, multiple, white))
-            if mode in ("RGB", "L") and numbers_fit and (isinstance(size, int) or len(size) == 2):
-                return cls(mode, size, multiple, white)
-        except (KeyError, TypeError):
+            tile, overlap = fields.get("tile"), fields.get("overlap", 0)
+            if tile is not None:
+                check_tile(tile, overlap)
+            fits = (isinstance(size, int) and tile is None) or (not isinstance(size, int) and len(size) == 2)
+            if mode in ("RGB", "L") and numbers_fit and fits:
+                return cls(mode, size, multiple, white, tile, overlap)
+        except (KeyError, TypeError, AttributeError, OkngError):
             pass
         raise OkngError("the model file's preprocessing is not one this okng knows; fit the model again")
 

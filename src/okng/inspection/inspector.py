@@ -23,6 +23,7 @@ from okng.inspection.images import Preprocess, Source
 from okng.inspection.likeness import Likeness, Traits
 from okng.inspection.result import Inspection, judged
 from okng.inspection.rules import Rules
+from okng.inspection.tiling import Tiled
 from okng.inspection.workers import Workers
 
 Images = Source | bytes | BinaryIO | Image.Image | Iterable[Any]
@@ -41,7 +42,10 @@ class Engine(Protocol):
 
 
 class Decoded(NamedTuple):
-    """One image ready for the engine: `pixels` (h, w, C), what the original is like, milliseconds taken."""
+    """One image ready for the engine: `pixels` (h, w, C), what the original is like, milliseconds taken.
+
+    Where there are tiles the pixels are all of the original's.
+    """
 
     place: int
     source: Source
@@ -148,13 +152,17 @@ class Inspector:
     def decode(self, source: Source, place: int = 0) -> Decoded:
         """One image as the engine takes it; raises `UnreadableImage`. `place` is its number among others."""
         start = perf_counter()
-        pixels, traits = self.preprocess.read(source)
+        read = self.preprocess.read if self.preprocess.tile is None else self.preprocess.read_whole
+        pixels, traits = read(source)
         return Decoded(place, source, pixels, traits, (perf_counter() - start) * 1000)
 
     def judge(self, batch: Sequence[Decoded]) -> Iterator[Inspection]:
         """What is said of decoded images of one shape, which the engine is given at once."""
         start = perf_counter()
-        scores, maps = self.engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
+        engine: Any = self.engine
+        if (tile := self.preprocess.tile) is not None:  # some tiles of one image at a time
+            engine = Tiled(engine, tile, self.preprocess.overlap, self.preprocess.shape(1, 1), self._at_once())
+        scores, maps = engine(np.stack([item.pixels for item in batch]))  # (B,), (B, h, w)
         ms = (perf_counter() - start) * 1000 / len(batch)
         for i, item in enumerate(batch):
             yield self._judge(item, float(scores[i]), None if maps is None else maps[i], ms)
@@ -173,6 +181,10 @@ class Inspector:
         return np.array(scores), np.array(peaks) if peaks else None
 
     def usual_batch(self) -> int:
+        """How many images the engine is given at once: as many as inputs, and one where that is many tiles."""
+        return self._at_once() if self.preprocess.tile is None else 1
+
+    def _at_once(self) -> int:
         """How many inputs have the pixels of eight of 256 × 256, from 8 to 64: small ones hardly fill a processor."""
         height, width = self.preprocess.shape(1, 1)
         return min(64, max(8, 8 * 256 * 256 // (height * width)))

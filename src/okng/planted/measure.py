@@ -114,7 +114,8 @@ class Plan:
         ladder = _ladder(sizes, self.side)
         if plants is None:
             h, w = preprocess.shape(*shapes[0])
-            plants = int(np.clip(round(PLANTS[1] * USUAL / (h * w)), *PLANTS))
+            seen = h * w * preprocess.inputs(*shapes[0])
+            plants = int(np.clip(round(PLANTS[1] * USUAL / seen), *PLANTS))
         self.white = max(white_level(self.sources), preprocess.white)
         count = len(self.sources)
         self.recipes: list[list[Recipe]] = [[] for _ in self.sources]  # of each image

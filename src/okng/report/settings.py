@@ -47,6 +47,7 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
         "Input": {
             "colour": "grey" if preprocess.mode == "L" else preprocess.mode,
             "size": size,
+            "tiles": preprocess.tile and f"{preprocess.tile} px, overlap {preprocess.overlap} px",
             "sides rounded to": f"multiples of {preprocess.multiple} px",
             "white level": preprocess.white,
         },

@@ -18,7 +18,7 @@ from okng.errors import OkngError
 from okng.inspection.images import Preprocess, Source, fingerprint, image_size
 from okng.inspection.likeness import Traits
 from okng.inspection.workers import Workers
-from okng.training.copies import thumbnail
+from okng.training.copies import near_copies, numbered, thumbnail
 
 PIXEL_BUDGET = 2 << 30
 AUXILIARY_BUDGET = 1 << 30
@@ -89,6 +89,10 @@ class TrainingImages:
             if index not in self._thumbnails:
                 self[index]
         return np.stack([self._thumbnails[index] for index in range(len(self))])
+
+    def alike(self) -> np.ndarray:
+        """The group (n,) of each image: what a person said, or its near copies."""
+        return near_copies(self.thumbnails()) if self.groups is None else numbered(self.groups)
 
     def traits(self) -> list[Traits]:
         """What each image that has been decoded is like."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from okng.detectors.base import Batch, Train
 from okng.errors import diverged
 from okng.training.checkpoint import Standing
-from okng.training.copies import near_copies, numbered
 from okng.training.data import FeatureStore
 from okng.training.frozen import compiled_where_it_pays
 from okng.training.losses import Losses, NoNumber
@@ -135,8 +134,7 @@ class _Descent:
         ok = [i for i in everyone if fit.images.labels[i] == 0]
         if self.phase.validate is None or len(ok) < FEWEST:
             return list(everyone), []
-        among = fit.images.subset(ok)
-        groups = near_copies(among.thumbnails()) if among.groups is None else numbered(among.groups)  # (n,)
+        groups = fit.images.subset(ok).alike()  # (n,)
         order = torch.randperm(int(groups.max()) + 1, generator=generator_at(fit.seed, self.number)).tolist()
         held_back: set[int] = set()
         for group in order:

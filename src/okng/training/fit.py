@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from okng.detectors.engine import TorchEngine
 from okng.detectors.presets import preset_of
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.inspection.images import Source
+from okng.inspection.images import Source, image_size
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.inspection.rules import Rules
+from okng.inspection.tiling import check_tile
 from okng.inspection.zoned import BY
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import SharedFeatures, TrainingImages
@@ -45,6 +48,8 @@ from okng.training.phases import run_phases
 from okng.training.progress import Narrator, duration, narrated
 from okng.training.reading import auxiliary_images, given_images, whole, with_header
 from okng.training.review import Review
+from okng.training.size import time_of_one
+from okng.training.tiles import TileImages, tiles_in_words
 from okng.training.turns import one_at_a_time
 
 COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
@@ -64,6 +69,8 @@ def fit(
     ng: Images | None = None,
     auxiliary: Images | None = None,
     size: int | tuple[int, int] | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
     time_per_image: float | None = None,
     false_alarm_rate: float = 0.05,
     holdout: float | None = None,
@@ -92,8 +99,10 @@ def fit(
     them later are worth nothing. `auxiliary`: images of anything but what is inspected, such as textures, for the few
     detectors that can use them; they are brought to the shape of the others. `size`: the area asked for, as the side of
     a square (aspect ratios are kept), or (height, width); by default as large as the images are, for the default
-    detector from 256 to 640, for others up to 256. `time_per_image`: seconds that the default detector may take for an
-    image; the size is then the largest that
+    detector from 256 to 640, for others up to 256. `tile`: images are cut into squares of so many pixels that `overlap`
+    by an eighth of it or as many as asked, learnt and judged one by one at their own scale: for defects that shrinking
+    would hide. The time of an image is that of all its tiles; an image's score is the highest of them, calibrated as
+    such. `time_per_image`: seconds that the default detector may take for an image; the size is then the largest that
     keeps to it, measured on this machine as it is now. `false_alarm_rate`: the share of OK images that may be called
     NG. `holdout`: the share held out for calibration; 0 cross-fits instead: all images are learnt, and each was judged
     by one of 5 or 10 detectors that had not learnt it. `promise`: "strict" holds out 0.2, or `holdout`, and guarantees
@@ -131,6 +140,8 @@ def fit(
     check_seed(seed)
     if time_per_image is not None:
         positive(time_per_image=time_per_image)
+        if tile is not None:
+            raise OkngError("time_per_image chooses the size of whole images; leave it out, or tile")
         if size is not None:
             raise OkngError("size and time_per_image both choose the size of the input; give one of them")
     chosen: dict[str, Any] = {}
@@ -151,6 +162,14 @@ def fit(
         arguments["auxiliary"], auxiliary = auxiliary, None
     if auxiliary is not None and not detector_class(detector).takes_auxiliary:
         raise OkngError(f"{detector} uses no auxiliary images; leave out auxiliary, or --auxiliary")
+    if tile is None and overlap is not None:
+        raise OkngError("overlap is of tiles; give tile too (--tile 512)")
+    tile, overlap = plain("tile", tile), plain("overlap", overlap)
+    if tile is not None:
+        overlap = tile // 8 if overlap is None and isinstance(tile, int) else overlap
+        check_tile(tile, overlap)  # type: ignore[arg-type]
+        if ng is not None:
+            raise OkngError(f"{detector} learns NG images as a whole, and most tiles of one are OK; leave out tile")
     rules = Rules.of(rules)
     if rules and detector in cards() and not cards()[detector].localizes:
         raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
@@ -161,12 +180,21 @@ def fit(
         chosen = on_budget(budget, detector, sources, tell)
     usual = chosen.pop("size", None)
     chose = "as asked"
-    if size is None and time_per_image is None and usual is not None:
+    if size is None and time_per_image is None and usual is not None and tile is None:
         size, chose = usual, f"what the preset {preset} says" if preset else f"what the {budget} budget says"
     arguments = {**chosen, **arguments}
     torch.manual_seed(seed)
-    built, preprocess, why = build(detector, sources, size, arguments, time_per_image, chose)
+    if tile is not None and all(max(image_size(source)) <= tile for source in sources):
+        raise OkngError(f"tiles of {tile} px are no smaller than the images; leave out tile, or give a smaller one")
+    built, preprocess, why = build(detector, sources, size, arguments, time_per_image, chose, tile)
     tell.say(why)
+    if tile is not None:
+        preprocess = replace(preprocess, size=preprocess.shape(tile, tile), tile=tile, overlap=overlap or 0)
+        sizes = [image_size(source) for source in sources]
+        with torch.random.fork_rng(devices=[]):  # the detector that stays draws what it would without a trial
+            trial = build(detector, sources, preprocess.size, arguments, tile=tile)[0]
+            took = time_of_one(trial, preprocess.shape(1, 1), sum(preprocess.inputs(*each) for each in sizes))
+        tell.say(tiles_in_words(sizes, tile, overlap or 0, took))
     odd: list[Source] = []
     if ng is not None:
         odd, unread = with_header(list(each_image(ng, lambda folder: part_images(folder)[0])), strict, tell, "NG")
@@ -192,7 +220,9 @@ def fit(
 
     learnt_images = ok.traits()
     apart_images = [learnt_images[i] for i in np.unique(groups, return_index=True)[1]]
-    warn_of_shrinking([image.size for image in learnt_images], ok.shapes)
+    seen = [image.size if tile is None else (tile, tile) for image in learnt_images]
+    warn_of_shrinking(seen, ok.shapes)
+    tiles = None if tile is None else TileImages(everything)
     settings: dict[str, Any] = {
         "seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell,
         "auxiliary": beside,
@@ -204,12 +234,16 @@ def fit(
     def another() -> Detector:
         """As `built` was before it learnt."""
         torch.manual_seed(seed)
-        return build(detector, sources, preprocess.size, arguments)[0]
+        return build(detector, sources, preprocess.size, arguments, tile=tile)[0]
+
+    def lessons(index: Iterable[int]) -> TrainingImages:
+        """What is learnt of those images: they themselves, or all their tiles."""
+        return everything.subset(index) if tiles is None else tiles.of(index)
 
     everyone = np.arange(len(everything))
     judged, first, begun = [], built, time.monotonic()
     history: list[dict[str, Any]] = []
-    with SharedFeatures(everything) as features:
+    with SharedFeatures(everything if tiles is None else tiles) as features:
         settings["shared"] = None if method == "split" else features
         for k, held in enumerate(folds):
             learner, learner_path = built, path
@@ -220,7 +254,7 @@ def fit(
                 tell.say(f"cross-fitting: fold {k + 1} of {len(folds)}{known}")
                 learner = another()
                 learner_path = None if path is None else _of_fold(path, k)
-            part = everything.subset(np.setdiff1d(everyone, held))
+            part = lessons(np.setdiff1d(everyone, held))
             trained = run_phases(learner, part, checkpoint=learner_path, **settings)
             show = None if review is None else review.held_out.add
             judged.append(judge(learner, ok, held, "calibration", tell, show, rules))
@@ -235,7 +269,7 @@ def fit(
         unlearnt = left_out if method == "cross" else np.union1d(folds[0], left_out)
         learnt = np.setdiff1d(everyone, unlearnt)
         if method == "cross" or len(unlearnt) > len(folds[0]):
-            history = run_phases(built, everything.subset(learnt), checkpoint=path, **settings)
+            history = run_phases(built, lessons(learnt), checkpoint=path, **settings)
         else:
             built = first
     one_each = kept.one_of_each(groups, seed)
@@ -247,7 +281,7 @@ def fit(
         if method == "split" and len(scores.index) >= FOLDS:
             tell.say("for the report: a second detector learns the held-out images alone and judges the others")
             second = another()
-            alone = everything.subset([*kept.index, *range(n, len(everything))])
+            alone = lessons([*kept.index, *range(n, len(everything))])
             run_phases(second, alone, **{**settings, "resume": False})
             others = judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add, rules)
             say_apart(others, ok, tell, LEARNT)

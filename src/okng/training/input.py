@@ -41,21 +41,25 @@ def build(
     arguments: dict[str, Any],
     seconds: float | None = None,
     chosen: str = "as asked",
+    tile: int | None = None,
 ) -> tuple[Detector, Preprocess, str]:
     """An unfitted detector, the preprocessing for it, and a sentence that says which input size and why.
 
     `seconds`: what an image may take on this machine; the size is then the largest that keeps to it. `chosen`: who
-    chose `size`, in words.
+    chose `size`, in words. `tile`: the side of the squares that images are cut into, which keep their own scale unless
+    there is a `size`.
     """
     kind = detector_class(name)
     known = parameters(name)
     _check_size(size)
     if given := {"image_size", "channels"} & arguments.keys():
         raise OkngError(f"{given.pop()} follows from the images; leave it out, and give size, or --size, if need be")
-    shapes = np.array([image_size(source) for source in sources])  # (n, 2): height, width
+    shapes = np.array([image_size(source) if tile is None else (tile, tile) for source in sources])  # (n, 2)
     height, width = (int(side) for side in np.median(shapes, axis=0))
     mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
-    if size is not None:
+    if tile is not None and size is None:
+        size, why = tile, f"tiles of {tile} px at their own scale"
+    elif size is not None:
         why = chosen
     elif seconds is not None:
         if kind.largest == SIZE:

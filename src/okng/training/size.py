@@ -65,6 +65,14 @@ def size_within(
     return chosen, why + _lost(math.sqrt(height * width) / chosen)
 
 
+def time_of_one(detector: Detector, shape: tuple[int, int], count: int) -> float | None:
+    """Seconds that one input of `shape` (h, w) takes before any is learnt; None where that can't be told."""
+    try:
+        return _timed(detector, shape, count)
+    except NotImplementedError:
+        return None
+
+
 def _timed(detector: Detector, shape: tuple[int, int], count: int) -> float:
     """Seconds that one input of `shape` (h, w) takes, the median of some."""
     detector.rehearse(count, shape)

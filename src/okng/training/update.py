@@ -33,6 +33,7 @@ from okng.training.held_out import (
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
 from okng.training.reading import given_images, whole, with_header
+from okng.training.tiles import TileImages
 from okng.training.turns import one_at_a_time
 
 COUNTED = "the threshold counts that as OK; if it is not, take it out and update the old model again"
@@ -95,7 +96,8 @@ def update(
     held = divided(groups, share, seed)[1][0] if share > 0 and n > 1 else np.empty(0, int)
     detector = copy.deepcopy(old.engine.detector)
     learnt = everything.subset(np.setdiff1d(np.arange(n), held))
-    run_phases(detector, learnt, seed=seed, device=device, precision=precision, update=True, tell=tell)
+    lessons = learnt if learnt.preprocess.tile is None else TileImages(learnt)
+    run_phases(detector, lessons, seed=seed, device=device, precision=precision, update=True, tell=tell)
     scores, peaks = np.empty(0), np.empty(0) if old.calibration.peaks is not None else None
     apart: list[dict[str, Any]] = []
     if len(held):
