@@ -14,8 +14,13 @@ def contrast_normalised(images: Tensor) -> Tensor:
     The L1 form of global contrast normalisation, as the experiments of Ruff et al., "Deep One-Class Classification",
     ICML 2018, have it.
     """
-    centred = images - images.mean((1, 2, 3), keepdim=True)  # (B, C, H, W)
-    return centred / centred.abs().mean((1, 2, 3), keepdim=True).clamp_min(FLAT)
+    centred = images - mean(images)  # (B, C, H, W)
+    return centred / mean(centred.abs()).clamp_min(FLAT)
+
+
+def mean(images: Tensor) -> Tensor:
+    """The mean (B, 1, 1, 1) of each of `images` (B, C, H, W), side by side: engines lose digits over long sums."""
+    return images.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
 class UnitRange(nn.Module):

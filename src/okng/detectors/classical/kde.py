@@ -13,7 +13,7 @@ from okng.nn.distances import squared_distances
 
 BANDWIDTHS = [2 ** (half / 2) for half in range(-9, 11)]  # among which held-out images choose
 FOLDS = 5
-MOST = 10_000  # images that choose
+MOST = 2_000  # images that choose
 
 
 class KernelDensity(VectorDetector):
@@ -28,7 +28,7 @@ class KernelDensity(VectorDetector):
     share of the variance that the principal components kept explain, in (0, 1), or none for all values as they are.
     `bandwidth`: h, where the range of all values is 1; by default, none, that of 20 from 2^-4.5 to 2^5 at which five
     folds of the OK images give each other the highest likelihood, as in the experiments of "Deep One-Class
-    Classification".
+    Classification"; of more than 2,000 images so many are drawn for that.
     """
 
     references: Tensor
@@ -50,7 +50,7 @@ class KernelDensity(VectorDetector):
         self.register_buffer("bandwidth_used", torch.ones(()))
 
     def learn(self, vectors: Tensor) -> None:
-        """Keep the vectors; choose the bandwidth, if nobody did, by at most 10,000 of them, drawn."""
+        """Keep the vectors; choose the bandwidth, if nobody did, by at most 2,000 of them, drawn."""
         self.references = vectors
         chosen = self.bandwidth
         if chosen is None:

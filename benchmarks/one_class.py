@@ -1,0 +1,150 @@
+"""Classical and one-class methods on all ten classes of MNIST and Fashion-MNIST, one class against the rest.
+
+    python benchmarks/one_class.py DATA [--methods NAME …] [--sets NAME …] [--classes N …] [--seeds 0 1 2]
+
+DATA holds mnist/ and fashion-mnist/. Learnt are all training images of the class, nothing is held out; judged is the
+whole test set. Arguments are those for small images on a CPU, fixed before any test, and the last epoch counts. Deep
+SAD learns in addition, labelled NG, 5 % of its images of the class that follows; "deep_sad-novel" is its figure
+without that class in the test. A row of results/one_class.csv that stands there by the present code and arguments is
+not measured again. With OMP_NUM_THREADS=1 times are of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import FIELDS, RESULTS, row
+
+from okng.benchmark.code import is_older
+from okng.benchmark.reproduce import SOURCES
+from okng.benchmark.rows import read_rows, write_rows
+from okng.datasets.idx import read_idx
+from okng.detectors.budgets import arguments_for
+from okng.detectors.catalogue import create, parameters
+from okng.detectors.engine import TorchEngine
+from okng.inspection.images import Preprocess
+from okng.metrics import auroc
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
+from okng.training.progress import Narrator
+
+PATH = RESULTS / "one_class.csv"
+COLUMNS = (*FIELDS, "method", "class", "budget")
+SETS = ("MNIST", "Fashion-MNIST")
+CLASSICAL = (
+    "ocsvm",
+    "ocsvm-scale",
+    "isolation_forest",
+    "isolation_forest-contrast",
+    "isolation_forest-plain",
+    "kde",
+    "knn",
+    "lof",
+    "ecod",
+    "gaussian",
+)
+DEEP = ("deep_svdd", "deep_svdd-soft", "deep_sad", "fcdd")
+BESIDE: dict[str, dict[str, Any]] = {  # what a variant has that the card's arguments have not
+    "isolation_forest-plain": {"contrast": False, "components": None},
+    "isolation_forest-contrast": {"components": None},
+    "ocsvm-scale": {"sharpness": 1.0},
+    "deep_svdd-soft": {"objective": "soft-boundary"},
+}
+LABELLED = 0.05  # of the images that Deep SAD learns from
+BATCH = 500
+
+Images = tuple[np.ndarray, np.ndarray]  # (N, 28, 28) uint8, (N,) classes
+
+
+def arrays(folder: Path) -> tuple[Images, Images]:
+    """Training and test part."""
+    found = read_idx(folder)
+    train, test = (
+        (np.stack([np.asarray(s.image) for s in part]), np.array([int(s.kind) for s in part]))
+        for part in (found.train, found.test)
+    )
+    return train, test
+
+
+def settings(method: str) -> dict[str, Any]:
+    """The arguments of the detector."""
+    detector = method.partition("-")[0]
+    return {**(arguments_for("cpu", detector, small=True) or {}), **BESIDE.get(method, {})}
+
+
+def measured(method: str, name: str, train: Images, test: Images, kind: int, seed: int) -> list[dict]:
+    """One fit of the class `kind`, and the whole test set."""
+    detector_name = method.partition("-")[0]
+    ok = list(train[0][train[1] == kind])
+    ng = []
+    if detector_name == "deep_sad":
+        ng = list(train[0][train[1] == (kind + 1) % 10][: round(len(ok) * LABELLED / (1 - LABELLED))])
+    known = parameters(detector_name)
+    shape = {key: value for key, value in (("image_size", (28, 28)), ("channels", 1)) if key in known}
+    torch.manual_seed(seed)
+    detector = create(detector_name, **shape, **settings(method))
+    begun = time.monotonic()
+    with Narrator() as tell:
+        images = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
+        run_phases(detector, images, seed=seed, device="cpu", tell=tell)
+    seconds = time.monotonic() - begun
+    engine = TorchEngine(detector)
+    scores = np.concatenate([engine(test[0][i : i + BATCH, ..., None])[0] for i in range(0, len(test[0]), BATCH)])
+    odd = test[1] != kind
+    parts = {method: np.full(len(odd), True)}
+    if ng:
+        parts[f"{method}-novel"] = test[1] != (kind + 1) % 10
+    labels = f", labelled NG of class {(kind + 1) % 10} in training: {LABELLED:.0%}" if ng else ""
+    more = {
+        "arguments": settings(method), "seed": seed, "seconds": f"{seconds:.1f}", "class": kind,
+        "budget": "" if method in BESIDE else "cpu",
+        "command": f"python benchmarks/one_class.py DATA --methods {method} --sets {name} --seeds {seed}",
+    }  # fmt: skip
+    place = (detector_name, f"{name} {kind}", f"one-vs-rest on the native split{labels}", "image_auroc")
+    return [
+        row(f"one-class {shown}", *place, auroc(odd[part], scores[part]), method=shown, **more)
+        for shown, part in parts.items()
+    ]
+
+
+def told(rows: list[dict]) -> list[str]:
+    """The means of ten classes that are complete, by method, set and seed."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for one in rows:
+        key = (one["dataset"].rpartition(" ")[0], one["method"], str(one["seed"]))
+        found.setdefault(key, []).append(float(one["value"]))
+    return [f"{' '.join(key)}: mean {np.mean(each):.4f}" for key, each in sorted(found.items()) if len(each) == 10]
+
+
+def main() -> None:
+    """Measure what is missing, class by class."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--methods", nargs="+", default=[*CLASSICAL, *DEEP], choices=[*CLASSICAL, *DEEP])
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--classes", nargs="+", type=int, default=range(10))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    asked = parser.parse_args()
+    for name in asked.sets:
+        train, test = arrays(asked.data.expanduser() / SOURCES[name].names[0])
+        for seed, method, kind in [(s, m, k) for s in asked.seeds for m in asked.methods for k in asked.classes]:
+            place = (f"{name} {kind}", str(seed))
+            rows = read_rows(PATH)
+            own = [
+                r for r in rows if (r["dataset"], r["seed"]) == place and r["method"].removesuffix("-novel") == method
+            ]
+            if own and not any(is_older(r) or r["arguments"] != str(settings(method)) for r in own):
+                continue
+            new = measured(method, name, train, test, kind, seed)
+            write_rows(PATH, COLUMNS, [*(r for r in read_rows(PATH) if r not in own), *new])
+            print(*place, *(f"{r['method']} {r['value']} {r['seconds']} s" for r in new), flush=True)
+    print("\n".join(told(read_rows(PATH))))
+
+
+if __name__ == "__main__":
+    main()
