@@ -51,7 +51,7 @@ def test_probabilities_are_a_softmax_over_squared_distances_and_blind_to_a_commo
 
 @pytest.fixture(scope="module")
 def trained() -> GOAD:
-    return learn(built(epochs=40), upright(24, seed=1))
+    return learn(built(epochs=30), upright(24, seed=1))
 
 
 def test_features_of_images_that_it_never_saw_lie_at_their_centres_and_other_things_elsewhere(trained: GOAD) -> None:

@@ -24,7 +24,7 @@ def built(**arguments: object) -> SSLAD:
 
 @pytest.fixture(scope="module")
 def trained() -> SSLAD:
-    return learn(built(epochs=100, width=8), upright(24, seed=1))
+    return learn(built(epochs=80, width=8), upright(24, seed=1))
 
 
 def test_the_score_is_the_sum_of_the_right_answers_over_all_36(trained: SSLAD) -> None:

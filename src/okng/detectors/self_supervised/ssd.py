@@ -193,9 +193,11 @@ class SSDk(SSD):
 def pseudo_whitening(vectors: Tensor) -> Tensor:
     """W (D, D) float64 with WᵀW the pseudo-inverse of the covariance of `vectors` (n, D), which may be singular."""
     exact = vectors.cpu().double()
-    centred = exact - exact.mean(0)
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
-    kept = variances > SMALLEST * variances[-1].clamp_min(1e-300)
-    scales = torch.where(kept, variances.clamp_min(1e-300).rsqrt(), 0.0)
-    whitening: Tensor = scales[:, None] * directions.T
+    centred = (exact - exact.mean(0)) / len(exact) ** 0.5
+    if len(centred) > centred.shape[1]:  # the covariance's triangle: as long singular values, of fewer rows
+        centred = torch.linalg.qr(centred, mode="r").R
+    _, lengths, directions = torch.linalg.svd(centred, full_matrices=False)  # (r,), (r, D)
+    kept = lengths.square() > SMALLEST * lengths.square().amax().clamp_min(1e-300)
+    whitening = torch.zeros(exact.shape[1], exact.shape[1], dtype=torch.float64)
+    whitening[: int(kept.sum())] = directions[kept] / lengths[kept, None]
     return whitening
