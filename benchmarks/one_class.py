@@ -1,4 +1,4 @@
-"""Classical and one-class methods on all ten classes of MNIST and Fashion-MNIST, one class against the rest.
+"""Classical, one-class and self-supervised methods on MNIST and Fashion-MNIST, each class against the rest.
 
     python benchmarks/one_class.py DATA [--methods NAME …] [--sets NAME …] [--classes N …] [--seeds 0 1 2]
 
@@ -49,6 +49,8 @@ CLASSICAL = (
     "gaussian",
 )
 DEEP = ("deep_svdd", "deep_svdd-soft", "deep_sad", "fcdd")
+SELF_SUPERVISED = ("geom", "ssl_ad", "goad", "csi", "droc", "ssd")
+ALL = (*CLASSICAL, *DEEP, *SELF_SUPERVISED)
 BESIDE: dict[str, dict[str, Any]] = {  # what a variant has that the card's arguments have not
     "isolation_forest-plain": {"contrast": False, "components": None},
     "isolation_forest-contrast": {"components": None},
@@ -125,7 +127,7 @@ def main() -> None:
     """Measure what is missing, class by class."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--methods", nargs="+", default=[*CLASSICAL, *DEEP], choices=[*CLASSICAL, *DEEP])
+    parser.add_argument("--methods", nargs="+", default=ALL, choices=ALL)
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--classes", nargs="+", type=int, default=range(10))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

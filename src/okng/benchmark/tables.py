@@ -225,6 +225,12 @@ _OWN = {
     "f-AnoGAN": Run("f_anogan"),
     "GAN, discriminator alone": Run("gan"),
     "VGG11": Run("vgg11", labelled_ng=0.02),
+    "GEOM": Run("geom"),
+    "SSL-AD": Run("ssl_ad"),
+    "GOAD": Run("goad"),
+    "CSI": Run("csi"),
+    "DROC": Run("droc"),
+    "SSD": Run("ssd"),
 }
 _OWN_MVTEC = {
     "DAE": Run("denoising_autoencoder"),
