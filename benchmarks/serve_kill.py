@@ -67,7 +67,7 @@ def database(kind: str, folder: Path) -> Iterator[str]:
         return
     from stores import postgres
 
-    with postgres(folder / "postgres") as url:
+    with postgres() as url:
         yield url
 
 
@@ -79,9 +79,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     asked = parser.parse_args()
     rng, open_keys, answered = random.Random(0), [], {}
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)
         small = model(folder / "small.onnx", 32, "autoencoder", width=8, code=8, epochs=1)
         images = files(pictures(50, 32, seed=1))
         with database(asked.store, folder) as url:

@@ -12,26 +12,39 @@ from pathlib import Path
 import httpx
 import pytest
 
+from okng.cli import app
 from okng.cli.serve import _beside, _named
 from okng.errors import OkngError
-
-COMMAND = [sys.executable, "-c", "from okng.cli import main; main()", "serve"]
-
-
-def serve(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+from okng.store import Store
 
 
-def test_tokens_hosts_and_mistakes(tmp_path: Path) -> None:
+def serve(*words: str) -> str:
+    """What it says to a person: the error, or nothing."""
+    try:
+        app(["serve", *words], standalone_mode=False)
+    except OkngError as error:
+        return str(error)
+    return ""
+
+
+def test_tokens_hosts_and_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is asked of the store before a model is needed."""
-    refused = serve(tmp_path, "none.onnx", "--host", "0.0.0.0")
-    assert refused.returncode == 1 and "okng serve --add-token NAME" in refused.stderr
-    made = serve(tmp_path, "--add-token", "eve", "--role", "admin")
-    assert made.returncode == 0 and made.stdout.strip().startswith("okng_") and "shown this once" in made.stderr
-    missing = serve(tmp_path, "none.onnx", "--host", "0.0.0.0")
-    assert missing.returncode == 1 and missing.stderr.splitlines()[-1].startswith("okng: none.onnx does not exist")
-    assert "Traceback" not in refused.stderr + made.stderr + missing.stderr
+    monkeypatch.chdir(tmp_path)
+    assert "so it needs a token first: okng serve --add-token NAME" in serve("none.onnx", "--host", "0.0.0.0")
+    assert serve("--add-token", "eve", "--role", "admin") == ""
+    token, said = capsys.readouterr()
+    assert token.startswith("okng_") and "shown this once" in said
+    store = Store.open("okng.sqlite")
+    account = store.accounts.of_token(token.strip())
+    assert account is not None and (account.name, account.role) == ("eve", "admin")
+    assert serve("none.onnx", "--host", "0.0.0.0").startswith("none.onnx does not exist")
+    assert serve("--remove-token", "eve") == "" and store.accounts.all() == []
+    assert "is no folder" in serve("none.onnx", "--folder", "nowhere")
+    assert "images to keep are" in serve("none.onnx", "--keep-images", "some")
+    assert "there is no model to serve" in serve()
+    store.close()
 
 
 def test_models_have_names(tmp_path: Path) -> None:

@@ -48,6 +48,23 @@ def run(shop: Path, *arguments: object, python: Path | str = sys.executable) -> 
     return subprocess.run(command, capture_output=True, text=True, cwd=shop, timeout=240)
 
 
+def test_openvino_forks_nothing_and_tells_nobody(shop: Path) -> None:
+    """Its telemetry forks a process that sends, and that keeps pipes and ports of a server open."""
+    program = """
+import sys
+def refuse(event, arguments):
+    if event in ("os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect"):
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(refuse)
+from okng.inspection.engines import load_onnx
+assert len(list(load_onnx("parts.onnx", "openvino").inspect("images"))) == 6
+assert "openvino_telemetry" not in sys.modules and "openvino" in sys.modules
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=shop, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_file_round_trips_bit_for_bit(tmp_path: Path) -> None:
     scores = np.array([0.1, 1 / 3, 1e-310, 123456789.123456789, np.nextafter(1, 2)])
     for size in (0, 1, 100, 20_000):  # lengths of one, two and three bytes

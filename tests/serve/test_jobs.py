@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, serving, wait_for
+from servers import Server, encoded, serving, wait_for
+from tests.contract.conftest import pictures
 
 from conftest import Shop
 from okng.serve.jobs import SILENT, Workshop
@@ -56,16 +57,35 @@ def test_false_alarms_are_learnt_compared_taken_and_gone_back_from(store: Store,
         assert "2 false alarms learnt" in [
             one["why"] for one in server.client.get("/api/models/parts").json()["versions"]
         ]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["parts"]  # nothing is left lying
 
-        job = begin(server, kind="fit").json()["id"]  # of two images: okng says what it can, or that they are too few
-        process = server.parts.workshop._running
-        assert process is not None
-        os.kill(process.process.pid, signal.SIGKILL)  # as when memory runs out
+
+@pytest.mark.slow
+def test_a_new_fit_and_jobs_that_are_killed_or_stopped(store: Store, shop: Shop, tmp_path: Path) -> None:
+    folder = tmp_path / "ok"
+    folder.mkdir()
+    for i, pixels in enumerate(pictures(20, seed=5)):
+        (folder / f"{i}.png").write_bytes(encoded(pixels))
+    with serving(store, {"parts": shop.okng}, tmp_path / "models", folders=(tmp_path,)) as server:
+        server.inspect(shop.image(7))
+        server.client.post("/api/reviews", json={"records": [1], "said": "NG"})
+        assert begin(server, kind="fit", folder="../").status_code == 422
+        assert begin(server, kind="fit").status_code == 422  # nothing was reviewed as OK
+        done = ended(server, begin(server, kind="fit", folder="ok").json()["id"])
+        assert done["state"] == "done" and done["told"]["comparison"]["images"] == 1, done
+        fitted = server.parts.shelf.load("parts", 2).inspector
+        assert fitted.manifest["detector"] == server.parts.shelf.get("parts").inspector.manifest["detector"]
+        job = begin(server, kind="compare", version=2).json()["id"]
+        running = server.parts.workshop._running
+        assert running is not None
+        os.kill(running.process.pid, signal.SIGKILL)  # as when memory runs out
         assert ended(server, job)["state"] == "failed"
         job = begin(server, kind="compare", version=2).json()["id"]
         assert server.client.delete(f"/api/jobs/{job}").status_code == 204
         assert ended(server, job)["state"] == "stopped"
         assert server.client.delete(f"/api/jobs/{job}").status_code == 422
+        job = begin(server, kind="compare", version=2).json()["id"]
+    assert [(found.id, found.state) for found in store.jobs.all(limit=1)] == [(job, "stopped")]  # with the server
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["parts"]  # nothing is left lying
 
 

@@ -19,8 +19,8 @@ def test_results_are_found_paged_and_reviewed(server: Server, shop: Shop) -> Non
     check_results(server, shop)
 
 
-def test_the_same_on_postgresql(shop: Shop, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+def test_the_same_on_postgresql(shop: Shop, tmp_path: Path) -> None:
+    with postgres() as url:
         store = Store.open(url)
         with serving(store, {"parts": shop.onnx}, tmp_path / "models", keep="all") as server:
             check_results(server, shop)

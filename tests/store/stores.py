@@ -6,9 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from okng.inspection.regions import Region
 from okng.inspection.result import Inspection
@@ -46,26 +48,28 @@ def programs() -> Path:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """The URL of an empty database, of a server with its data in `folder` that ends with the block."""
+def postgres() -> Iterator[str]:
+    """The URL of an empty database, of a server that ends with the block.
+
+    Its folder is none of pytest's: those are closed to other users, again and again, by each run of tests.
+    """
     bin = programs()
-    how = {"user": USER, "group": USER, "extra_groups": []} if os.getuid() == 0 else {}
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.getuid() == 0:
-        shutil.chown(folder, USER)
-        for above in folder.parents:  # pytest's folders are root's alone
-            if above.stat().st_uid == 0 and above != Path("/"):
-                above.chmod(above.stat().st_mode | 0o011)
-    data = folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **how}
-    subprocess.run([bin / "initdb", "-A", "trust", "-U", "okng", "-N", "-D", data], check=True, **quiet)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    control = [bin / "pg_ctl", "-D", data, "-w", "-s"]
-    subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], check=True, **quiet)
-    try:
-        yield f"postgresql://okng@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=False, **quiet)
+    as_root = os.getuid() == 0
+    how: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if as_root else {}
+    with tempfile.TemporaryDirectory(prefix="okng-postgres-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        if as_root:
+            shutil.chown(folder, USER)
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **how}
+        data = folder / "data"
+        subprocess.run([bin / "initdb", "-A", "trust", "-U", "okng", "-N", "-D", data], check=True, **quiet)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+        control = [bin / "pg_ctl", "-D", data, "-w", "-s"]
+        subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], check=True, **quiet)
+        try:
+            yield f"postgresql://okng@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], check=False, **quiet)

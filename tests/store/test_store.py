@@ -198,6 +198,7 @@ for number in range(100000):
 """
 
 
+@pytest.mark.parametrize("url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_kill_9_loses_nothing_that_was_acknowledged(url: str) -> None:
     """Two kills in the middle of writing; benchmarks/serve_kill.py has hundreds, of a server."""
     acknowledged: list[int] = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import sys
 import threading
 from pathlib import Path
 from queue import LifoQueue
@@ -113,10 +115,7 @@ class OpenVinoEngine(OnnxEngine):
     def __init__(self, graph: bytes, precision: str = "f32", threads: int | None = None):
         super().__init__(graph)
         self.precision, self.threads = precision, threads
-        try:
-            import openvino
-        except ModuleNotFoundError as error:
-            raise missing_extra("openvino", "openvino") from error
+        openvino = import_openvino()
         self.core = openvino.Core()
         if precision == "bf16" and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise OkngError("this CPU has no bf16 arithmetic; export the model again with --precision f32")
@@ -167,6 +166,25 @@ class OpenVinoEngine(OnnxEngine):
         if key:
             model.reshape(list(key))
         return self.core.compile_model(model, "CPU", self.settings)
+
+
+def import_openvino() -> Any:
+    """The package openvino, without its telemetry.
+
+    Imported as it is, it tells a server on the Internet of each import, from a process that it forks. A line is often
+    offline, and the fork keeps what it inherits open: pipes, and the port of a server.
+    """
+    telemetry = "openvino_telemetry"
+    silenced = telemetry not in sys.modules
+    if silenced:
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # its import fails, and a stub takes its place
+    try:
+        return importlib.import_module("openvino")
+    except ModuleNotFoundError as error:
+        raise missing_extra("openvino", "openvino") from error
+    finally:
+        if silenced:
+            del sys.modules[telemetry]
 
 
 def load_onnx(path: Path, engine: str = "auto", precision: str | None = None, threads: int | None = None) -> Inspector:

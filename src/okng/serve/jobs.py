@@ -31,6 +31,7 @@ from okng.store.records import Filter, Record
 TOLD_EVERY = 0.5  # seconds between two notes of progress in the store
 SILENT = 60.0  # seconds without one after which another machine's job is taken for stopped
 REASON_LIMIT = 2000
+TRIES = 60  # to note the end of a job in a store that can't be written
 
 
 class Occupied(OkngError):
@@ -202,14 +203,21 @@ class Workshop:
         finally:
             output.unlink(missing_ok=True)
             if running.stopped:
-                state, told = "stopped", {"why": "stopped"}
+                state, told = "stopped", {"why": "it was stopped"}
             self.say(f"job {running.job} ({kind} of {name}): {state}{': ' + told['why'] if 'why' in told else ''}")
-            try:
-                self.store.jobs.tell(running.job, told, state)
-            except StoreError as error:
-                self.say(str(error))
+            self._end(running.job, told, state)
             with self._lock:
                 self._running = None
+
+    def _end(self, job: int, told: dict[str, Any], state: str) -> None:
+        """Note how a job ended; the store may be locked for a while."""
+        for _ in range(TRIES):
+            try:
+                self.store.jobs.tell(job, told, state)
+                return
+            except StoreError as error:
+                self.say(str(error))
+                time.sleep(1)
 
     def _task(
         self, task: dict[str, Any], kind: str, name: str, active: int, folder: Path, output: Path
@@ -252,9 +260,12 @@ class Workshop:
             process.stdin.flush()
             for line in process.stdout:
                 last = json.loads(line)
-                if "phase" in last and time.monotonic() - noted > TOLD_EVERY:
+                if "phase" not in last:
+                    break
+                if time.monotonic() - noted > TOLD_EVERY:
                     noted = time.monotonic()
-                    self.store.jobs.tell(running.job, {**last, "noted": time.time()})
+                    with contextlib.suppress(StoreError):  # the next time, then
+                        self.store.jobs.tell(running.job, {**last, "noted": time.time()})
         except BrokenPipeError:
             pass
         finally:
@@ -263,7 +274,7 @@ class Workshop:
             reader.join(1)
             if not last.keys() & {"done", "failed"} and not running.stopped:
                 self.say("".join(behind[-20:]).strip())
-            for pipe in (process.stdin, process.stdout, process.stderr):
+            for pipe in (process.stdin, process.stdout, *((process.stderr,) if not reader.is_alive() else ())):
                 with contextlib.suppress(OSError):
                     pipe.close()
         return last

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from okng.detectors.base import Detector
+from okng.inspection.engines import import_openvino
 from okng.nn.backbones import Backbone
 from okng.nn.graph import onnx_graph
 
@@ -46,8 +47,7 @@ def compiled_backbones(detector: Detector) -> Iterator[None]:
 
 def compiled(backbone: Backbone) -> Callable[[Tensor], list[Tensor]]:
     """`backbone` as a function from images (B, 3, H, W) to features, on as many threads as PyTorch has."""
-    import openvino
-
+    openvino = import_openvino()
     side = 2 * max(backbone.strides)
     names = ["images", *(f"stride {stride}" for stride in backbone.strides)]
     dynamic = {name: {0: "batch", 2: f"{name} height", 3: f"{name} width"} for name in names}
