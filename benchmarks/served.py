@@ -82,6 +82,11 @@ class Server:
         words = Path(f"/proc/{self.process.pid}/statm").read_text().split()
         return int(words[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    def busy(self) -> float:
+        """Seconds of the processor that it has taken."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> None:
         """As Ctrl-C."""
         self.process.terminate()

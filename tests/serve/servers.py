@@ -6,7 +6,7 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from okng.line.sinks import Sink
 from okng.serve import Settings, create_app
 from okng.serve.served import Served
 from okng.store import Store
@@ -47,11 +48,13 @@ class Server:
 
 
 @contextmanager
-def serving(store: Store, models: Mapping[str, Path], folder: Path, **how: Any) -> Iterator[Server]:
+def serving(
+    store: Store, models: Mapping[str, Path], folder: Path, sinks: Sequence[Sink] = (), **how: Any
+) -> Iterator[Server]:
     """A server of `models`, whose versions lie in `folder`; `how` are further `Settings`."""
     said: list[str] = []
     settings = Settings(models=folder, **{"engine": {"threads": 1}, **how})
-    app = create_app(store, models, settings, said.append)
+    app = create_app(store, models, settings, said.append, sinks)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import io
 import json
 import socket
@@ -22,6 +23,7 @@ from sqlalchemy import event
 import okng
 from conftest import Shop
 from okng.inspection.inspector import Inspector
+from okng.line.sinks import open_sink
 from okng.store import Store
 
 
@@ -110,6 +112,16 @@ def test_which_images_are_kept(store: Store, shop: Shop, tmp_path: Path) -> None
     with serving(store, {"parts": shop.onnx}, tmp_path / "models", keep="none") as server:
         told = server.inspect(shop.image(7)).json()
     assert told["verdict"] == "NG" and not told["has_image"] and store.records.thumbnail(told["id"])
+
+
+def test_sinks_are_told_of_each_record(store: Store, shop: Shop, tmp_path: Path) -> None:
+    table = tmp_path / "told.csv"
+    with serving(store, {"parts": shop.onnx}, tmp_path / "models", (open_sink(f"csv:{table}"),)) as server:
+        told = [server.inspect(shop.image(number)).json() for number in (1, 7)]
+        wait_for(lambda: table.exists() and len(table.read_text().splitlines()) == 3)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["verdict"] for row in rows] == [one["verdict"] for one in told] == ["OK", "NG"]
+    assert store.deliveries.waiting() == {}
 
 
 def test_a_key_is_inspected_once(server: Server, shop: Shop) -> None:

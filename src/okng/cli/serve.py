@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from okng.cli.common import DEVICE, say
+from okng.cli.watch import TO
 from okng.errors import OkngError
 
 
@@ -29,6 +30,7 @@ def serve(
     keep_images: Annotated[str, typer.Option(help="all, odd (NG and borderline) or none.")] = "odd",
     keep_days: Annotated[float | None, typer.Option(help="Remove records after that. Default: never.")] = None,
     keep_gb: Annotated[float | None, typer.Option(help="Remove the oldest beyond that. Default: never.")] = None,
+    to: Annotated[list[str] | None, typer.Option(help=TO)] = None,
     queue: Annotated[int, typer.Option(help="Requests worked on at once; more get 503 and Retry-After.")] = 64,
     max_mb: Annotated[float, typer.Option(help="Of one image file.")] = 32,
     max_megapixels: Annotated[float, typer.Option(help="Of one image.")] = 100,
@@ -42,10 +44,16 @@ def serve(
     """Serve models over HTTP: verdicts, reviews, what was inspected; http://127.0.0.1:8000/docs says how."""
     import uvicorn
 
+    from okng.line.sinks import open_sink
+    from okng.line.sinks.folders import Folders
     from okng.serve import Settings, create_app
     from okng.serve.security import safe_host
     from okng.store import Store
 
+    sinks = [open_sink(text) for text in to or []]
+    for sink in sinks:
+        if isinstance(sink, Folders):
+            sink.check("http", there=False, kept=keep_images == "all")
     opened = Store.open(store)
     try:
         if add_token is not None:
@@ -69,7 +77,7 @@ def serve(
             max_megapixels=max_megapixels,
             engine={"device": device, "engine": engine, "threads": threads},
         )
-        app = create_app(opened, _named(models or []), settings, _log)
+        app = create_app(opened, _named(models or []), settings, _log, sinks)
         if settings.local and not opened.accounts.any():
             say("no token is needed: whoever uses this machine may do everything here, and nobody else anything")
         say(f"http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it), store {opened.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from starlette.exceptions import HTTPException
 
 import okng
 from okng.errors import OkngError
+from okng.line.outbox import Outbox
+from okng.line.sinks import Sink
 from okng.serve.jobs import Occupied, Unasked, Workshop
 from okng.serve.metrics import Metrics
 from okng.serve.models import NoSuchModel, Shelf
@@ -33,12 +35,16 @@ log = logging.getLogger("okng.serve")
 
 
 def create_app(
-    store: Store, models: Mapping[str, Path], settings: Settings, say: Callable[[str], None] = log.info
+    store: Store,
+    models: Mapping[str, Path],
+    settings: Settings,
+    say: Callable[[str], None] = log.info,
+    sinks: Sequence[Sink] = (),
 ) -> FastAPI:
     """The application that serves `models`, files by name, and those that the store knows besides.
 
-    `say` takes lines for the log. `OkngError` if a model can't be opened, or there is none. The store is the caller's,
-    to close when the application has ended.
+    `say` takes lines for the log, `sinks` are told of each record. `OkngError` if a model can't be opened, or there is
+    none. The store is the caller's, to close when the application has ended.
     """
     metrics = Metrics()
     shelf = Shelf(store, settings.models, settings.engine, say)
@@ -50,16 +56,21 @@ def create_app(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        served = Served(store, settings, shelf, Queue(store, settings, metrics), Workshop(store, shelf, say), metrics)
+        outbox = Outbox(store, sinks, say)
+        served = Served(
+            store, settings, shelf, Queue(store, settings, metrics, outbox), Workshop(store, shelf, say), metrics
+        )
         app.state.okng = served
         ending = threading.Event()
         keeper = threading.Thread(target=_keep_house, args=(served, ending, say), name="okng-keeper", daemon=True)
         keeper.start()
+        outbox.start()
         try:
             yield
         finally:
             ending.set()
             await anyio.to_thread.run_sync(served.queue.stop)
+            await anyio.to_thread.run_sync(outbox.stop)
             await anyio.to_thread.run_sync(served.workshop.close)
             keeper.join(10)
 

@@ -24,6 +24,7 @@ from okng.inspection.engines import OnnxEngine
 from okng.inspection.formats import Encoded, UnreadableImage, printable
 from okng.inspection.inspector import Decoded, Inspector
 from okng.inspection.result import Inspection
+from okng.line.outbox import Outbox
 from okng.serve.metrics import Metrics
 from okng.serve.models import Loaded
 from okng.serve.settings import Settings
@@ -66,8 +67,8 @@ class Ticket:
 class Queue:
     """Inspects what is handed to it, from `start` to `stop`."""
 
-    def __init__(self, store: Store, settings: Settings, metrics: Metrics):
-        self.store, self.settings, self.metrics = store, settings, metrics
+    def __init__(self, store: Store, settings: Settings, metrics: Metrics, outbox: Outbox):
+        self.store, self.settings, self.metrics, self.outbox = store, settings, metrics, outbox
         cores = os.cpu_count() or 1
         threads = settings.engine.get("threads")
         self._decoders = ThreadPoolExecutor(cores, "okng-decode")
@@ -187,6 +188,7 @@ class Queue:
             ids = self.store.record_all([self._new(ticket) for ticket in tickets])
             kept_now = self.store.records.several(ids)
             records = [kept_now[number] for number in ids]
+            self.outbox.wake()
         except BaseException as error:
             if len(tickets) > 1 and not isinstance(error, StoreError):  # one of them can't be kept: which?
                 for ticket in tickets:
@@ -218,6 +220,7 @@ class Queue:
             thumbnail(decoded.pixels, inspection.size),
             heat(inspection, calibration),
             ticket.source.content if whole else None,
+            self.outbox.names,
         )
 
 
