@@ -14,7 +14,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, bin
 from okng.errors import OkngError
 from okng.inspection.result import Inspection
 from okng.store.reviews import SAID, standing
-from okng.store.tables import deliveries, pictures, records
+from okng.store.tables import deliveries, pictures, records, reviews
 
 if TYPE_CHECKING:
     from okng.store.store import Store
@@ -88,12 +88,14 @@ class Record:
 class Filter:
     """Which records: all that are given must hold.
 
-    `since` and `until` are seconds since 1970, `until` not included. `review` is "OK", "NG", "unknown", "any", or
-    "none" for those nobody has reviewed. `after` and `before` are ids, not included. `text` is a part of the path.
+    `judged_by` are digests of model files. `since` and `until` are seconds since 1970, `until` not included. `review`
+    is "OK", "NG", "unknown", "any", or "none" for those nobody has reviewed. `after` and `before` are ids, not
+    included. `text` is a part of the path.
     """
 
     model: str | None = None
     version: int | None = None
+    judged_by: tuple[str, ...] | None = None
     verdict: str | None = None
     source: str | None = None
     text: str | None = None
@@ -120,7 +122,10 @@ class Records:
             if known is not None:
                 return int(known)
         said = new.inspection.to_dict()
-        details = json.dumps({name: value for name, value in said.items() if name not in _COLUMNS})
+        rest = {name: value for name, value in said.items() if name not in _COLUMNS}
+        if (traits := new.inspection.traits) is not None:
+            rest["traits"] = {"brightness": traits.brightness, "sharpness": traits.sharpness}
+        details = json.dumps(rest)
         shown = {name: getattr(new, name) for name in ("thumbnail", "heat", "image")}
         pictured = sum(len(picture or b"") for picture in shown.values())
         size = OF_ITS_OWN + len(details) + taken(pictured)
@@ -220,6 +225,14 @@ class Records:
         """The image file's bytes, if they were kept."""
         return self._picture(record, pictures.c.image)
 
+    def with_pictures(self, ids: list[int]) -> dict[int, bool]:
+        """Those of `ids` that have a thumbnail, and whether they have heat as well."""
+        query = select(pictures.c.record, pictures.c.heat.is_not(None)).where(
+            pictures.c.record.in_(ids), pictures.c.thumbnail.is_not(None)
+        )
+        with self.store.reading() as connection:
+            return {record: bool(heat) for record, heat in connection.execute(query)}
+
     def _picture(self, record: int, column: Column[bytes | None]) -> bytes | None:
         with self.store.reading() as connection:
             return connection.execute(select(column).where(pictures.c.record == record)).scalar()
@@ -250,6 +263,8 @@ def conditions(which: Filter) -> list[ColumnElement[bool]]:
     c = records.c
     plain = ("model", "version", "verdict", "source", "digest")
     found = [c[name] == getattr(which, name) for name in plain if getattr(which, name) is not None]
+    if which.judged_by is not None:
+        found.append(c.model_digest.in_(which.judged_by))
     if which.text:
         found.append(c.path.contains(which.text, autoescape=True))
     if which.since is not None:
@@ -268,6 +283,8 @@ def conditions(which: Filter) -> list[ColumnElement[bool]]:
         said = standing(c.id)
         if which.review not in (*SAID, "any", "none"):
             raise OkngError(f"review is {', '.join(SAID)}, any or none, not {which.review!r}")
+        if which.review != "none":  # few are reviewed: they are looked up, not all records gone through
+            found.append(c.id.in_(select(reviews.c.record)))
         found.append({"any": said.is_not(None), "none": said.is_(None)}.get(which.review, said == which.review))
     return found
 

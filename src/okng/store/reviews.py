@@ -39,15 +39,23 @@ class Reviews:
 
     def add(self, ids: Sequence[int], said: str, who: str, note: str = "") -> list[int]:
         """`who` says `said` ("OK", "NG" or "unknown") of all records `ids`; the ids of the reviews, for `undo`."""
-        if said not in SAID:
-            raise OkngError(f"a review says {', '.join(SAID)}, not {said!r}")
+        return self.add_all([(record, said) for record in ids], who, note)
+
+    def add_all(self, answers: Sequence[tuple[int, str]], who: str, note: str = "") -> list[int]:
+        """The same of (record, what is said of it), each its own, at once."""
+        for _, said in answers:
+            if said not in SAID:
+                raise OkngError(f"a review says {', '.join(SAID)}, not {said!r}")
+        ids = [record for record, _ in answers]
         with self.store.writing() as connection:
             there = set(connection.scalars(select(records.c.id).where(records.c.id.in_(ids))))
             if missing := [record for record in ids if record not in there]:
                 raise OkngError(f"there is no record {missing[0]}; it may have been removed by its age")
-            row = {"at": time.time(), "who": who, "said": said, "note": note}
+            row = {"at": time.time(), "who": who, "note": note}
             one = insert(reviews).returning(reviews.c.id)
-            return [connection.execute(one.values(record=record, **row)).scalar_one() for record in ids]
+            return [
+                connection.execute(one.values(record=record, said=said, **row)).scalar_one() for record, said in answers
+            ]
 
     def undo(self, ids: Sequence[int], who: str) -> list[int]:
         """Take the reviews `ids` back: what was said of their records before them stands again."""
@@ -62,6 +70,18 @@ class Reviews:
             return [
                 connection.execute(one.values(record=of[review], undoes=review, **row)).scalar_one() for review in ids
             ]
+
+    def last(self, who: str) -> list[int]:
+        """The reviews that `who` gave last and that stand, those given at once together: what an undo takes back."""
+        undone = select(reviews.c.undoes).where(reviews.c.undoes.is_not(None))
+        standing = select(reviews.c.id, reviews.c.at).where(
+            reviews.c.who == who, reviews.c.said.is_not(None), reviews.c.id.not_in(undone)
+        )
+        with self.store.reading() as connection:
+            newest = connection.execute(standing.order_by(reviews.c.id.desc()).limit(1)).first()
+            if newest is None:
+                return []
+            return list(connection.scalars(standing.with_only_columns(reviews.c.id).where(reviews.c.at == newest.at)))
 
     def of(self, record: int) -> list[Review]:
         """All that was said of a record, oldest first."""

@@ -24,6 +24,8 @@ from okng.store.models import Models
 from okng.store.records import ModelUsed, NewRecord, Records
 from okng.store.retention import Retention
 from okng.store.reviews import Reviews
+from okng.store.samples import Samples
+from okng.store.watches import Watches
 
 PATIENCE = 10.0  # seconds to wait for another writer
 WRITERS = 0x6F6B6E67  # the number of PostgreSQL's advisory lock that writers take, "okng"
@@ -36,9 +38,9 @@ class StoreError(OkngError):
 class Store:
     """The store at a path or URL; make one with `Store.open`.
 
-    `records`, `reviews`, `accounts`, `audit`, `deliveries`, `models`, `jobs` and `retention` are its parts. Any number
-    of threads and processes may use one store. Writers take turns, so ids are in the order of commits: whoever reads
-    upwards by id misses nothing, whatever the clocks say.
+    `records`, `reviews`, `samples`, `accounts`, `audit`, `deliveries`, `models`, `jobs`, `watches` and `retention` are
+    its parts. Any number of threads and processes may use one store. Writers take turns, so ids are in the order of
+    commits: whoever reads upwards by id misses nothing, whatever the clocks say.
     """
 
     def __init__(self, engine: Engine, patience: float = PATIENCE):
@@ -47,6 +49,8 @@ class Store:
         self._turn = threading.Lock()  # SQLite's own waiting polls; within a process nobody has to
         self.records = Records(self)
         self.reviews = Reviews(self)
+        self.samples = Samples(self)
+        self.watches = Watches(self)
         self.accounts = Accounts(self)
         self.audit = Audit(self)
         self.deliveries = Deliveries(self)

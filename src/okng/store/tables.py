@@ -81,6 +81,31 @@ reviews = Table(
     sqlite_autoincrement=True,
 )
 
+samples = Table(
+    "okng_samples",
+    metadata,
+    _id(),
+    Column("at", Double, nullable=False),
+    Column("who", String, nullable=False),
+    Column("model", String, nullable=False, index=True),
+    Column("version", Integer),
+    Column("since", Double, nullable=False),
+    Column("told", Text, nullable=False),  # JSON: the ids drawn, in order, and of how many
+    sqlite_autoincrement=True,
+)
+
+watches = Table(
+    "okng_watches",
+    metadata,
+    _id(),
+    Column("at", Double, nullable=False),
+    Column("model", String, nullable=False),
+    Column("mark", String, nullable=False),  # of what the line is watched against
+    Column("told", Text, nullable=False),  # JSON: how it stands
+    Index("okng_watches_model", "model", "mark", unique=True),
+    sqlite_autoincrement=True,
+)
+
 deliveries = Table(
     "okng_deliveries",
     metadata,
