@@ -24,9 +24,11 @@ from okng.serve.metrics import Metrics
 from okng.serve.models import NoSuchModel, Shelf
 from okng.serve.queue import Busy, Queue
 from okng.serve.routes import ROUTERS
+from okng.serve.routes.pages import problem
 from okng.serve.security import Gate
 from okng.serve.served import Served
 from okng.serve.settings import Settings
+from okng.serve.watching import Watcher
 from okng.store import Store, StoreError
 
 REFRESH = 1.0  # seconds between looks at what other servers and people did to the models
@@ -57,9 +59,8 @@ def create_app(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         outbox = Outbox(store, sinks, say)
-        served = Served(
-            store, settings, shelf, Queue(store, settings, metrics, outbox), Workshop(store, shelf, say), metrics
-        )
+        queue, workshop = Queue(store, settings, metrics, outbox), Workshop(store, shelf, say)
+        served = Served(store, settings, shelf, queue, workshop, metrics, Watcher(store, shelf, say))
         app.state.okng = served
         ending = threading.Event()
         keeper = threading.Thread(target=_keep_house, args=(served, ending, say), name="okng-keeper", daemon=True)
@@ -98,6 +99,7 @@ def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], No
         since += REFRESH
         try:
             served.shelf.refresh()
+            served.watcher.look_at_all()
             if since > RETENTION and (settings.keep_days is not None or settings.keep_gb is not None):
                 since = 0.0
                 removed = served.store.retention.keep(settings.keep_days, settings.keep_gb)
@@ -109,29 +111,31 @@ def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], No
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    return _problem(request, error.status_code, str(error.detail), dict(error.headers or {}))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
-    return _problem(422, f"{where}: {first['msg']}", {})
+    return _problem(request, 422, f"{where}: {first['msg']}", {})
 
 
 async def _told(request: Request, error: Exception) -> Response:
     """A mistake of a person, or a store that can't be used now."""
     if isinstance(error, Busy):
-        return _problem(503, str(error), {"Retry-After": str(error.after)})
+        return _problem(request, 503, str(error), {"Retry-After": str(error.after)})
     if isinstance(error, StoreError):
         log.error("%s", error)
-        return _problem(503, str(error), {"Retry-After": "5"})
+        return _problem(request, 503, str(error), {"Retry-After": "5"})
     if isinstance(error, NoSuchModel):
-        return _problem(404, str(error), {})
+        return _problem(request, 404, str(error), {})
     if isinstance(error, Occupied | Unasked):
-        return _problem(409, str(error), {})
-    return _problem(501 if "is not installed" in str(error) else 422, str(error), {})
+        return _problem(request, 409, str(error), {})
+    return _problem(request, 501 if "is not installed" in str(error) else 422, str(error), {})
 
 
-def _problem(status: int, line: str, headers: dict[str, str]) -> Response:
+def _problem(request: Request, status: int, line: str, headers: dict[str, str]) -> Response:
+    if problem.wanted(request):
+        return problem.problem(request, status, line, headers)
     return JSONResponse({"error": line}, status, headers)

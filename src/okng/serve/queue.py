@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
+import numpy as np
+
 from okng.errors import OkngError
 from okng.inspection.decoding import digest, header
 from okng.inspection.engines import OnnxEngine
@@ -34,6 +36,8 @@ from okng.store.records import NewRecord, Record
 
 ROOM = 512_000_000  # bytes of uploads that may be in memory at once
 TOGETHER = 64  # records of one transaction
+LATEST = 8  # images that are shown larger than their thumbnails, though they aren't kept
+SHOWN = 640  # pixels of their longer side, about
 
 
 class Busy(OkngError):
@@ -79,6 +83,7 @@ class Queue:
         self._inside = self._bytes = 0
         self._pace = 0.1  # seconds that an image took lately, of the whole
         self._last = 0.0
+        self.latest: deque[tuple[int, np.ndarray]] = deque(maxlen=LATEST)  # of records: what the detector saw
         self._stopping = False
         lanes = max(1, cores // threads) if threads else 1  # as many as the engine itself has
         self._judges = [threading.Thread(target=self._judge, name="okng-judge", daemon=True) for _ in range(lanes)]
@@ -204,6 +209,9 @@ class Queue:
         for record, ticket in zip(records, tickets, strict=True):
             assert ticket.inspection is not None
             self.metrics.inspected(ticket.loaded.version.name, ticket.inspection)
+            if ticket.decoded is not None:
+                step = max(1, max(ticket.decoded.pixels.shape) // SHOWN)
+                self.latest.append((record.id, ticket.decoded.pixels[::step, ::step].copy()))
             ticket.answer.set_result((record, ticket.inspection))
 
     def _new(self, ticket: Ticket) -> NewRecord:

@@ -13,6 +13,7 @@ from okng.serve.models import Shelf
 from okng.serve.queue import Queue
 from okng.serve.schema import Problem
 from okng.serve.settings import Settings
+from okng.serve.watching import Watcher
 from okng.store import Store
 
 
@@ -26,6 +27,7 @@ class Served:
     queue: Queue
     workshop: Workshop
     metrics: Metrics
+    watcher: Watcher
 
 
 def of(request: Request) -> Served:

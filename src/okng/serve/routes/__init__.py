@@ -1,5 +1,8 @@
-"""The REST interface, a file a subject."""
+"""The REST interface, a file a subject, and the pages."""
 
-from okng.serve.routes import accounts, inspect, jobs, models, operation, results, reviews
+from okng.serve.routes import accounts, inspect, jobs, models, operation, pages, results, reviews
 
-ROUTERS = tuple(part.router for part in (inspect, results, reviews, models, jobs, accounts, operation))
+ROUTERS = (
+    *(part.router for part in (inspect, results, reviews, models, jobs, accounts, operation)),
+    *pages.ROUTERS,
+)
