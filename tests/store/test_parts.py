@@ -82,6 +82,17 @@ def test_a_review_is_never_edited_and_an_undo_brings_back_what_was(store: Store)
     assert said() == ["unknown", None]
 
 
+def test_one_has_the_turn_of_a_sink_until_the_end_of_its_block(store: Store, url: str) -> None:
+    other = Store.open(url)
+    with store.deliveries.turn("a") as ours:
+        assert ours() and ours()
+        with other.deliveries.turn("a") as theirs, other.deliveries.turn("b") as another:
+            assert not theirs() and another() and ours()
+    with other.deliveries.turn("a") as theirs:
+        assert theirs()
+    other.close()
+
+
 def test_deliveries_are_in_order_and_a_failed_one_holds_the_others(store: Store) -> None:
     for _ in range(3):
         put(store, sinks=("a", "b"))
