@@ -208,6 +208,7 @@ def test_the_newest_frame_is_judged_and_the_others_are_counted(camera: type[Came
             break
         time.sleep(0.06)  # a slow model
     source.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "okng-video"]
     assert all(number % 2 == 0 for number in numbers) and numbers[-1] > 20
     assert said and "frames came faster than they could be judged and were left out" in said[0]
 

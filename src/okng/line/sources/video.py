@@ -32,7 +32,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 TIMEOUT = 10.0  # seconds without an answer after which a stream is lost
 LONGEST = 30.0  # seconds between tries to reach it again
-TICK = 0.2
+TICK, LEAVE = 0.2, 3.0  # seconds to wait for a frame, and for the thread that reads them to end
 
 
 class Capture(Protocol):
@@ -79,6 +79,7 @@ class Video:
         self.name = without_password(place) if self.live else shown(Path(self.place).absolute())
         self.dropped = 0
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="okng-video", daemon=True)
         self._frames: queue.Queue[tuple[str, np.ndarray]] = queue.Queue(1)
         if not self.live and not Path(self.place).is_file():
             raise OkngError(f"{place} does not exist; give a video file, camera:0 or rtsp://…")
@@ -107,7 +108,7 @@ class Video:
         if not self.live:
             yield from self._file(Path(self.place))
             return
-        threading.Thread(target=self._watch, name="okng-video", daemon=True).start()
+        self._thread.start()
         while not self._closed.is_set():
             try:
                 name, frame = self._frames.get(timeout=TICK)
@@ -127,6 +128,8 @@ class Video:
     def close(self) -> None:
         """Let go of the camera, and say what was too much."""
         self._closed.set()
+        if self._thread.is_alive():  # the program's end inside OpenCV would be a crash
+            self._thread.join(LEAVE)
         if self.dropped:
             self.say(f"{self.name}: {self.dropped} frames came faster than they could be judged and were left out")
 
