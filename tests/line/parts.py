@@ -87,7 +87,7 @@ def record_of(store: Store, found: Inspection, path: str, sinks: tuple[str, ...]
     return store.record(named, model=MODEL, source="test", digest=f"{hash(path) & 0xFFFF:016x}", sinks=sinks, **more)
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
     """What `what` gives once that is true; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not (found := what()):

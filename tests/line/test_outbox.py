@@ -61,7 +61,8 @@ def test_a_sink_that_is_down_gets_all_in_order_and_holds_up_no_other(store: Stor
             record(store, number, outbox.names)
             outbox.wake()
         wait_for(lambda: other.ids == [1, 2, 3, 4, 5])
-        assert down.ids == [] and store.deliveries.waiting() == {"down": (5, "nobody there")}
+        wait_for(lambda: store.deliveries.waiting() == {"down": (5, "nobody there")})
+        assert down.ids == []
         up.set()
         wait_for(lambda: down.ids == [1, 2, 3, 4, 5])
     assert said[0] == "down: nobody there; messages wait in the store" and "takes messages again" in said[1]

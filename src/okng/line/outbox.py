@@ -112,12 +112,12 @@ class Outbox:
     def _some(self, sink: Sink, trouble: Trouble) -> bool:
         """Deliver what is waiting, up to a second's worth; whether there was anything."""
         found = self.store.deliveries.pending(sink.name, max(AT_ONCE, sink.batch))
-        if not found or (len(found) < sink.batch and self._early(sink, found[0])):
-            return False
         taken: list[int] = []
         begun = time.monotonic()
         try:
             for some in _chunks(found, sink.batch):
+                if len(some) < sink.batch and self._early(sink, some[0]):
+                    break
                 try:
                     sink.send([message(one, partial(self.store.records.image, one.record.id)) for one in some])
                 except Undeliverable as error:
@@ -133,7 +133,7 @@ class Outbox:
         finally:
             if taken:
                 self.store.deliveries.done(*taken)
-        return True
+        return bool(taken)
 
     def _early(self, sink: Sink, first: Delivery) -> bool:
         """Whether the first of a few messages may still wait for more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -58,7 +59,9 @@ class Mqtt:
             client = self._client or self._connect()
             for message in messages:
                 told = client.publish(self.topic, json.dumps(message.body), qos=1)
-                told.wait_for_publish(TIMEOUT)
+                end = time.monotonic() + TIMEOUT
+                while not told.is_published() and client.is_connected() and time.monotonic() < end:
+                    told.wait_for_publish(0.2)  # a broker that goes away confirms nothing any more
                 if not told.is_published():
                     raise OkngError("the broker does not confirm")
         except BaseException:
