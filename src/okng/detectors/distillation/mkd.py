@@ -36,8 +36,9 @@ class MKD(Detector):
 
     Deliberately otherwise: of any other source the cloner is a VGG too, with as many halvings as the source has down
     to its coarsest level and as many channels as that where a level is compared; where the source's features do not end
-    in a ReLU, neither do its levels, and these have a bias. The map is opened in grey, 3 × 3, which opens each
-    threshold's mask alike. As it takes a gradient, and one graph has none, nothing is exported.
+    in a ReLU, neither do its levels, and these have a bias. Images are normalised as the source wants them; the authors
+    do not where they learn MVTec AD. The map is opened in grey, 3 × 3, which opens each threshold's mask alike. As it
+    takes a gradient, and one graph has none, nothing is exported.
     """
 
     pretrained = True

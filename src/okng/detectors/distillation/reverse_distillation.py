@@ -37,8 +37,9 @@ class ReverseDistillation(Detector):
     Deliberately otherwise: the decoder mirrors the channels and strides of any teacher, where the paper's are ResNets.
     Its blocks follow the teacher's width: from 256 channels at the finest level on, bottlenecks as of the wide ResNet,
     3 to embed and 3, 4, 6, from coarse to fine, to restore; for narrower ones basic blocks, 2 each, as of ResNet-18.
-    Only a teacher whose features end in a ReLU has a decoder whose features do. A short last batch of an epoch is left
-    out, because batch normalization learns from it as much as from a full one.
+    Only a teacher whose features end in a ReLU has a decoder whose features do. Transposed convolutions begin with
+    Gaussian weights like the others; the authors leave them PyTorch's uniform ones. A short last batch of an epoch is
+    left out, because batch normalization learns from it as much as from a full one.
     """
 
     pretrained = True

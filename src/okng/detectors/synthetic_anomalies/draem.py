@@ -44,7 +44,8 @@ class DRAEM(Detector):
     are drawn by `nn/textures.py`, which is this library's makeshift. Either way three of ten changes alter them.
 
     Deliberately otherwise: blots' cells are 8 px or more, as they are at 256 px. The last batch of an epoch is left out
-    where it is not full. SSIM mirrors the image at its border, where the authors' code pads zeros.
+    where it is not full. SSIM mirrors the image at its border, where the authors' code pads zeros, and takes values to
+    lie in [0, 1], where theirs doubles the range while the restored image falls below -0.5.
     """
 
     fixed_size = True

@@ -42,9 +42,9 @@ class PatchSVDD(Detector):
     Deliberately otherwise: the map is the root of the product: the same order of positions and of images, without the
     underflow. A step's 64 pairs are 8 of each of 8 images, where the authors' are of 64 images; theirs meet each image
     100 times in each of 300 epochs, which are 3,750 of these. The rows of a position classifier's last layer have
-    length 1. With smaller patches the encoder has fewer layers of 3 × 3. A `coreset` below 1 is this library's, for a
-    CPU. As in their code, patches that would leave the image are moved into it, so that a few directions at the border
-    are wrong.
+    length 1 and learn; in their code its columns have, and stay as drawn. With smaller patches the encoder has fewer
+    layers of 3 × 3. A `coreset` below 1 is this library's, for a CPU. As in their code, patches that would leave the
+    image are moved into it, so that a few directions at the border are wrong.
     """
 
     fixed_size = True
