@@ -56,7 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cutpaste": {"backbone": "resnet18", "head": (512, 128), "learning_rate": 0.03},
     "patch_svdd": {"patch": 64, "code": 64, "svdd_weight": 0.001, "samples": 1, "learning_rate": 1e-3},
 }  # fmt: skip
-FITTED = ("reverse_distillation", "cflow", "fastflow", "csflow")  # by both sides' whole training
+FITTED = ("reverse_distillation", "cflow", "fastflow")  # by both sides' whole training
 SIZES = {"cutpaste": 96, "patch_svdd": 256}
 RECTIFIED = ("reverse_distillation", "mkd")  # methods whose authors' decoders end in a ReLU
 
