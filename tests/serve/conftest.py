@@ -1,33 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from servers import Server, encoded, serving
+from servers import Server, Shop, encoded, serving
 from tests.contract.conftest import pictures
 
 import okng
 from okng.exporting import export_onnx
 from okng.store import Store
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A model that can learn, the same exported, and the files of six OK and six NG images."""
-
-    okng: Path
-    onnx: Path
-    images: Path
-
-    @property
-    def files(self) -> list[Path]:
-        return sorted(self.images.glob("*.png"))
-
-    def image(self, number: int) -> bytes:
-        return (self.images / f"{number}.png").read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,22 @@ from okng.serve.served import Served
 from okng.store import Store
 
 
+@dataclass(frozen=True)
+class Shop:
+    """A model that can learn, the same exported, and the files of six OK and six NG images."""
+
+    okng: Path
+    onnx: Path
+    images: Path
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(self.images.glob("*.png"))
+
+    def image(self, number: int) -> bytes:
+        return (self.images / f"{number}.png").read_bytes()
+
+
 @dataclass
 class Server:
     """A running server, and a client of it."""

@@ -8,9 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from servers import serving
+from servers import Shop, serving
 
-from conftest import Shop
 from okng.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "serve.md"

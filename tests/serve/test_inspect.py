@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from servers import Server, encoded, serving, wait_for
+from servers import Server, Shop, encoded, serving, wait_for
 from sqlalchemy import event
 
 import okng
-from conftest import Shop
 from okng.inspection.inspector import Inspector
 from okng.line.sinks import open_sink
 from okng.store import Store

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, encoded, serving, wait_for
+from servers import Server, Shop, encoded, serving, wait_for
 from tests.contract.conftest import pictures
 
-from conftest import Shop
 from okng.serve.jobs import SILENT, Workshop
 from okng.store import Store
 

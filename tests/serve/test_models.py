@@ -7,10 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from servers import Server, serving, wait_for
+from servers import Server, Shop, serving, wait_for
 
 import okng
-from conftest import Shop
 from okng.errors import OkngError
 from okng.store import Store
 

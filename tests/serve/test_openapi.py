@@ -7,9 +7,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from servers import Server, serving
+from servers import Server, Shop, serving
 
-from conftest import Shop
 from okng.store import Store
 
 schemathesis = pytest.importorskip("schemathesis")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, serving
+from servers import Server, Shop, serving
 from tests.store.stores import postgres
 
-from conftest import Shop
 from okng.store import Store
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.routing import APIRoute
-from servers import Server, serving, wait_for
+from servers import Server, Shop, serving, wait_for
 
-from conftest import Shop
 from okng.errors import OkngError
 from okng.serve.queue import display_name
 from okng.serve.security import OPEN, is_loopback, safe_host

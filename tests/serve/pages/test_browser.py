@@ -24,7 +24,7 @@ from okng.store import Store
 from okng.store.records import Filter
 
 if TYPE_CHECKING:
-    from conftest import Shop
+    from servers import Shop
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -14,7 +14,7 @@ from okng.serve.pages.same import same_scores
 from okng.store import Store
 
 if TYPE_CHECKING:
-    from conftest import Shop
+    from servers import Shop
 
 
 def test_versions_that_differ_in_threshold_or_rules_share_scores_and_others_dont(
