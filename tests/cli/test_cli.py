@@ -256,7 +256,7 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, *out, "--budget", "gpu"], "a budget is cpu or paper"),
         (
             ["train", good, "--update", model, "--budget", "cpu"],
-            "leave out -d, -p, --size, --time-per-image",
+            "leave out -d, -p, --size, --tile, --time-per-image",
         ),
         (["train", good, *out, "-d", "autoencoder", "-p", "image_size=70,50"], "follows from the images"),
         (["inspect", model, good, "--csv", "/proc/nowhere/x.csv"], "can't be written"),

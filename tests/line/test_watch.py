@@ -210,10 +210,18 @@ def test_warnings_are_said_once_not_for_every_image(store: Store, place: Path, s
 # The program
 
 
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
+from okng.cli import main
+main()
+"""
+
+
 def start(model: Path, place: Path, store: Path, *more: str) -> subprocess.Popen[str]:
     how = ["--settle", "0.02", "--threads", "1", "--engine", "onnxruntime"]
     words = ["watch", model, place, "--store", store, *how, *more]
-    command = [sys.executable, "-m", "okng", *map(str, words)]
+    command = [sys.executable, "-c", PROGRAM, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from okng.store.records import Record
 from okng.store.tables import deliveries
@@ -103,6 +104,8 @@ class Deliveries:
             try:
                 yield lambda: ours and connection.execute(select(1)).scalar() == 1
             finally:
+                with suppress(SQLAlchemyError):  # at once, for the server may see only later that the session has ended
+                    connection.execute(select(func.pg_advisory_unlock_all()))
                 connection.invalidate()  # its session ends, and the lock with it
 
 
