@@ -30,6 +30,11 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(choices[:MANY])}{more}" if choices else "none are known"
 
 
+def in_one_line(error: BaseException) -> str:
+    """What any error says, its first line; its type where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def diverged(what: str, why: str) -> OkngError:
     """The error for a training that ran away; `what` is a clause such as "the student diverged in epoch 5"."""
     return OkngError(f"{what} ({why}); nothing was saved: try a smaller learning rate or another --seed")

@@ -45,15 +45,13 @@ def serve(
     import uvicorn
 
     from okng.line.sinks import open_sink
-    from okng.line.sinks.folders import Folders
+    from okng.line.sinks.folders import check_folders
     from okng.serve import Settings, create_app
     from okng.serve.security import safe_host
     from okng.store import Store
 
     sinks = [open_sink(text) for text in to or []]
-    for sink in sinks:
-        if isinstance(sink, Folders):
-            sink.check("http", there=False, kept=keep_images == "all")
+    check_folders(sinks, "http", there=False, kept=keep_images == "all")
     opened = Store.open(store)
     try:
         if add_token is not None:

@@ -45,7 +45,7 @@ def watch(
 
     from okng.line.outbox import Outbox
     from okng.line.sinks import open_sink
-    from okng.line.sinks.folders import Folders
+    from okng.line.sinks.folders import check_folders
     from okng.line.sources import open_source
     from okng.line.watch import Watch
     from okng.store import ModelUsed, Store
@@ -56,9 +56,7 @@ def watch(
     line = Line()
     sinks = [open_sink(text) for text in to or []]
     came = open_source(source, line.say, every, then, settle)
-    for sink in sinks:
-        if isinstance(sink, Folders):
-            sink.check(came.name, there=then == "leave" and Path(source).is_dir(), kept=keep_images == "all")
+    check_folders(sinks, came.name, there=then == "leave" and Path(source).is_dir(), kept=keep_images == "all")
     inspector = open_model(model, false_alarm_rate, threshold, device=device, engine=engine, threads=threads)
     used = ModelUsed(model.stem, hashlib.sha256(model.read_bytes()).hexdigest(), inspector.calibration.threshold)
     records = Store.open(store)

@@ -118,7 +118,7 @@ class Drift:
             p={name: p for name, (p, _) in self._last.items()},
             theta={name: theta for name, (_, theta) in self._last.items()},
             recent={name: watch.recent for name, watch in watches if watch.recent is not None},
-            learnt={name: float(np.median(watch.reference)) for name, watch in watches},
+            learnt={name: watch.middle for name, watch in watches},
             words=self._words(),
         )
 
@@ -173,8 +173,7 @@ class Drift:
                 "brightness": ("brighter", "darker"),
                 "sharpness": ("sharper or noisier", "less sharp"),
             }[name][not more]
-            middle = float(np.median(watch.reference))
-            said.append(f"{how} since image {watch.alarm:,} ({watch.recent:.3g} against {middle:.3g})")
+            said.append(f"{how} since image {watch.alarm:,} ({watch.recent:.3g} against {watch.middle:.3g})")
         if "sharpness" in moved:
             why = (
                 "camera noise or another surface" if moved["sharpness"].rising else "focus, dirt on the lens, or motion"
@@ -198,6 +197,7 @@ class Watch:
 
     def __init__(self, reference: np.ndarray, delta: float, bets: tuple[float, ...]):
         self.reference = np.sort(np.asarray(reference, np.float64))
+        self.middle = float(np.median(self.reference))
         self.delta, self.bets = delta, bets
         self.slopes = np.array(bets)
         self.off = correction(len(self.reference), delta)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from okng.errors import OkngError
+from okng.errors import OkngError, in_one_line
 from okng.line.sinks import Sink, Undeliverable, message
 from okng.store.deliveries import Delivery
 from okng.store.store import Store
@@ -94,7 +94,7 @@ class Outbox:
                         waited = True
                         self.say(f"another program delivers to {sink.name}; this one stands by")
             except Exception as error:  # of the store; and opening a sink may raise anything
-                trouble.begins(_why(error))
+                trouble.begins(in_one_line(error))
             self._stopping.wait(trouble.pause or POLL)
 
     def _deliver(self, sink: Sink, trouble: Trouble, ours: Callable[[], bool]) -> None:
@@ -123,7 +123,7 @@ class Outbox:
                 except Undeliverable as error:
                     self.say(f"{sink.name}: {error}")
                 except Exception as error:
-                    trouble.begins(_why(error))
+                    trouble.begins(in_one_line(error))
                     self.store.deliveries.failed(some[0].id, trouble.why, time.time() + trouble.pause)
                     return False
                 taken += [one.id for one in some]
@@ -169,11 +169,6 @@ class Trouble:
         if self.since:
             self.say(f"{self.name} takes messages again, after {time.monotonic() - self.since:.0f} s")
         self.since, self.pause, self.why = 0.0, 0.0, ""
-
-
-def _why(error: Exception) -> str:
-    """An error in one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _chunks(found: list[Delivery], size: int) -> Iterator[list[Delivery]]:

@@ -109,6 +109,7 @@ class Watch:
 
     def _keep(self, arrival: Arrival, inspection: Inspection, decoded: Decoded) -> None:
         calibration = self.inspector.calibration
+        small, heated = thumbnail(decoded.pixels, inspection.size), heat(inspection, calibration)
         image = file_of(arrival.image) if kept(self.keep, inspection, calibration) else None
         told = False
         while True:
@@ -119,8 +120,8 @@ class Watch:
                     source=self.source.name,
                     digest=arrival.digest,
                     key=self._key(arrival),
-                    thumbnail=thumbnail(decoded.pixels, inspection.size),
-                    heat=heat(inspection, calibration),
+                    thumbnail=small,
+                    heat=heated,
                     image=image,
                     sinks=self.outbox.names,
                 )

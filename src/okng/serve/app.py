@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import okng
-from okng.errors import OkngError
+from okng.errors import OkngError, in_one_line
 from okng.line.outbox import Outbox
 from okng.line.sinks import Sink
 from okng.serve.jobs import Occupied, Unasked, Workshop
@@ -106,7 +106,7 @@ def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], No
                 if removed:
                     say(f"{removed} records removed by age or size")
         except Exception as error:  # the store may be away for a while; all this is tried again
-            say(str(error).splitlines()[0] if str(error) else type(error).__name__)
+            say(in_one_line(error))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from okng.errors import OkngError, missing_extra
+from okng.errors import OkngError, in_one_line, missing_extra
 from okng.serve.models import Shelf
 from okng.store import Store, StoreError
 from okng.store.jobs import Job
@@ -199,7 +199,7 @@ class Workshop:
             else:
                 told = {"why": "the process ended unexpectedly; see the server's log"}
         except Exception as error:
-            told = {"why": str(error).splitlines()[0] if str(error) else type(error).__name__}
+            told = {"why": in_one_line(error)}
         finally:
             output.unlink(missing_ok=True)
             if running.stopped:

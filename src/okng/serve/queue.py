@@ -21,7 +21,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from okng.errors import OkngError
-from okng.inspection.decoding import digest, header
+from okng.inspection.decoding import digest, each_page, header
 from okng.inspection.engines import OnnxEngine
 from okng.inspection.formats import Encoded, UnreadableImage, printable
 from okng.inspection.inspector import Decoded, Inspector
@@ -261,7 +261,5 @@ def _named(error: BaseException, path: str | None) -> BaseException:
 
 def sources(content: bytes, name: str | None) -> Sequence[tuple[Encoded, str | None]]:
     """The images in a file, one for each page, each with its name."""
-    from okng.inspection.decoding import each_page
-
     pages = [page for page in each_page(Encoded(content)) if isinstance(page, Encoded)]
     return [(page, name if page.page is None else f"{name or 'image'}[{page.page}]") for page in pages]

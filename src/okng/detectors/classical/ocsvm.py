@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ from okng.checks import positive
 from okng.detectors.classical.vectors import VectorDetector
 from okng.errors import OkngError
 from okng.nn.distances import squared_distances
+from okng.nn.support_vectors import support_vectors
 
-CACHE = 500  # MB, of kernel values
 TINY = 1e-300  # an offset that is 0, as that of one image may be
 
 
@@ -60,16 +62,11 @@ class OneClassSVM(VectorDetector):
         self.register_buffer("boundary", torch.zeros(()))
 
     def learn(self, vectors: Tensor) -> None:
-        """Solve the dual problem by scikit-learn's libsvm; keep the support vectors (S, d) and their weights."""
-        from sklearn.svm import OneClassSVM as Solver
-
-        learnt = vectors.cpu().double().numpy()  # (N, d)
-        self.gamma = torch.tensor(self.sharpness / (learnt.shape[1] * (float(learnt.var()) or 1.0))).to(vectors)
-        solved = Solver(nu=self.nu, gamma=float(self.gamma), cache_size=CACHE).fit(learnt)
-        alphas = torch.from_numpy(solved.dual_coef_[0])  # (S,), float64
-        self.support = vectors[torch.from_numpy(solved.support_).long().to(vectors.device)]
-        self.alphas = (alphas / alphas.sum()).to(vectors)
-        self.boundary = -(float(solved.offset_[0]) / alphas.sum()).clamp_min(TINY).log().to(vectors)
+        """Keep the support vectors (S, d) and their weights."""
+        variance = float(vectors.cpu().double().numpy().var()) or 1.0
+        self.gamma = torch.tensor(self.sharpness / (vectors.shape[1] * variance)).to(vectors)
+        self.support, self.alphas, offset = support_vectors(vectors, self.nu, float(self.gamma))
+        self.boundary = torch.tensor(-math.log(max(offset, TINY))).to(vectors)
 
     def score(self, vectors: Tensor) -> Tensor:
         """The negative logarithm of the weighted mean of the kernel's values with the support vectors, (B,)."""

@@ -14,9 +14,11 @@ from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, 
 from okng.errors import OkngError
 from okng.nn.augmentation import Augmentation, blurred, view
 from okng.nn.contrastive import info_nce
+from okng.nn.distances import squared_distances
 from okng.nn.geometric import Transformations
 from okng.nn.residual import ResNet
 from okng.nn.schedules import cosine
+from okng.nn.support_vectors import support_vectors
 
 TEMPERATURE, PROJECTED = 0.2, 128  # of the contrastive loss; numbers that it compares
 MOMENTUM, WEIGHT_DECAY = 0.9, 3e-4
@@ -112,13 +114,8 @@ class DROC(Detector):
         """
         if self.density == "kde":
             return features, torch.full_like(features[:, 0], 1 / len(features))
-        from sklearn.svm import OneClassSVM
-
-        machine = OneClassSVM(nu=NU, gamma=float(self.gamma)).fit(features.cpu().double().numpy())
-        vectors, weights = (
-            torch.as_tensor(part).to(features) for part in (machine.support_vectors_, machine.dual_coef_)
-        )
-        return vectors, weights[0] / weights.sum()
+        vectors, weights, _ = support_vectors(features, NU, float(self.gamma))
+        return vectors, weights
 
     def augment(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """What the views of an image, or of each of its turns, are drawn by: (2, 1 or K, _)."""
@@ -145,5 +142,5 @@ class DROC(Detector):
     def forward(self, images: Tensor) -> Scores:
         """`image` (B,): minus the logarithm of the weighted sum of kernels, over gamma: from 0 on, a squared length."""
         features = self.features(images) - self.centre  # (B, D); less the centre, small distances are less rounded
-        squared = features.square().sum(1, keepdim=True) + self.memory.square().sum(1) - 2 * features @ self.memory.T
-        return Scores(-(self.log_weights - self.gamma * squared.clamp_min(0)).logsumexp(1) / self.gamma)
+        squared = squared_distances(features, self.memory)  # (B, M)
+        return Scores(-(self.log_weights - self.gamma * squared).logsumexp(1) / self.gamma)

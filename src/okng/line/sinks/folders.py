@@ -14,7 +14,7 @@ from okng.inspection.decoding import digest
 from okng.inspection.formats import Encoded, named_page
 from okng.inspection.model_file import short_name, write_atomically
 from okng.inspection.outputs import VERDICTS
-from okng.line.sinks import Message, Undeliverable
+from okng.line.sinks import Message, Sink, Undeliverable
 
 
 class Folders:
@@ -84,6 +84,13 @@ class Folders:
         for other in VERDICTS:
             if other != message.verdict:
                 (self.folder / other / name).unlink(missing_ok=True)
+
+
+def check_folders(sinks: Sequence[Sink], source: str, there: bool, kept: bool) -> None:
+    """`Folders.check` for those of `sinks` that are folders."""
+    for sink in sinks:
+        if isinstance(sink, Folders):
+            sink.check(source, there, kept)
 
 
 def _same(path: Path, page: int | None, wanted: str) -> bool:
