@@ -52,10 +52,16 @@ def row(experiment: str, detector: str, dataset: str, protocol: str, metric: str
         "experiment": experiment, "detector": detector, "dataset": dataset, "protocol": protocol, "metric": metric,
         "value": f"{value:.4f}", "seed": 0, "command": f"python benchmarks/measure.py DATA --only {experiment}",
         "code": present_code(detector), "versions": versions(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "machine": machine("cpu"),
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     return {**fixed, **more}
+
+
+def machine(device: str) -> str:
+    """What a fit on the `device` runs on."""
+    gpu = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {gpu}"
 
 
 def one(experiment: str, source: str, detector: str = "patchcore", **arguments: Any) -> Iterator[dict]:

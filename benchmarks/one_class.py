@@ -1,6 +1,7 @@
 """Classical, one-class and self-supervised methods on MNIST and Fashion-MNIST, each class against the rest.
 
     python benchmarks/one_class.py DATA [--methods NAME …] [--sets NAME …] [--classes N …] [--seeds 0 1 2]
+        [--device cuda] [--rows FILE]
 
 DATA holds mnist/ and fashion-mnist/. Learnt are all training images of the class, nothing is held out; judged is the
 whole test set. Arguments are those for small images on a CPU, fixed before any test, and the last epoch counts. Deep
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import FIELDS, RESULTS, row
+from measure import FIELDS, RESULTS, machine, row
 
 from okng.benchmark.code import is_older
 from okng.benchmark.reproduce import SOURCES
@@ -79,7 +80,7 @@ def settings(method: str) -> dict[str, Any]:
     return {**(arguments_for("cpu", detector, small=True) or {}), **BESIDE.get(method, {})}
 
 
-def measured(method: str, name: str, train: Images, test: Images, kind: int, seed: int) -> list[dict]:
+def measured(method: str, name: str, train: Images, test: Images, kind: int, seed: int, device: str) -> list[dict]:
     """One fit of the class `kind`, and the whole test set."""
     detector_name = method.partition("-")[0]
     ok = list(train[0][train[1] == kind])
@@ -93,9 +94,9 @@ def measured(method: str, name: str, train: Images, test: Images, kind: int, see
     begun = time.monotonic()
     with Narrator() as tell:
         images = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
-        run_phases(detector, images, seed=seed, device="cpu", tell=tell)
+        run_phases(detector, images, seed=seed, device=device, tell=tell)
     seconds = time.monotonic() - begun
-    engine = TorchEngine(detector)
+    engine = TorchEngine(detector, device)
     scores = np.concatenate([engine(test[0][i : i + BATCH, ..., None])[0] for i in range(0, len(test[0]), BATCH)])
     odd = test[1] != kind
     parts = {method: np.full(len(odd), True)}
@@ -104,8 +105,9 @@ def measured(method: str, name: str, train: Images, test: Images, kind: int, see
     labels = f", labelled NG of class {(kind + 1) % 10} in training: {LABELLED:.0%}" if ng else ""
     more = {
         "arguments": settings(method), "seed": seed, "seconds": f"{seconds:.1f}", "class": kind,
-        "budget": "" if method in BESIDE else "cpu",
-        "command": f"python benchmarks/one_class.py DATA --methods {method} --sets {name} --seeds {seed}",
+        "machine": machine(device), "budget": "" if method in BESIDE else "cpu",
+        "command": f"python benchmarks/one_class.py DATA --methods {method} --sets {name} --seeds {seed}"
+        + f" --device {device}" * (device != "cpu"),
     }  # fmt: skip
     place = (detector_name, f"{name} {kind}", f"one-vs-rest on the native split{labels}", "image_auroc")
     return [
@@ -131,21 +133,24 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--classes", nargs="+", type=int, default=range(10))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--rows", type=Path, default=PATH)
     asked = parser.parse_args()
+    path = asked.rows
     for name in asked.sets:
         train, test = arrays(asked.data.expanduser() / SOURCES[name].names[0])
         for seed, method, kind in [(s, m, k) for s in asked.seeds for m in asked.methods for k in asked.classes]:
             place = (f"{name} {kind}", str(seed))
-            rows = read_rows(PATH)
+            rows = read_rows(path)
             own = [
                 r for r in rows if (r["dataset"], r["seed"]) == place and r["method"].removesuffix("-novel") == method
             ]
             if own and not any(is_older(r) or r["arguments"] != str(settings(method)) for r in own):
                 continue
-            new = measured(method, name, train, test, kind, seed)
-            write_rows(PATH, COLUMNS, [*(r for r in read_rows(PATH) if r not in own), *new])
+            new = measured(method, name, train, test, kind, seed, asked.device)
+            write_rows(path, COLUMNS, [*(r for r in read_rows(path) if r not in own), *new])
             print(*place, *(f"{r['method']} {r['value']} {r['seconds']} s" for r in new), flush=True)
-    print("\n".join(told(read_rows(PATH))))
+    print("\n".join(told(read_rows(path))))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class TorchEngine:
     def __init__(self, detector: Detector, device: str = "cpu", threads: int | None = None):
         check_threads(threads)
         self.threads = threads
-        device = _best_device() if device == "auto" else device
+        device = best_device() if device == "auto" else device
         if threads is not None:
             torch.set_num_threads(threads)  # of the whole process
         try:
@@ -56,7 +56,8 @@ class TorchEngine:
         write_model(path, manifest, {**state, **arrays})
 
 
-def _best_device() -> str:
+def best_device() -> str:
+    """ "cuda" or "mps" where there is a GPU, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
