@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +22,7 @@ import torch
 import okng
 from okng.benchmark.code import present_code
 from okng.benchmark.evaluation import evaluate_inspector
-from okng.benchmark.reproduce import versions
+from okng.benchmark.reproduce import machine, versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import OK, open_dataset
 from okng.detectors.catalogue import create
@@ -56,12 +54,6 @@ def row(experiment: str, detector: str, dataset: str, protocol: str, metric: str
         "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     return {**fixed, **more}
-
-
-def machine(device: str) -> str:
-    """What a fit on the `device` runs on."""
-    gpu = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
-    return f"{os.cpu_count()} cores, {platform.machine()}, {gpu}"
 
 
 def one(experiment: str, source: str, detector: str = "patchcore", **arguments: Any) -> Iterator[dict]:

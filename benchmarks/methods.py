@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import FIELDS, RESULTS, machine, row
+from measure import FIELDS, RESULTS, row
 from methods_page import COSTS, PAGE, page
 
 import okng
 from okng.benchmark.code import is_older
 from okng.benchmark.evaluation import evaluate_inspector
+from okng.benchmark.reproduce import machine
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
 from okng.detectors.budgets import arguments_for

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import FIELDS, RESULTS, machine, row
+from measure import FIELDS, RESULTS, row
 
 from okng.benchmark.code import is_older
-from okng.benchmark.reproduce import SOURCES
+from okng.benchmark.reproduce import SOURCES, machine
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets.idx import read_idx
 from okng.detectors.budgets import arguments_for

@@ -276,13 +276,22 @@ class Job:
             "seed": str(self.seed), "seconds": "" if seconds is None else f"{seconds:.1f}", "note": note,
             "command": shlex.join([*words, "--classes", self.cell.kind, "--seed", str(self.seed)]),
             "code": present_code(self.run.detector),
-            "versions": versions(), "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+            "versions": versions(), "machine": machine(),
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip
 
     def adopt(self, row: dict[str, str]) -> dict[str, str]:
         """A measurement made for this table before, or for another one, as a line of this one's file."""
         return {**row, "method": self.cell.method, "class": self.cell.kind, "published": self.cell.printed}
+
+
+def machine(device: str = "auto") -> str:
+    """What a fit on `device` runs on here."""
+    import torch
+
+    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    gpu = torch.cuda.get_device_name() if on_gpu else "no GPU"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {gpu}"
 
 
 def versions() -> str:

@@ -58,6 +58,15 @@ def collect(fit: Fit, number: int, phase: Collect) -> None:
             for share in shares:
                 fit.tell.advance(share - before)
                 before = share
+    _widen(fit.detector)
+
+
+def _widen(detector: Detector) -> None:
+    """Make float32 of what was gathered in half precision: a fitted detector judges in float32."""
+    for module in detector.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.dtype in (torch.bfloat16, torch.float16):
+                setattr(module, name, buffer.float())
 
 
 def prepare(fit: Fit, number: int, phase: Collect | Train, images: TrainingImages) -> FeatureStore:

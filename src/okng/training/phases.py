@@ -8,6 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from okng.detectors.base import Collect, Detector
+from okng.detectors.engine import full_float32
 from okng.errors import OkngError, no_device
 from okng.training.checkpoint import Checkpoint
 from okng.training.data import AuxiliaryImages, SharedFeatures, TrainingImages
@@ -67,6 +68,7 @@ def run_phases(
     fit = Fit(detector, images, fabric, seed, Feed(images, fabric.device, seed, auxiliary), state, shared, tell)
     at_phase, at_epoch = state.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     detector.to(fabric.device)
+    full_float32(fabric.device)
     seed_torch(seed, 0, 0)
     for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
         if number >= at_phase:
