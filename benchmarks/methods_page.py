@@ -23,7 +23,8 @@ threshold. No figure is the best of several, and no epoch was chosen on a test s
 deviation where there are three or more. Published is the mean over MVTec AD's fifteen classes that the source in
 [published.csv](../src/okng/benchmark/published.csv) prints: another backbone or a larger one, longer training and other
 images, so it is no target, but says what the method can do. Times are seconds and milliseconds of one core; they
-include what other programs on the machine cost it. ‡: by other code of the detector than today's.
+include what other programs on the machine cost it, and where a GPU did the fit there are none. ‡: by other code of the
+detector than today's.
 
 The rows, with arguments, command, digest of the code and date, are in [results/methods.csv](../results/methods.csv);
 `python benchmarks/methods.py DATA` measures what is missing and writes this page.
