@@ -21,9 +21,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One process per core, one thread each: twice as fast as one process with all of them. A file stays together, because its
-# tests share fitted detectors.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# One process per core, one thread each: twice as fast as one process with all of them. What shares a fitted detector stays
+# together: tests/conftest.py says which tests those are.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
 test: lint
 	$(PYTEST) -m "not slow"

@@ -10,6 +10,19 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads crawl on a shared processor
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests one process runs, under `--dist loadgroup`: those that share what they fitted or started.
+
+    A file's, and of the contract each detector's, of both its files.
+    """
+    for item in items:
+        group = item.nodeid.partition("::")[0]
+        if group.startswith("tests/contract/") and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            given = item.callspec.params
+            group = f"contract of {given.get('fitted') or given.get('name') or group}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def okng_data() -> Path:
     """The folder with mnist/, cifar10/, coil20/, magnetic_tile/ and mvtec_ad/, named by OKNG_DATA."""
