@@ -58,6 +58,11 @@ def unseen(fitted: Fitted) -> np.ndarray:
     return np.concatenate([pictures(3, seed=2), odd_pictures(fitted.name, 3, seed=3)])
 
 
+def shapes_of(detector: Detector) -> dict[str, torch.Size]:
+    """Of its weights and all else that it keeps."""
+    return {name: tensor.shape for name, tensor in detector.state_dict().items()}
+
+
 def brief(name: str, seed: int = 0, **arguments: object) -> Detector:
     """Three epochs of every phase."""
     torch.manual_seed(seed)
@@ -72,6 +77,34 @@ def briefly_fitted(fitted: Fitted) -> tuple[Detector, TrainingImages]:
     detector = brief(fitted.name)
     run_phases(detector, images, device="cpu")
     return detector, images
+
+
+class Dies(Exception):
+    """What a fit that is killed raises here."""
+
+
+@pytest.fixture(scope="session")
+def killed_and_resumed(
+    fitted: Fitted, briefly_fitted: tuple[Detector, TrainingImages], tmp_path_factory: pytest.TempPathFactory
+) -> Detector:
+    """A second detector after the same brief fit, which was killed after every checkpoint."""
+    path = tmp_path_factory.mktemp("killed") / "c"
+
+    def write_and_die(*what: Any) -> None:
+        write_model(*what)
+        raise Dies
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checkpoint, "write_model", write_and_die)
+        for life in range(100):
+            resumed = brief(fitted.name, seed=life)  # what the checkpoint holds must win
+            try:
+                run_phases(resumed, briefly_fitted[1], device="cpu", checkpoint=path, resume=True)
+                break
+            except Dies:
+                continue
+    assert life > 0
+    return resumed
 
 
 def test_scores_are_finite_and_shaped(fitted: Fitted, unseen: np.ndarray) -> None:
@@ -174,13 +207,11 @@ def test_loading_draws_no_numbers(fitted: Fitted) -> None:
 
 
 def test_fitting_again_gives_the_same(
-    fitted: Fitted, briefly_fitted: tuple[Detector, TrainingImages], unseen: np.ndarray
+    briefly_fitted: tuple[Detector, TrainingImages], killed_and_resumed: Detector, unseen: np.ndarray
 ) -> None:
-    once, images = briefly_fitted
-    again = brief(fitted.name)
-    run_phases(again, images, device="cpu")
+    """Though the second fit was killed, so what decides a score has all come through the checkpoints."""
     with torch.no_grad():
-        scores = [detector(as_tensor(unseen)).image for detector in (again, once)]
+        scores = [detector(as_tensor(unseen)).image for detector in (killed_and_resumed, briefly_fitted[0])]
     torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-7)
 
 
@@ -274,33 +305,11 @@ def test_a_senseless_argument_is_one_line_that_names_it(name: str) -> None:
         assert re.fullmatch(rf"{name}: .*\b{key}\b.*", str(raised.value)), str(raised.value)
 
 
-class Dies(Exception):
-    """What a fit that is killed raises here."""
-
-
 def test_killed_after_every_checkpoint_it_ends_the_same(
-    fitted: Fitted,
-    briefly_fitted: tuple[Detector, TrainingImages],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    briefly_fitted: tuple[Detector, TrainingImages], killed_and_resumed: Detector
 ) -> None:
-    whole, images = briefly_fitted
-
-    def write_and_die(path: Path, *what: Any) -> None:
-        write_model(path, *what)
-        raise Dies
-
-    monkeypatch.setattr(checkpoint, "write_model", write_and_die)
-    for life in range(100):
-        resumed = brief(fitted.name, seed=life)  # what the checkpoint holds must win
-        try:
-            run_phases(resumed, images, device="cpu", checkpoint=tmp_path / "c", resume=True)
-            break
-        except Dies:
-            continue
-    assert life > 0
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    for name, tensor in briefly_fitted[0].state_dict().items():
+        assert torch.equal(tensor, killed_and_resumed.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
@@ -329,12 +338,20 @@ def test_the_card_says_what_it_learns_from_and_whether_it_learns_more(name: str)
 
 @pytest.mark.parametrize("name", CARDS)
 def test_paper_size_defaults_run_one_step(name: str) -> None:
-    """The defaults are the paper's; one batch of two images goes through every phase of them, and one is scored."""
+    """The defaults are the paper's; one batch of two images goes through every phase of them, and one is scored.
+
+    Smaller images go through the same layers where no weight's shape follows from the image's.
+    """
     torch.manual_seed(0)
-    shaped = {"channels": 3} if "channels" in parameters(name) else {}
     once = {key: 1 for key in parameters(name) if key.endswith("epochs")}
-    detector = create(name, **shaped, **once)
-    side = detector.arguments.get("image_size", (256, 256))
+    once |= {key: 2 for key in parameters(name) if key == "steps"}  # of a search for each image that is scored
+    once |= {"channels": 3} if "channels" in parameters(name) else {}
+    detector = create(name, **once)
+    side = detector.arguments.get("image_size", (128, 128))
+    if "image_size" in parameters(name) and math.prod(side) > SIDE**2:
+        smaller = create(name, image_size=(SIDE, SIDE), **once)
+        if shapes_of(smaller) == shapes_of(detector):
+            detector, side = smaller, (SIDE, SIDE)
     images = np.random.default_rng(0).integers(0, 255, (2, *side, 3), np.uint8)
     run_phases(detector, training_images(detector, images, images[:1], side), device="cpu")
     with torch.no_grad():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,15 @@ from okng.exporting.onnx import differences
 from okng.inspection.inspector import Inspector
 
 
-@pytest.fixture(scope="module")
+@cache
+def fitted(name: str) -> Inspector:
+    return okng.fit(pictures(8, seed=1), name, weights="none", size=32, holdout=0.4, device="cpu")
+
+
+@pytest.fixture
 def inspector() -> Inspector:
-    return okng.fit(pictures(8, seed=1), "padim", weights="none", dimensions=8, size=64, holdout=0.4, device="cpu")
+    """One of a test's own."""
+    return copy.deepcopy(fitted("padim"))
 
 
 def detector_of(inspector: Inspector) -> Detector:
@@ -31,30 +39,51 @@ def detector_of(inspector: Inspector) -> Detector:
 def test_a_model_of_no_numbers_is_neither_exported_nor_saved(
     inspector: Inspector, value: float, tmp_path: Path
 ) -> None:
-    broken = okng.fit(pictures(8, seed=1), "padim", weights="none", dimensions=8, size=64, holdout=0.4, device="cpu")
-    detector_of(broken).get_parameter("backbone.net.conv_stem.weight").data.fill_(value)
+    detector_of(inspector).get_parameter("backbone.net.conv_stem.weight").data.fill_(value)
     with pytest.raises(OkngError, match=r"no numbers.*fit again"):
-        export_onnx(broken, tmp_path / "parts.onnx")
+        export_onnx(inspector, tmp_path / "parts.onnx")
     with pytest.raises(OkngError, match=r"backbone.net.conv_stem.weight.*no numbers"):
-        broken.save(tmp_path / "parts.okng")
+        inspector.save(tmp_path / "parts.okng")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),  # with a map and without one, for one shape of images and for several
+    [
+        *((name, "image") for name in ("padim", "patch_memory", "ecod", "mahalanobis")),
+        ("padim", "map"),
+        ("patch_memory", "map"),
+    ],
+)
+def test_a_graph_that_is_not_the_detector_is_not_written(name: str, part: str, tmp_path: Path) -> None:
+    """What Python decides by the batch's size is a constant in the graph: the comparison has to notice."""
+    inspector = copy.deepcopy(fitted(name))
+    detector = detector_of(inspector)
+
+    class Odd(type(detector)):  # type: ignore[misc]
+        def forward(self, images: torch.Tensor) -> Scores:
+            scores = super().forward(images)
+            setattr(scores, part, getattr(scores, part) * float(images.mean()))
+            return scores
+
+    detector.__class__ = Odd
+    with pytest.raises(OkngError, match="not the fitted one"):
+        export_onnx(inspector, tmp_path / "odd.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_map_of_no_numbers_is_seen_though_all_scores_are_fine(inspector: Inspector, tmp_path: Path) -> None:
-    kind = type(detector_of(inspector))
+    detector = detector_of(inspector)
 
-    class Odd(kind):  # type: ignore[misc, valid-type]
+    class Odd(type(detector)):  # type: ignore[misc]
         def forward(self, images: torch.Tensor) -> Scores:
             scores = super().forward(images)
             assert scores.map is not None
             return Scores(scores.image, scores.map / 0 * 0)
 
-    try:
-        detector_of(inspector).__class__ = Odd
-        with pytest.raises(OkngError, match="scores or maps are no numbers"):
-            export_onnx(inspector, tmp_path / "parts.onnx")
-    finally:
-        detector_of(inspector).__class__ = kind
+    detector.__class__ = Odd
+    with pytest.raises(OkngError, match="scores or maps are no numbers"):
+        export_onnx(inspector, tmp_path / "parts.onnx")
 
 
 def test_differences() -> None:
