@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 
 from okng.errors import OkngWarning
-from okng.inspection.likeness import Likeness, Traits, describe, warn_of_shrinking
+from okng.inspection.likeness import Likeness, Traits, describe, sharpness, warn_of_shrinking
 
 USUAL = Traits((320, 320), False, 255, "PNG", 100.0)
 LEARNT = describe([USUAL, USUAL._replace(brightness=120.0)])
@@ -138,3 +139,11 @@ def test_shrinking_more_than_threefold_is_said_with_its_consequence() -> None:
         warnings.simplefilter("error")
         warn_of_shrinking([(768, 768)], [(256, 256)])
         warn_of_shrinking([(2048, 2048)], [(704, 704)])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sharpness_is_of_the_mean_of_the_channels(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, channels), np.uint8)
+    grey = pixels.mean(2)
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    assert sharpness(pixels) == pytest.approx((around - 4 * grey[1:-1, 1:-1]).std() / grey.std(), abs=2e-5)

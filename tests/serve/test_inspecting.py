@@ -21,6 +21,7 @@ from servers import Server, Shop, encoded, serving, wait_for
 from sqlalchemy import event
 
 import okng
+from okng.inspection.formats import Encoded
 from okng.inspection.inspector import Inspector
 from okng.line.sinks import open_sink
 from okng.store import Store
@@ -287,3 +288,20 @@ def test_a_store_that_is_full_or_locked_is_said_and_nothing_is_promised(server: 
     before = server.count()
     assert server.inspect(small).status_code == 200 and server.count() == before + 1
     assert before == 2 + sum(answer.status_code == 200 for answer in answers)
+
+
+def test_images_that_come_together_share_a_transaction(
+    server: Server, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for what is on its way, and for nothing else."""
+    monkeypatch.setattr("okng.serve.queue.GATHER", 600)
+    assert server.inspect(shop.image(0)).status_code == 200  # alone: nothing to wait for
+    begun: list[int] = []
+    writing = server.store.record_all
+    monkeypatch.setattr(server.store, "record_all", lambda new: begun.append(len(new)) or writing(new))
+    parts = server.parts
+    loaded = parts.shelf.only(None)
+    tickets = [parts.queue.submit(loaded, Encoded(shop.image(i)), f"{i}.png", "test") for i in range(6)]
+    records = [ticket.answer.result(60)[0] for ticket in tickets]
+    assert [record.path for record in records] == [f"{i}.png" for i in range(6)]
+    assert sum(begun) == 6 and len(begun) <= 3

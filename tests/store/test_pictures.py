@@ -27,6 +27,8 @@ def test_a_thumbnail_has_the_proportions_of_the_image(channels: int, mode: str) 
     shown = np.asarray(small.convert("L"))
     assert shown[:, :70].max() < 20 and shown[:, 90:].min() > 235
     assert Image.open(io.BytesIO(thumbnail(pixels, (28, 28)))).size == (28, 28)
+    grey = np.repeat(pixels[:, :, :1], 3, 2)
+    assert thumbnail(grey, (400, 800), grey=True) == thumbnail(grey[:, :, :1], (400, 800))
 
 
 def test_heat_is_black_where_it_begins_and_white_where_it_is_full() -> None:
@@ -34,10 +36,10 @@ def test_heat_is_black_where_it_begins_and_white_where_it_is_full() -> None:
     odd = np.full((200, 100), low, np.float32)
     odd[:100] = (low + high) / 2
     odd[:50] = high + 1
-    levels = np.asarray(Image.open(io.BytesIO(heat(replace(inspection(), map=odd), CALIBRATION) or b"")))
+    levels = np.asarray(Image.open(io.BytesIO(heat(replace(inspection(), map=odd), (low, high)) or b"")))
     assert levels.shape == (96, 48)
     assert levels[5, 5] == 255 and abs(int(levels[36, 5]) - 128) <= 1 and levels[90, 5] == 0
-    assert heat(inspection(), CALIBRATION) is None
+    assert heat(inspection(), (low, high)) is None and heat(replace(inspection(), map=odd), None) is None
 
 
 def test_which_images_are_kept() -> None:

@@ -40,6 +40,15 @@ def test_a_key_is_recorded_once_and_delivered_once(store: Store) -> None:
     assert [delivery.record.key for delivery in store.deliveries.pending("a")] == ["file 1", "file 2"]
 
 
+def test_what_is_told_of_a_new_record_is_what_is_kept(store: Store) -> None:
+    """It is not read back, so it has to be the same to the last digit, the odd name and the old key included."""
+    seen = inspection(1 / 3, "odd\udcff\0name.png", 0.1)
+    new = [NewRecord(seen, MODEL, "test", "d", key, image=image) for key, image in (("a", b"x"), (None, None))]
+    told = store.record_all([*new, new[0]])
+    assert told == [store.records.get(record.id) for record in told]
+    assert told[0] == told[2] and [record.has_image for record in told] == [True, False, True]
+
+
 def test_names_that_no_database_takes_are_kept_readable(store: Store) -> None:
     kept = put(store, path="odd\udcff\0name.png")
     found = store.records.get(kept)

@@ -94,7 +94,12 @@ class Drift:
         self._last: dict[str, tuple[float, float]] = {}
 
     def add(self, inspection: Inspection) -> DriftState:
-        """Take in one inspected image."""
+        """Take in one inspected image; what is known then."""
+        self.take(inspection)
+        return self.state
+
+    def take(self, inspection: Inspection) -> None:
+        """The same where nobody asks what is known: to put that together takes long beside the rest."""
         values = {"score": inspection.score}
         if inspection.traits is not None:
             values |= {"brightness": inspection.traits.brightness, "sharpness": inspection.traits.sharpness}
@@ -104,7 +109,6 @@ class Drift:
         for (name, watch), theta in zip(self.watches.items(), thetas.tolist(), strict=False):
             if name in values:
                 self._last[name] = (watch.add(values[name], theta, self.count, self.needed), theta)
-        return self.state
 
     @property
     def state(self) -> DriftState:

@@ -35,7 +35,10 @@ def sharpness(pixels: np.ndarray) -> float:
     The standard deviation of the Laplacian over that of the grey values, so that more light changes nothing; a lens out
     of focus lowers it, noise raises it.
     """
-    grey = pixels.mean(2, dtype=np.float32)  # (h, w)
+    grey = pixels[:, :, 0].astype(np.float32)  # (h, w)
+    for channel in range(1, pixels.shape[2]):  # several times quicker than NumPy's mean over so short an axis
+        grey += pixels[:, :, channel]
+    grey /= pixels.shape[2]
     spread = float(grey.std())
     if min(grey.shape) < 3 or spread == 0:
         return 0.0

@@ -17,6 +17,7 @@ from okng.inspection.formats import Encoded
 from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Decoded, Inspector
 from okng.inspection.likeness import Likeness
+from okng.inspection.overlay import heat_range
 from okng.inspection.result import Inspection
 from okng.inspection.workers import Workers
 from okng.line.outbox import Outbox
@@ -54,6 +55,8 @@ class Watch:
         self.counts = {"OK": 0, "NG": 0}
         self.known = self.unread = 0
         self.last: Inspection | None = None
+        calibration = inspector.calibration
+        self._shown = None if calibration.peaks is None else heat_range(calibration)
         self._likeness = self._new_likeness()
         self._said: dict[str, float] = {}  # warnings, and when each was said
 
@@ -109,7 +112,8 @@ class Watch:
 
     def _keep(self, arrival: Arrival, inspection: Inspection, decoded: Decoded) -> None:
         calibration = self.inspector.calibration
-        small, heated = thumbnail(decoded.pixels, inspection.size), heat(inspection, calibration)
+        small = thumbnail(decoded.pixels, inspection.size, decoded.traits.grey)
+        heated = heat(inspection, self._shown)
         image = file_of(arrival.image) if kept(self.keep, inspection, calibration) else None
         told = False
         while True:

@@ -13,6 +13,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import okng
 from okng.errors import OkngError, nearest_names
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_bytes
+from okng.inspection.overlay import heat_range
 from okng.store import ModelUsed, Store
 from okng.store.models import Version
 
@@ -40,6 +42,12 @@ class Loaded:
         """What a record says of it."""
         version, threshold = self.version, self.inspector.calibration.threshold
         return ModelUsed(version.name, version.digest, threshold, version.version)
+
+    @cached_property
+    def heat(self) -> tuple[float, float] | None:
+        """The scores at which heat begins to show and at which it is full, where there is a map."""
+        calibration = self.inspector.calibration
+        return None if calibration.peaks is None else heat_range(calibration)
 
 
 class Shelf:

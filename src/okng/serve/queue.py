@@ -2,7 +2,7 @@
 
 Decoders work on as many images at once as there are cores; the engine takes what has gathered meanwhile, as a batch
 where batches pay; what was judged meanwhile is kept in one transaction, so that all of it waits for the disk once. An
-image is answered when its record is on disk.
+image is answered when its record is on disk. Where others are on their way a transaction waits for them a little.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from okng.store.records import NewRecord, Record
 
 ROOM = 512_000_000  # bytes of uploads that may be in memory at once
 TOGETHER = 64  # records of one transaction
+GATHER = 0.02  # seconds that it waits for more of them
 LATEST = 8  # images that are shown larger than their thumbnails, though they aren't kept
 SHOWN = 640  # pixels of their longer side, about
 
@@ -57,6 +58,7 @@ class Ticket:
     path: str | None
     origin: str
     key: str | None
+    page: int | None = None
     answer: Future[tuple[Record, Inspection]] = field(default_factory=Future)
     decoded: Decoded | None = None
     inspection: Inspection | None = None
@@ -81,6 +83,7 @@ class Queue:
         self._judged: SimpleQueue[Ticket | None] = SimpleQueue()
         self._room = threading.Lock()
         self._inside = self._bytes = 0
+        self._coming = 0  # tickets that are not judged yet
         self._pace = 0.1  # seconds that an image took lately, of the whole
         self._last = 0.0
         self.latest: deque[tuple[int, np.ndarray]] = deque(maxlen=LATEST)  # of records: what the detector saw
@@ -113,16 +116,24 @@ class Queue:
                 self._bytes -= size
 
     def submit(
-        self, loaded: Loaded, source: Encoded, path: str | None, origin: str, key: str | None = None
-    ) -> Future[tuple[Record, Inspection]]:
-        """Inspect one image; the record as it was kept, and the inspection with its map.
+        self,
+        loaded: Loaded,
+        source: Encoded,
+        path: str | None,
+        origin: str,
+        key: str | None = None,
+        page: int | None = None,
+    ) -> Ticket:
+        """Inspect one image; the ticket's `answer` is the record as it was kept, and the inspection with its map.
 
-        The future raises `UnreadableImage`, or `StoreError` where nothing was kept.
+        Of a file with several images it is the one of the `page`. The answer raises `UnreadableImage`, `OkngError` for
+        a page that is not there or has to be said, or `StoreError` where nothing was kept.
         """
-        ticket = Ticket(loaded, source, path, origin, key)
+        ticket = Ticket(loaded, source, path, origin, key, page)
         ticket.answer.set_running_or_notify_cancel()  # who leaves takes nothing back: it is kept all the same
+        self._come(1)
         self._decoders.submit(self._decode, ticket)
-        return ticket.answer
+        return ticket
 
     def stop(self) -> None:
         """Finish what has begun, and end."""
@@ -137,9 +148,12 @@ class Queue:
 
     def _decode(self, ticket: Ticket) -> None:
         try:
+            if ticket.source.page is None:
+                ticket.source, ticket.path = meant(ticket.source, ticket.path, ticket.page)
             small_enough(ticket.source, self.settings)
             ticket.decoded = ticket.loaded.inspector.decode(ticket.source)
         except BaseException as error:
+            self._come(-1)
             self.metrics.unreadable.inc()
             ticket.answer.set_exception(_named(error, ticket.path))
             return
@@ -147,16 +161,22 @@ class Queue:
             self._waiting.append(ticket)
             self._news.notify()
 
+    def _come(self, tickets: int) -> None:
+        with self._room:
+            self._coming += tickets
+
     def _judge(self) -> None:
         while batch := self._next():
             try:
                 decoded = [ticket.decoded for ticket in batch if ticket.decoded is not None]
                 for ticket, inspection in zip(batch, batch[0].loaded.inspector.judge(decoded), strict=True):
                     ticket.inspection = replace(inspection, path=ticket.path)
+                    self._come(-1)
                     self._judged.put(ticket)
             except BaseException as error:
                 for ticket in batch:
                     if ticket.inspection is None:
+                        self._come(-1)
                         ticket.answer.set_exception(error)
 
     def _next(self) -> list[Ticket]:
@@ -178,21 +198,21 @@ class Queue:
 
     def _record(self) -> None:
         while (ticket := self._judged.get()) is not None:
-            tickets = [ticket]
-            while not self._judged.empty() and len(tickets) < TOGETHER:
-                more = self._judged.get()
-                if more is None:
-                    self._judged.put(None)
-                    break
-                tickets.append(more)
+            tickets, until = [ticket], time.monotonic() + GATHER
+            with suppress(Empty):
+                while len(tickets) < TOGETHER:
+                    rest = until - time.monotonic() if self._coming else 0.0
+                    more = self._judged.get(timeout=max(0.0, rest))
+                    if more is None:
+                        self._judged.put(None)
+                        break
+                    tickets.append(more)
             self._keep(tickets)
 
     def _keep(self, tickets: list[Ticket]) -> None:
         """Keep what was judged, and answer it."""
         try:
-            ids = self.store.record_all([self._new(ticket) for ticket in tickets])
-            kept_now = self.store.records.several(ids)
-            records = [kept_now[number] for number in ids]
+            records = self.store.record_all([self._new(ticket) for ticket in tickets])
             self.outbox.wake()
         except BaseException as error:
             if len(tickets) > 1 and not isinstance(error, StoreError):  # one of them can't be kept: which?
@@ -225,8 +245,8 @@ class Queue:
             ticket.origin,
             digest(ticket.source),
             ticket.key,
-            thumbnail(decoded.pixels, inspection.size),
-            heat(inspection, calibration),
+            thumbnail(decoded.pixels, inspection.size, decoded.traits.grey),
+            heat(inspection, loaded.heat),
             ticket.source.content if whole else None,
             self.outbox.names,
         )
@@ -263,3 +283,15 @@ def sources(content: bytes, name: str | None) -> Sequence[tuple[Encoded, str | N
     """The images in a file, one for each page, each with its name."""
     pages = [page for page in each_page(Encoded(content)) if isinstance(page, Encoded)]
     return [(page, name if page.page is None else f"{name or 'image'}[{page.page}]") for page in pages]
+
+
+def meant(source: Encoded, name: str | None, page: int | None) -> tuple[Encoded, str | None]:
+    """The image that is meant among those in a file, and its name."""
+    found = sources(source.content, name)
+    if page is None and len(found) == 1:
+        return found[0]
+    if page is None:
+        raise OkngError(f"{name or 'the file'} holds {len(found)} images; say which with page=0, or send it as a batch")
+    if page >= len(found):
+        raise OkngError(f"{name or 'the file'} has no page {page}, but {len(found)}, counted from 0")
+    return found[page]

@@ -42,10 +42,10 @@ class Watch:
 
     def add(self, record: Record) -> None:
         """Take in a record."""
-        state = self.drift.add(as_inspection(record))
+        self.drift.take(as_inspection(record))
         self.after = record.id
-        if state.count % self.every == 0:
-            self.curve.append((state.count, record.at, state.evidence))
+        if self.drift.count % self.every == 0:
+            self.curve.append((self.drift.count, record.at, self.state.evidence))
             if len(self.curve) >= 2 * POINTS:
                 self.every *= 2
                 self.curve = [point for point in self.curve if point[0] % self.every == 0]

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from okng.inspection.calibration import Calibration
-from okng.inspection.overlay import heat_range
 from okng.inspection.result import Inspection, upsample
 
 SIDE, CELLS = 160, 96  # of the longer side: pixels of a thumbnail, cells of a map
@@ -16,25 +15,31 @@ KEEP = ("all", "odd", "none")
 BORDER = 2  # times the false-alarm rate: an image with a p-value up to that is borderline
 
 
-def thumbnail(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
-    """A JPEG of a few kilobytes of what the detector saw, `pixels` (h, w, C), in the proportions of `size` (h, w)."""
+def thumbnail(pixels: np.ndarray, size: tuple[int, int], grey: bool = False) -> bytes:
+    """A JPEG of a few kilobytes of what the detector saw, `pixels` (h, w, C), in the proportions of `size` (h, w).
+
+    `grey`: all channels are the same, so one is enough.
+    """
     scale = min(1.0, SIDE / max(size))
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image = Image.fromarray(pixels[:, :, 0] if grey or pixels.shape[2] == 1 else pixels)
     small = image.resize((max(1, round(size[1] * scale)), max(1, round(size[0] * scale))), Image.Resampling.BILINEAR)
     content = io.BytesIO()
     small.save(content, "JPEG", quality=85)
     return content.getvalue()
 
 
-def heat(inspection: Inspection, calibration: Calibration) -> bytes | None:
-    """The map as a small grey PNG, black where heat begins to show and white where it is full; None without a map."""
-    if inspection.map is None or calibration.peaks is None:
+def heat(inspection: Inspection, shown: tuple[float, float] | None) -> bytes | None:
+    """The map as a small grey PNG, black where heat begins to show and white where it is full; None without a map.
+
+    `shown`: both scores, see `overlay.heat_range`; None where the model says of no place how odd it is.
+    """
+    if inspection.map is None or shown is None:
         return None
-    low, high = heat_range(calibration)
+    low, high = shown
     h, w = inspection.map.shape
     scale = min(1.0, CELLS / max(h, w))
-    shown = upsample(inspection.map, (max(1, round(h * scale)), max(1, round(w * scale))))
-    levels = np.clip((shown - low) / max(high - low, 1e-30), 0, 1)  # (h, w) in [0, 1]
+    enlarged = upsample(inspection.map, (max(1, round(h * scale)), max(1, round(w * scale))))
+    levels = np.clip((enlarged - low) / max(high - low, 1e-30), 0, 1)  # (h, w) in [0, 1]
     content = io.BytesIO()
     Image.fromarray((levels * 255).round().astype(np.uint8)).save(content, "PNG")
     return content.getvalue()

@@ -115,12 +115,12 @@ class Records:
     def __init__(self, store: Store):
         self.store = store
 
-    def write(self, connection: Connection, new: NewRecord) -> int:
-        """One record with its pictures and deliveries, inside a transaction; its id, or the old one of its key."""
+    def write(self, connection: Connection, new: NewRecord) -> Record:
+        """Keep one with its pictures and deliveries, inside a transaction; the record, or the old one of its key."""
         if new.key is not None:
-            known = connection.execute(_WITH_KEY, {"key": new.key}).scalar()
+            known = connection.execute(_WITH_KEY, {"key": new.key}).first()
             if known is not None:
-                return int(known)
+                return read(known)
         said = new.inspection.to_dict()
         rest = {name: value for name, value in said.items() if name not in _COLUMNS}
         if (traits := new.inspection.traits) is not None:
@@ -140,7 +140,8 @@ class Records:
             connection.execute(_INSERT_PICTURES, {"record": kept, **shown})
         if new.sinks:
             connection.execute(insert(deliveries), [{"record": kept, "sink": sink} for sink in new.sinks])
-        return int(kept)
+        fields = {name: value for name, value in row.items() if name != "bytes"} | {"details": json.loads(details)}
+        return Record(id=int(kept), **fields, review=None, has_image=new.image is not None)
 
     def get(self, record: int) -> Record | None:
         """The record with this id, if it is there."""
@@ -151,7 +152,7 @@ class Records:
     def with_key(self, key: str) -> Record | None:
         """The record with this key, if it is there."""
         with self.store.reading() as connection:
-            row = connection.execute(_SELECTED.where(records.c.key == key)).first()
+            row = connection.execute(_WITH_KEY, {"key": key}).first()
         return None if row is None else read(row)
 
     def several(self, ids: list[int]) -> dict[int, Record]:
@@ -253,7 +254,7 @@ def _selected() -> Select[Any]:
 # Made once: to make a statement takes longer than to run it.
 _SELECTED = _selected()
 _SEVERAL = _SELECTED.where(records.c.id.in_(bindparam("ids", expanding=True)))
-_WITH_KEY = select(records.c.id).where(records.c.key == bindparam("key"))
+_WITH_KEY = _SELECTED.where(records.c.key == bindparam("key"))
 _INSERT = insert(records).returning(records.c.id)
 _INSERT_PICTURES = insert(pictures)
 

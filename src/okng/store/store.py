@@ -21,7 +21,7 @@ from okng.store.audit import Audit
 from okng.store.deliveries import Deliveries
 from okng.store.jobs import Jobs
 from okng.store.models import Models
-from okng.store.records import ModelUsed, NewRecord, Records
+from okng.store.records import ModelUsed, NewRecord, Record, Records
 from okng.store.retention import Retention
 from okng.store.reviews import Reviews
 from okng.store.samples import Samples
@@ -131,10 +131,10 @@ class Store:
         to be kept.
         """
         new = NewRecord(inspection, model, source, digest, key, thumbnail, heat, image, tuple(sinks))
-        return self.record_all([new])[0]
+        return self.record_all([new])[0].id
 
-    def record_all(self, new: Sequence[NewRecord]) -> list[int]:
-        """The same of several in one transaction, so that they share the wait for the disk; their ids, in order."""
+    def record_all(self, new: Sequence[NewRecord]) -> list[Record]:
+        """The same of several in one transaction, so that they share the wait for the disk; what is kept, in order."""
         with self.writing() as connection:
             return [self.records.write(connection, one) for one in new]
 

@@ -88,13 +88,12 @@ async def inspect(
             before = await anyio.to_thread.run_sync(served.store.records.with_key, kept_key)
             if before is not None:
                 return JSONResponse(before.to_dict())
-        source, path = await anyio.to_thread.run_sync(_one, content, path, page)
-        submitted = served.queue.submit(loaded, source, path, "http", kept_key)
-        record, inspection = await asyncio.wrap_future(submitted)
+        ticket = served.queue.submit(loaded, Encoded(content), path, "http", kept_key, page)
+        record, inspection = await asyncio.wrap_future(ticket.answer)
         if not overlay:
             answer: Response = JSONResponse(record.to_dict())
         else:
-            picture = await anyio.to_thread.run_sync(_drawn, loaded, source, inspection)
+            picture = await anyio.to_thread.run_sync(_drawn, loaded, ticket.source, inspection)
             answer = Response(picture, media_type="image/png", headers=_in_headers(record))
     served.metrics.request.observe(time.perf_counter() - start)
     return answer
@@ -127,7 +126,8 @@ async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], 
                 told = []
                 for source, path in found:
                     try:
-                        record, _ = await asyncio.wrap_future(served.queue.submit(loaded, source, path, "http"))
+                        ticket = served.queue.submit(loaded, source, path, "http")
+                        record, _ = await asyncio.wrap_future(ticket.answer)
                         told.append(record.to_dict())
                     except OkngError as error:
                         told.append({"path": path, "error": str(error)})
@@ -222,18 +222,6 @@ def _parsed(kind: type[Named], body: bytes) -> Named:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is no JSON"
         wanted = '{"path": "lot/1.png"}' if kind is Where else '{"paths": ["lot"]}'
         raise Refused(422, f"the body names images like {wanted}: {first}") from error
-
-
-def _one(content: bytes, path: str | None, page: int | None) -> tuple[Encoded, str | None]:
-    """The image that is meant among those in a file."""
-    found = sources(content, path)
-    if page is None and len(found) == 1:
-        return found[0]
-    if page is None:
-        raise OkngError(f"{path or 'the file'} holds {len(found)} images; say which with page=0, or send it as a batch")
-    if page >= len(found):
-        raise OkngError(f"{path or 'the file'} has no page {page}, but {len(found)}, counted from 0")
-    return found[page]
 
 
 def _drawn(loaded: Loaded, source: Encoded, inspection: Inspection) -> bytes:
