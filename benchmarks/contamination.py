@@ -5,12 +5,13 @@
 DATA holds fashion-mnist/. Learnt are all training images of a class and, mixed among them without a label, images of
 the nine others, drawn by the seed, until they are the stated share; judged is the whole test set. Arguments are those
 for small images on a CPU, and no method is told the share. Rows of results/contamination.csv that stand there by the
-present code and arguments are not measured again.
+present code and arguments are not measured again. Draws docs/contamination.svg, unless the rows go to another FILE.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from one_class import BATCH, Images, arrays, settings
 from okng.benchmark.code import is_older
 from okng.benchmark.reproduce import machine
 from okng.benchmark.rows import read_rows, write_rows
+from okng.detectors.cards import cards
 from okng.detectors.catalogue import create, parameters
 from okng.detectors.engine import TorchEngine
 from okng.inspection.images import Preprocess
@@ -34,6 +36,11 @@ COLUMNS = (*FIELDS, "class", "share")
 METHODS = ("ocsvm", "isolation_forest", "kde", "knn", "deep_svdd", "ssl_ad")
 CLASSES = (0,)
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.2)
+DRAWING = RESULTS.parent / "docs" / "contamination.svg"
+INK, PALE, RULE = "#1f2937", "#6b7280", "#e5e7eb"
+COLOURS = ("#b45309", "#1d4ed8", "#047857", "#be185d", "#6d28d9", "#0f172a")
+LEFT, TOP, WIDTH, HEIGHT = 60, 70, 460, 300  # pixels: the corner and the sides of the plot
+LOWEST = 0.7  # AUROC at its lower edge
 
 
 def measured(method: str, train: Images, test: Images, kind: int, share: float, seed: int, device: str) -> dict:
@@ -75,13 +82,59 @@ def main() -> None:
         new = measured(method, train, test, kind, share, 0, asked.device)
         write_rows(asked.rows, COLUMNS, [*(r for r in read_rows(asked.rows) if r not in own), new])
         print(*place, new["value"], f"{new['seconds']} s", flush=True)
-    rows = read_rows(asked.rows)
-    for method in dict.fromkeys(r["detector"] for r in rows):
-        means = []
-        for share in SHARES:
-            each = [float(r["value"]) for r in rows if (r["detector"], float(r["share"])) == (method, share)]
-            means.append(f"{np.mean(each):.3f}" if len(each) == len(CLASSES) else "–")
-        print(method, *means)
+    means = by_method(read_rows(asked.rows))
+    for method, each in means.items():
+        print(method, *(f"{each[share]:.3f}" if share in each else "–" for share in SHARES))
+    if asked.rows == PATH:
+        DRAWING.write_text(draw(means), encoding="utf-8")
+
+
+def by_method(rows: list[dict[str, str]]) -> dict[str, dict[float, float]]:
+    """The mean over the classes, of each method and share that has them all."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for one in rows:
+        found.setdefault(one["detector"], {}).setdefault(float(one["share"]), []).append(float(one["value"]))
+    whole = {m: {s: v for s, v in each.items() if len(v) == len(CLASSES)} for m, each in found.items()}
+    return {m: {s: float(np.mean(v)) for s, v in sorted(each.items())} for m, each in whole.items()}
+
+
+def draw(means: dict[str, dict[float, float]]) -> str:
+    """A line for each method: AUROC over the share of NG images among those learnt as OK."""
+
+    def at(share: float, value: float) -> tuple[float, float]:
+        x = LEFT + WIDTH * share / SHARES[-1]
+        return round(x, 1), round(TOP + HEIGHT * (1 - (value - LOWEST) / (1 - LOWEST)), 1)
+
+    names = {name: card.title for name, card in cards().items()}
+    high, wide = TOP + HEIGHT + 50, LEFT + WIDTH + 230
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" '
+        f'font-family="system-ui, sans-serif" font-size="12" fill="{INK}">',
+        f'<rect width="{wide}" height="{high}" fill="white"/>',
+        '<text x="16" y="26" font-size="15">What it costs that NG images are learnt as OK</text>',
+        f'<text x="16" y="46" fill="{PALE}">Fashion-MNIST, class {", ".join(map(str, CLASSES))} against the rest: '
+        "image AUROC</text>",
+    ]
+    for value in np.arange(LOWEST, 1.01, 0.1):
+        x, y = at(0, float(value))
+        parts.append(f'<line x1="{x}" y1="{y}" x2="{LEFT + WIDTH}" y2="{y}" stroke="{RULE}"/>')
+        parts.append(f'<text x="{x - 8}" y="{y + 4}" fill="{PALE}" text-anchor="end">{value:.1f}</text>')
+    for share in SHARES:
+        x, y = at(share, LOWEST)
+        parts.append(f'<text x="{x}" y="{y + 18}" fill="{PALE}" text-anchor="middle">{share:.0%}</text>')
+    parts.append(f'<text x="{LEFT}" y="{high - 10}" fill="{PALE}">share of NG images among those learnt</text>')
+    lines = sorted(means.items(), key=lambda item: -next(reversed(item[1].values()), 0.0))
+    below = 0.0
+    for colour, (method, each) in zip(COLOURS, lines, strict=False):
+        points = [at(share, value) for share, value in each.items()]
+        if not points:
+            continue
+        path = " ".join(f"{x},{y}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in points]
+        below = max(points[-1][1] + 4, below + 15)  # names keep apart
+        parts.append(f'<text x="{LEFT + WIDTH + 10}" y="{below}" fill="{colour}">{html.escape(names[method])}</text>')
+    return "\n".join([*parts, "</svg>", ""])
 
 
 if __name__ == "__main__":
