@@ -17,6 +17,7 @@ from threading import Barrier, Lock
 import numpy as np
 import pytest
 from PIL import Image
+from tests.cli.test_cli import okng as command_line
 from tests.contract.conftest import pictures
 
 import okng
@@ -43,7 +44,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def within(shop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shop, which is the current folder."""
+    monkeypatch.chdir(shop)
+    return shop
+
+
 def run(shop: Path, *arguments: object, python: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, for what one prints or lacks that has only just begun."""
     command = [str(python), "-c", "from okng.cli import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=shop, timeout=240)
 
@@ -284,8 +293,8 @@ def test_an_onnx_file_can_not_be_exported_again(shop: Path, tmp_path: Path) -> N
         export_onnx(load_onnx(shop / "parts.onnx"), tmp_path / "parts.onnx")
 
 
-def test_the_command_line(shop: Path, tmp_path: Path) -> None:
-    done = run(shop, "export", "parts.okng", "-o", tmp_path / "p.onnx", "--json")
+def test_the_command_line(within: Path, tmp_path: Path) -> None:
+    done = run(within, "export", "parts.okng", "-o", tmp_path / "p.onnx", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["parity"]["score"] < 1e-4 and "Warning" not in done.stderr
     told = {}
@@ -295,17 +304,17 @@ def test_the_command_line(shop: Path, tmp_path: Path) -> None:
         (tmp_path / "p.onnx", "onnxruntime"),
     ):
         asked = ["--engine", engine, "--threads", 1, "--json"]
-        done = run(shop, "inspect", model, "images", *asked)
+        done = command_line("inspect", model, "images", *asked)
         assert done.returncode == 0, done.stderr
         told[engine] = [image["verdict"] for image in json.loads(done.stdout)["images"]]
     assert told["openvino"] == told["onnxruntime"] == told["torch"] and told["torch"].count("NG") >= 3
-    done = run(shop, "threshold", tmp_path / "p.onnx", "--score", 5, "--json")
+    done = command_line("threshold", tmp_path / "p.onnx", "--score", 5, "--json")
     assert json.loads(done.stdout)["threshold"] == 5 and load_onnx(tmp_path / "p.onnx").calibration.threshold == 5
 
 
-def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_each(within: Path, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
-    (tmp_path / "cut.onnx").write_bytes((shop / "parts.onnx").read_bytes()[:1000])
+    (tmp_path / "cut.onnx").write_bytes(Path("parts.onnx").read_bytes()[:1000])
     for arguments, words in [
         (["inspect", "no.onnx", "images"], "does not exist; `okng export"),
         (["inspect", tmp_path / "other.onnx", "images"], "not an ONNX file that"),
@@ -316,13 +325,13 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["export", "parts.okng", "--precision", "bf16"], "--calibrate NEW_OK_IMAGES"),
         (["export", "parts.okng", "-o", tmp_path / "p.okng"], "ends in .onnx"),
     ]:
-        done = run(shop, *arguments)
+        done = command_line(*arguments)
         last = done.stderr.strip().splitlines()[-1]
         assert done.returncode == 1 and last.startswith("okng: ") and words in last, done.stderr
         assert "Traceback" not in done.stderr
 
 
-def test_bf16_is_calibrated_at_bf16(shop: Path, tmp_path: Path) -> None:
+def test_bf16_is_calibrated_at_bf16(within: Path, tmp_path: Path) -> None:
     import openvino
 
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -331,7 +340,7 @@ def test_bf16_is_calibrated_at_bf16(shop: Path, tmp_path: Path) -> None:
     for i, image in enumerate(pictures(20, seed=7)):
         Image.fromarray(image).save(tmp_path / "new" / f"{i:02}.png")
     asked = ["--precision", "bf16", "--calibrate", tmp_path / "new", "-o", tmp_path / "p.onnx"]
-    done = run(shop, "export", "parts.okng", *asked, "--json")
+    done = command_line("export", "parts.okng", *asked, "--json")
     assert done.returncode == 0, done.stderr
     drift = json.loads(done.stdout)["drift"]
     assert 0 < drift["typical"] < 0.05 and drift["ok"] == 20 and drift["auroc"] is None
@@ -343,10 +352,10 @@ def test_bf16_is_calibrated_at_bf16(shop: Path, tmp_path: Path) -> None:
             load_onnx(tmp_path / "p.onnx", engine, precision)
 
 
-def test_bf16_takes_no_threshold_by_hand(shop: Path, tmp_path: Path) -> None:
-    assert run(shop, "threshold", "parts.okng", "--score", "99", "-o", tmp_path / "m.okng").returncode == 0
+def test_bf16_takes_no_threshold_by_hand(within: Path, tmp_path: Path) -> None:
+    assert command_line("threshold", "parts.okng", "--score", "99", "-o", tmp_path / "m.okng").returncode == 0
     asked = ["--precision", "bf16", "--calibrate", "images", "-o", tmp_path / "m.onnx"]
-    done = run(shop, "export", tmp_path / "m.okng", *asked)
+    done = command_line("export", tmp_path / "m.okng", *asked)
     assert done.returncode == 1 and "okng threshold MODEL --false-alarm-rate" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "m.onnx").exists()
 
