@@ -1,14 +1,13 @@
-"""How much `okng serve` carries: throughput beside the bare engine's, latency up to ten times that, and for long.
+"""How much `okng serve` carries: throughput beside the bare engine's, and latency up to ten times that.
 
-    python benchmarks/serve_load.py [--seconds 15] [--images 1000000] [--clients 4]
+    python benchmarks/serve_load.py [--seconds 15] [--clients 4]
 
 The engine alone is `Inspector.inspect` over the same PNG files in memory, of 256 px, PatchCore exported, on OpenVINO;
 the server judges and keeps them. Both in turns, each by its best round, for the machine has other work; the processor's
 time for an image, which that disturbs less, is told beside. Then requests come at random (Poisson) at 0.5, 1, 2 and 10
 times the throughput that was found, for so many seconds each, whether or not earlier ones were answered: latency is of
-what was answered with a verdict, the rest was sent away with 503. Last `--images` inspections of a small model, one
-after another on `--clients` connections: memory, latency and the store as they grow. Clients run in this process, on
-the same cores. Writes results/serve.csv.
+what was answered with a verdict, the rest was sent away with 503. Clients run in this process, on the same cores.
+Writes results/serve.csv.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import sqlite3
 import tempfile
 import time
 from pathlib import Path
@@ -27,7 +25,7 @@ from served import Client, Server, files, model, pictures, write
 
 import okng
 
-SIDE, SMALL = 256, 32
+SIDE = 256
 ROUNDS = 3
 
 
@@ -90,35 +88,10 @@ async def opened(port: int, images: list[bytes], rate: float, seconds: float) ->
     return took, away
 
 
-async def long(server: Server, images: list[bytes], clients: int, count: int) -> list[tuple[float, float, float]]:
-    """(MB, median ms, images in a second) of each tenth of `count` inspections."""
-    told = []
-    for tenth in range(10):
-        took: list[float] = []
-        left = iter(range(tenth * count // 10, (tenth + 1) * count // 10))
-
-        async def one(took: list[float], left: Any) -> None:
-            client = Client(server.port)
-            for i in left:
-                start = time.perf_counter()
-                status, _ = await client.ask(images[i % len(images)])
-                assert status == 200, status
-                took.append(time.perf_counter() - start)
-            client.close()
-
-        start = time.perf_counter()
-        await asyncio.gather(*(one(took, left) for _ in range(clients)))
-        spent = time.perf_counter() - start
-        told.append((server.memory(), 1000 * float(np.median(took)), len(took) / spent))
-        print(f"{(tenth + 1) * count // 10} of {count}: {told[-1]}", flush=True)
-    return told
-
-
 def main() -> None:
     """Measure all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--clients", type=int, default=4)
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -153,23 +126,7 @@ def main() -> None:
                 found(f"latency p{share}", 1000 * float(np.percentile(took, share)), "ms", how)
             found("sent away", away / (away + len(took)), "", how)
         server.end()
-
-        small = model(folder / "small.onnx", SMALL, "autoencoder", width=8, code=8, epochs=1)
-        store = folder / "long.sqlite"
-        server = Server(small, str(store), folder, "--keep-images", "none")
-        told = asyncio.run(long(server, files(pictures(50, SMALL, seed=1)), asked.clients, asked.images))
-        server.end()
-        how = f"autoencoder {SMALL} px, {asked.images} images"
-        for i, when in ((1, "after a fifth"), (9, "at the end")):
-            found(f"memory {when}", told[i][0], "MB", how)
-            found(f"latency p50 {when}", told[i][1], "ms", how)
-            found(f"throughput {when}", told[i][2], "images/s", how)
-        with sqlite3.connect(store) as connection:
-            kept, size = connection.execute("SELECT COUNT(*), SUM(bytes) FROM okng_records").fetchone()
-        found("records kept", kept, "", how)
-        found("store, as promised by the store's file", size / store.stat().st_size, "", how)
-        found("store for a record", store.stat().st_size / kept, "bytes", how)
-    options = f"--seconds {asked.seconds:g} --images {asked.images} --clients {asked.clients}"
+    options = f"--seconds {asked.seconds:g} --clients {asked.clients}"
     write(rows, "serve_load.py", options)
 
 

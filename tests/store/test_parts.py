@@ -179,6 +179,16 @@ def test_retention_by_size_removes_the_oldest_and_reviewed_ones_last(store: Stor
     assert [record.id for record in store.records.each()] == kept[1:2]
 
 
+def test_to_make_room_the_size_is_summed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of millions of records that takes seconds, and inspections wait for each piece that is removed."""
+    for _ in range(9):
+        put(store, image=b"x" * 10_000)
+    monkeypatch.setattr("okng.store.retention.CHUNK", 2)
+    summed, size = [], store.retention.size
+    monkeypatch.setattr(store.retention, "size", lambda: summed.append(1) or size())
+    assert store.retention.keep(gigabytes=35e-6) == 6 and len(summed) == 1
+
+
 @pytest.mark.parametrize("size", [600, 3000, 9000])
 def test_the_size_is_the_files_and_room_is_given_back(tmp_path: Path, size: int) -> None:
     store = Store.open(tmp_path / "okng.sqlite")

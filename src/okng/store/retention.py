@@ -35,18 +35,22 @@ class Retention:
         removed = 0
         if days is not None:
             old = records.c.at < time.time() - days * 86_400
-            while count := self._remove([unreviewed, old]):
+            while count := self._remove([unreviewed, old])[0]:
                 removed += count
         if gigabytes is not None:
+            over = self.size() - gigabytes * 1e9  # summed once: of millions of records that takes seconds
             for among in ([unreviewed], []):
-                while (over := self.size() - gigabytes * 1e9) > 0 and (count := self._remove(among, over)):
-                    removed += count
+                while over > 0:
+                    count, size = self._remove(among, over)
+                    if not count:
+                        break
+                    removed, over = removed + count, over - size
         if removed:
             self.store.give_back()
         return removed
 
-    def _remove(self, among: list[ColumnElement[bool]], at_least: float | None = None) -> int:
-        """Remove the oldest of `among`, at most `CHUNK`, or fewer if they hold `at_least` bytes; how many."""
+    def _remove(self, among: list[ColumnElement[bool]], at_least: float | None = None) -> tuple[int, int]:
+        """Remove the oldest of `among`, at most `CHUNK`, or fewer if they hold `at_least` bytes; how many, how much."""
         waiting = select(deliveries.c.id).where(deliveries.c.record == records.c.id, deliveries.c.done_at.is_(None))
         query = select(records.c.id, records.c.bytes).where(*among, ~waiting.exists()).order_by(records.c.id)
         with self.store.writing() as connection:
@@ -58,4 +62,4 @@ class Retention:
                     break
             if chosen:
                 connection.execute(delete(records).where(records.c.id.in_(chosen)))
-        return len(chosen)
+        return len(chosen), size
