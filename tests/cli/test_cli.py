@@ -400,6 +400,7 @@ def test_list(tmp_path: Path) -> None:
     card = json.loads(okng("list", "patchcore", "--json").stdout)
     assert card["parameters"]["coreset"] == 0.01 and card["published"]
     assert "elpv" in okng("list", "datasets").stdout
+    assert "rtsp://" in okng("list", "sources").stdout
 
 
 def test_a_budget_on_the_command_line(shop: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from parts import record, wait_for
 from okng.errors import OkngError
 from okng.line import outbox as outbox_module
 from okng.line.outbox import Outbox
-from okng.line.sinks import Message, Undeliverable
+from okng.line.sinks import Message, Refused, Undeliverable
 from okng.store import Store, StoreError
 
 
@@ -80,7 +80,9 @@ def test_what_waited_goes_out_after_a_restart(store: Store, said: list[str]) -> 
     del said[:]
     with Outbox(store, [Got("b")], said.append):
         pass
-    assert said == ["1 messages wait in the store for a, which is not among the sinks now"]
+    assert [line.partition(";")[0] for line in said] == [
+        "1 messages wait in the store for a, which is not among the sinks now"
+    ]
     again = Got("a")
     with Outbox(store, [again], said.append):
         wait_for(lambda: again.ids == [1])
@@ -97,6 +99,45 @@ def test_what_can_never_be_delivered_is_said_and_left(store: Store, said: list[s
             record(store, number, outbox.names)
         wait_for(lambda: sink.ids == [1, 3])
     assert said == ["a: it is gone"] and store.deliveries.waiting() == {}
+
+
+def test_a_message_that_is_refused_holds_up_the_others_for_some_tries_alone(store: Store, said: list[str]) -> None:
+    """Then it is set aside; sent again it comes with its old id. Who is merely down is waited for however long."""
+    tries, mended = [], threading.Event()
+
+    def refuse(message: Message) -> None:
+        tries.append(message.body["id"])
+        if len(tries) <= outbox_module.REFUSALS:
+            raise ConnectionError("nobody there")
+        if message.body["id"] == 2 and not mended.is_set():
+            raise Refused("it answers 422")
+
+    sink = Got("a", refuse)
+    with Outbox(store, [sink], said.append) as outbox:
+        for number in range(3):
+            record(store, number, outbox.names)
+        wait_for(lambda: sink.ids == [1, 3])
+        assert tries.count(1) == outbox_module.REFUSALS + 1 and tries.count(2) == outbox_module.REFUSALS
+        wait_for(lambda: store.deliveries.waiting() == {})
+        assert store.deliveries.aside() == {"a": (1, "it answers 422")}
+        mended.set()
+        assert store.deliveries.send_again("a") == 1 and store.deliveries.send_again("a") == 0
+        wait_for(lambda: sink.ids == [1, 3, 2])
+    assert any("a: it answers 422, 10 times; set aside: 1" in line for line in said)
+    assert store.deliveries.aside() == store.deliveries.waiting() == {}
+
+
+def test_what_was_set_aside_is_said_at_the_next_start_and_can_be_dropped(store: Store, said: list[str]) -> None:
+    for number in range(2):
+        record(store, number, ("a", "b"))
+    held = store.deliveries
+    held.set_aside("it answers 404", held.pending("a")[0].id)
+    with Outbox(store, [Got("a")], said.append):
+        wait_for(lambda: "a" not in held.waiting())
+    assert said[0].startswith("2 messages wait in the store for b, which is not among the sinks now; okng outbox")
+    assert said[1] == "1 messages for a were set aside (it answers 404); okng outbox --again sends them"
+    assert held.drop("b") == 2 and held.drop("a") == 1  # what was delivered is no longer there to be dropped
+    assert held.waiting() == held.aside() == {} and sum(store.records.tally().values()) == 2
 
 
 def test_the_end_delivers_what_waits_but_not_for_ever(store: Store, said: list[str]) -> None:

@@ -83,6 +83,21 @@ def test_without_a_secret_nothing_is_signed_and_a_wrong_one_is_said(
         open_sink(f"webhook:{web.url}")
 
 
+@pytest.mark.parametrize(("status", "aside"), [("404", 1), ("422", 1), ("429", 0), ("408", 0), ("503", 0), ("301", 0)])
+def test_a_webhook_refuses_by_4xx_that_are_about_the_message(
+    store: Store, said: list[str], monkeypatch: pytest.MonkeyPatch, status: str, aside: int
+) -> None:
+    monkeypatch.setattr(outbox_module, "REFUSALS", 2)
+    web = Web(lambda count: status if count <= 3 else None)
+    try:
+        deliver(store, f"webhook:{web.url}", said, 2)
+        found = list(store.deliveries.aside().values())
+        assert [count for count, _ in found] == [aside][:aside] and all(status in why for _, why in found)
+        assert [body["id"] for body in web.bodies()] == [1, 2][aside:]
+    finally:
+        web.close()
+
+
 def test_a_webhook_that_fails_half_of_the_time_gets_all_in_order(store: Store, said: list[str]) -> None:
     web = Web(lambda count: {1: "500", 3: "cut"}.get(count % 4))
     try:

@@ -21,6 +21,7 @@ from okng.cli import (
     export,
     inspect,
     list_,
+    outbox,
     reproduce,
     rules,
     sensitivity,
@@ -75,6 +76,7 @@ app.command("export")(export.export)
 app.command("threshold")(threshold.threshold)
 app.command("rules")(rules.rules)
 app.command("serve")(serve.serve)
+app.command("outbox")(outbox.outbox)
 app.command("reproduce")(reproduce.reproduce)
 app.command("list")(list_.list_)
 

@@ -25,16 +25,32 @@ DATASETS = {
     "ShanghaiTech Campus": "training/frames and testing/, labelled frame by frame",
     "elpv, elpv/mono, elpv/poly": "2,624 solar cells, brought by: pip install elpv-dataset",
 }
-TOPICS = ("detectors", "datasets", "backbones", "tables")
+SOURCES = {
+    "FOLDER": "what comes into it, and into folders below; with --then move or tag the files are put aside",
+    "film.mp4": "the frames of a video, each n-th with --every (extra video); .avi, .mkv, .mov, .webm and others, too",
+    "camera:0": "a camera of this machine, by its number (extra video)",
+    "rtsp://HOST/STREAM": "a stream; rtsps, rtmp, udp, http and https, too (extra video)",
+}
+SINKS = {
+    "jsonl": "one JSON object a line on standard output",
+    "csv:FILE": "one line each at the end of a file",
+    "parquet:FOLDER": "files of a thousand records, or of a minute's (extra parquet)",
+    "copy:FOLDER": "FOLDER/OK and FOLDER/NG with a copy of each image",
+    "link:FOLDER": "the same with hard links",
+    "webhook:URL": "HTTP POST; signed where OKNG_WEBHOOK_SECRET is set",
+    "mqtt://BROKER/TOPIC": "QoS 1; mqtts:// with TLS (extra mqtt)",
+    "opcua://IP:PORT": "an OPC UA server with the last record's values (extra opcua)",
+}
+TOPICS = ("detectors", "datasets", "backbones", "tables", "sources", "sinks")
 
 
 def list_(
     what: Annotated[
-        str, typer.Argument(help="detectors, datasets, backbones, tables, or a detector's name.")
+        str, typer.Argument(help="detectors, datasets, backbones, tables, sources, sinks, or a detector's name.")
     ] = "detectors",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Print the detectors, the data sets, the backbones, the tables to reproduce, or one detector's card."""
+    """Print the detectors, the data sets, the backbones, the tables, the ends of `okng watch`, or one card."""
     from okng.cli.common import print_json
     from okng.detectors.cards import cards
     from okng.detectors.catalogue import installed, name_of
@@ -45,6 +61,8 @@ def list_(
     elif what == "datasets":
         found = dict(DATASETS)
         lines = [f"{name:<28}{text}" for name, text in DATASETS.items()]
+    elif what in ("sources", "sinks"):
+        found, lines = _ends(what)
     elif what == "tables":
         found, lines = _tables()
     elif what == "backbones":
@@ -103,6 +121,17 @@ def _tables() -> tuple[dict[str, Any], list[str]]:
         found[name] = {"title": table.title, "cells": cells, "printed": printed, "notes": table.notes()}
         lines.append(f"{name:<18}{cells:>4} cells, {printed:>3} figures printed  {table.title}")
     return found, [*lines, "", "next: okng reproduce TABLE DATA_DIR --budget cpu"]
+
+
+def _ends(what: str) -> tuple[dict[str, Any], list[str]]:
+    """The sources or the sinks of `okng watch`, as they are typed, those of other packages last."""
+    import importlib.metadata
+
+    found = dict(SOURCES if what == "sources" else SINKS)
+    for point in importlib.metadata.entry_points(group=f"okng.{what}"):
+        found[f"{point.name}:…"] = f"of the package {point.dist.name if point.dist else point.value}"
+    typed = "okng watch MODEL SOURCE" if what == "sources" else "--to SINK, of okng watch and okng serve"
+    return found, [*(f"{name:<22}{text}" for name, text in found.items()), "", f"typed: {typed}; docs/watch.md"]
 
 
 def _backbones() -> tuple[dict[str, Any], list[str]]:

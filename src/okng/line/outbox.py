@@ -1,7 +1,8 @@
 """Delivers what the store holds for each sink: all of it, in order, again and again until it is taken.
 
 A delivery is written in the transaction of its record and marked when its sink has taken it. So what is lost with a
-process is at most the mark: the message then comes twice, with the same id. A sink that is down holds up no other.
+process is at most the mark: the message then comes twice, with the same id. A sink that is down holds up no other. A
+message that its receiver refuses again and again is set aside: it stays in the store, and the next one's turn comes.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from okng.errors import OkngError, in_one_line
-from okng.line.sinks import Sink, Undeliverable, message
+from okng.line.sinks import Refused, Sink, Undeliverable, message
 from okng.store.deliveries import Delivery
 from okng.store.store import Store
 
 FIRST, LONGEST = 0.2, 30.0  # seconds between tries
 POLL = 0.5  # seconds between looks at what other processes have recorded
 AT_ONCE = 50  # deliveries read at once
+REFUSALS = 10  # tries after which a message that is refused is set aside, in somewhat less than two minutes
 MARK = 1.0  # seconds after which what was taken is marked; so much may come twice after a kill
 
 
@@ -57,7 +59,13 @@ class Outbox:
         """Begin with what is waiting from before."""
         others = {name: count for name, (count, _) in self.store.deliveries.waiting().items() if name not in self.names}
         for name, count in others.items():
-            self.say(f"{count} messages wait in the store for {name}, which is not among the sinks now")
+            self.say(
+                f"{count} messages wait in the store for {name}, which is not among the sinks now; "
+                "okng outbox shows and drops them"
+            )
+        for name, (count, why) in self.store.deliveries.aside().items():
+            if name in self.names:
+                self.say(f"{count} messages for {name} were set aside ({why}); okng outbox --again sends them")
         for thread in self._threads:
             thread.start()
 
@@ -123,7 +131,11 @@ class Outbox:
                 except Undeliverable as error:
                     self.say(f"{sink.name}: {error}")
                 except Exception as error:
-                    trouble.begins(in_one_line(error))
+                    trouble.begins(in_one_line(error), isinstance(error, Refused))
+                    if trouble.refusals >= REFUSALS:
+                        self.store.deliveries.set_aside(trouble.why, *(one.id for one in some))
+                        trouble.sets_aside(len(some))
+                        return True
                     self.store.deliveries.failed(some[0].id, trouble.why, time.time() + trouble.pause)
                     return False
                 taken += [one.id for one in some]
@@ -154,21 +166,27 @@ class Trouble:
 
     def __init__(self, name: str, say: Callable[[str], None]):
         self.name, self.say = name, say
-        self.since, self.pause, self.why = 0.0, 0.0, ""
+        self.since, self.pause, self.why, self.refusals = 0.0, 0.0, "", 0
 
-    def begins(self, why: str) -> None:
-        """It failed, once more perhaps."""
+    def begins(self, why: str, refused: bool = False) -> None:
+        """It failed, once more perhaps; or the message was `refused`."""
+        self.refusals += refused
         if not self.since:
             self.since = time.monotonic()
         if why != self.why:
             self.say(f"{self.name}: {why}; messages wait in the store")
         self.why, self.pause = why, min(LONGEST, 2 * self.pause or FIRST)
 
+    def sets_aside(self, messages: int) -> None:
+        """What was refused is set aside, and the next message is tried at once."""
+        self.say(f"{self.name}: {self.why}, {self.refusals} times; set aside: {messages}; okng outbox shows them")
+        self.pause, self.refusals = 0.0, 0
+
     def ends(self) -> None:
         """It works."""
         if self.since:
             self.say(f"{self.name} takes messages again, after {time.monotonic() - self.since:.0f} s")
-        self.since, self.pause, self.why = 0.0, 0.0, ""
+        self.since, self.pause, self.why, self.refusals = 0.0, 0.0, "", 0
 
 
 def _chunks(found: list[Delivery], size: int) -> Iterator[list[Delivery]]:

@@ -33,6 +33,7 @@ class Metrics:
         self.inside = Gauge("okng_requests_inside", "Requests that are worked on", registry=registry)
         self.version = Gauge("okng_model_version", "The active version", ["model"], registry=registry)
         self.waiting = Gauge("okng_deliveries_waiting", "What a sink has not had yet", ["sink"], registry=registry)
+        self.aside = Gauge("okng_deliveries_set_aside", "What a sink has refused", ["sink"], registry=registry)
         self.kept_bytes = Gauge("okng_store_bytes", "What records take in the store, about", registry=registry)
 
     def inspected(self, model: str, inspection: Inspection) -> None:
@@ -48,5 +49,8 @@ class Metrics:
         self.waiting.clear()
         for sink, (count, _) in store.deliveries.waiting().items():
             self.waiting.labels(sink).set(count)
+        self.aside.clear()
+        for sink, (count, _) in store.deliveries.aside().items():
+            self.aside.labels(sink).set(count)
         self.kept_bytes.set(store.retention.size())
         return generate_latest(self.registry)

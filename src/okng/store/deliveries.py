@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from okng.store.records import Record
@@ -20,6 +20,8 @@ from okng.store.tables import deliveries
 
 if TYPE_CHECKING:
     from okng.store.store import Store
+
+_ASIDE = and_(deliveries.c.done_at.is_not(None), deliveries.c.why.is_not(None))  # what was taken has no `why`
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,35 @@ class Deliveries:
             tries = deliveries.c.tries + 1
             change = update(deliveries).where(deliveries.c.id == delivery)
             connection.execute(change.values(failed_at=time.time(), again_at=again_at, why=why, tries=tries))
+
+    def set_aside(self, why: str, *refused: int) -> None:
+        """They are not tried any more, and what follows them goes on; they stay in the store with `why`."""
+        with self.store.writing() as connection:
+            tries = deliveries.c.tries + 1
+            change = update(deliveries).where(deliveries.c.id.in_(refused))
+            connection.execute(change.values(done_at=time.time(), why=why, tries=tries))
+
+    def send_again(self, sink: str) -> int:
+        """What was set aside of a sink waits again, before what came later; how many."""
+        with self.store.writing() as connection:
+            change = update(deliveries).where(deliveries.c.sink == sink, _ASIDE)
+            return connection.execute(change.values(done_at=None, again_at=None, tries=0)).rowcount
+
+    def drop(self, sink: str) -> int:
+        """Forget what waits for a sink and what was set aside of it; how many. The records stay."""
+        with self.store.writing() as connection:
+            unsent = or_(deliveries.c.done_at.is_(None), _ASIDE)
+            return connection.execute(delete(deliveries).where(deliveries.c.sink == sink, unsent)).rowcount
+
+    def aside(self) -> dict[str, tuple[int, str]]:
+        """By sink: how many were set aside, and why the last of them was."""
+        c = deliveries.c
+        with self.store.reading() as connection:
+            counted = connection.execute(select(c.sink, func.count(), func.max(c.id)).where(_ASIDE).group_by(c.sink))
+            found = {sink: (count, last) for sink, count, last in counted}
+            lasts = [last for _, last in found.values()]
+            why = {row[0]: row[1] for row in connection.execute(select(c.id, c.why).where(c.id.in_(lasts)))}
+        return {sink: (count, why[last]) for sink, (count, last) in found.items()}
 
     def waiting(self) -> dict[str, tuple[int, str | None]]:
         """By sink: how many it has not had yet, and why the last try of the first one failed."""

@@ -116,7 +116,7 @@ deliveries = Table(
     Column("tries", Integer, nullable=False, default=0),
     Column("failed_at", Double),
     Column("again_at", Double),
-    Column("why", Text),  # it failed the last time
+    Column("why", Text),  # it failed the last time; with a `done_at`, why it was set aside
     Index("okng_deliveries_pending", "sink", "done_at", "id"),
     sqlite_autoincrement=True,
 )

@@ -61,6 +61,10 @@ class Undeliverable(OkngError):
     """A message that no later try could deliver either; the outbox says so and goes on with the next."""
 
 
+class Refused(OkngError):
+    """The receiver is there and does not want this message; after some tries the outbox sets it aside."""
+
+
 class Sink(Protocol):
     """What takes verdicts away; all its methods are called by one thread.
 

@@ -16,10 +16,11 @@ import httpx
 
 from okng.errors import OkngError
 from okng.line.names import without_password
-from okng.line.sinks import Message
+from okng.line.sinks import Message, Refused
 
 SECRET = "OKNG_WEBHOOK_SECRET"  # of the environment: a command line can be seen by others
 TIMEOUT = 10.0  # seconds
+PASSING = (408, 425, 429)  # of 4xx: too slow, too early, too many; all others are about the message
 
 
 def signature(secret: str, told: str, at: int, content: bytes) -> str:
@@ -39,7 +40,7 @@ def signature(secret: str, told: str, at: int, content: bytes) -> str:
 
 
 class Webhook:
-    """Each message as the JSON body of a POST; any answer of 2xx takes it, redirects are not followed.
+    """Each message as the JSON body of a POST; any answer of 2xx takes it, redirects are not followed, 4xx refuse it.
 
     The headers webhook-id, webhook-timestamp and, with OKNG_WEBHOOK_SECRET in the environment, webhook-signature are
     those of Standard Webhooks, for which most languages have a library that checks them.
@@ -75,7 +76,8 @@ class Webhook:
                 headers["webhook-signature"] = signature(self.secret, message.id, at, content)
             answer = self.client.post(self.url, content=content, headers=headers)
             if not answer.is_success:
-                raise OkngError(f"it answers {answer.status_code} {answer.reason_phrase}")
+                refused = answer.is_client_error and answer.status_code not in PASSING
+                raise (Refused if refused else OkngError)(f"it answers {answer.status_code} {answer.reason_phrase}")
 
     def close(self) -> None:
         """Let go of the connections."""
