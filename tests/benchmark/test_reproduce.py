@@ -18,6 +18,7 @@ from okng.benchmark.code import present_code
 from okng.benchmark.figures import in_short, measured
 from okng.benchmark.rows import write_rows
 from okng.benchmark.tables import CIFAR_10, TABLES, Run
+from okng.datasets.idx import read_idx
 from okng.detectors.cards import cards
 from okng.errors import OkngError
 from okng.inspection.model_file import write_model
@@ -484,7 +485,13 @@ def test_the_classifier_learns_and_starts_alike(tmp_path, monkeypatch):
 def test_one_real_digit(okng_data, tmp_path, monkeypatch):
     if not (okng_data / "mnist").is_dir():
         pytest.skip("mnist/ is missing")
-    settings = {"code": 16, "width": 8, "epochs": 1, "batch_size": 64, "learning_rate": 2e-3}
+    (tmp_path / "mnist").mkdir()
+    real = read_idx(okng_data / "mnist")
+    for part, some in (("train", real.train[::8]), ("t10k", real.test[::5])):
+        images, labels = np.stack([one.image for one in some]), np.array([int(one.kind) for one in some], np.uint8)
+        (tmp_path / f"mnist/{part}-images-idx3-ubyte.gz").write_bytes(idx(images))
+        (tmp_path / f"mnist/{part}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+    settings = {"code": 16, "width": 8, "epochs": 6, "batch_size": 64, "learning_rate": 2e-3}
     monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", settings)
-    (outcome,) = reproduce.reproduce(TABLES["oe-sdn/table1"], okng_data, methods=["AE"], classes=["1"], out=tmp_path)
+    (outcome,) = reproduce.reproduce(TABLES["oe-sdn/table1"], tmp_path, methods=["AE"], classes=["1"], out=tmp_path)
     assert outcome.value is not None and outcome.value > 0.9
