@@ -18,6 +18,7 @@ from tests.cli.test_cli import okng, one_line, shop  # noqa: F401
 from tests.contract.conftest import pictures
 
 from okng.cli import main
+from okng.exporting import export
 from okng.inspection.outputs import Overlays
 
 IMAGES = 10  # of the shop's test part
@@ -28,18 +29,27 @@ def model(shop: Path) -> Path:  # noqa: F811
     return shop / "parts.okng"
 
 
+@pytest.fixture(scope="module")
+def exported(shop: Path) -> Path:  # noqa: F811
+    """The same model for the line, where a process begins in no time."""
+    export(shop / "parts.okng", shop / "exported.onnx")
+    return shop / "exported.onnx"
+
+
 @pytest.fixture
 def images(shop: Path, tmp_path: Path) -> Path:  # noqa: F811
     return shutil.copytree(shop / "parts/test", tmp_path / "new")
 
 
 @pytest.mark.parametrize("verb", ["inspect", "explain"])
-def test_a_reader_that_leaves_stops_no_file(model: Path, images: Path, tmp_path: Path, verb: str) -> None:
+def test_a_reader_that_leaves_stops_no_file(
+    model: Path, exported: Path, images: Path, tmp_path: Path, verb: str
+) -> None:
     out, report = tmp_path / "all.csv", tmp_path / "report"
     asked = ["--csv", out, "--report", report, "--overlays", tmp_path / "maps"]
     reading, writing = os.pipe()
     os.close(reading)  # it went away before the first line
-    words = [sys.executable, "-m", "okng", verb, model, images]
+    words = [sys.executable, "-m", "okng", verb, exported if verb == "inspect" else model, images]
     words += asked if verb == "inspect" else ["-o", tmp_path / "maps", "--layer", "backbone.net.conv_stem"]
     done = subprocess.run(list(map(str, words)), stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
@@ -59,10 +69,10 @@ def test_no_file_name_passes_for_a_verdict(model: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1, done.stdout
 
 
-def test_a_reader_of_the_csv_that_leaves_ends_the_run(model: Path, images: Path) -> None:
+def test_a_reader_of_the_csv_that_leaves_ends_the_run(exported: Path, images: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    words = [sys.executable, "-m", "okng", "inspect", model, *[images] * 30, "--csv", "-"]
+    words = [sys.executable, "-m", "okng", "inspect", exported, *[images] * 30, "--csv", "-"]
     done = subprocess.run(list(map(str, words)), stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert done.returncode == 1 and "can't be written" not in done.stderr
