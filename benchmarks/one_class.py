@@ -1,4 +1,4 @@
-"""Classical, one-class and self-supervised methods on MNIST and Fashion-MNIST, each class against the rest.
+"""Methods for whole images on MNIST and Fashion-MNIST, each class against the rest.
 
     python benchmarks/one_class.py DATA [--methods NAME …] [--sets NAME …] [--classes N …] [--seeds 0 1 2]
         [--device cuda] [--rows FILE]
@@ -51,7 +51,8 @@ CLASSICAL = (
 )
 DEEP = ("deep_svdd", "deep_svdd-soft", "deep_sad", "fcdd")
 SELF_SUPERVISED = ("geom", "ssl_ad", "goad", "csi", "droc", "ssd")
-ALL = (*CLASSICAL, *DEEP, *SELF_SUPERVISED)
+RECONSTRUCTING = ("lsa", "memae", "ganomaly", "pixelcnn", "skip_ganomaly", "daad", "advae", "avid", "vae_grad")
+ALL = (*CLASSICAL, *DEEP, *SELF_SUPERVISED, *RECONSTRUCTING)
 BESIDE: dict[str, dict[str, Any]] = {  # what a variant has that the card's arguments have not
     "isolation_forest-plain": {"contrast": False, "components": None},
     "isolation_forest-contrast": {"components": None},
