@@ -305,3 +305,14 @@ def test_images_that_come_together_share_a_transaction(
     records = [ticket.answer.result(60)[0] for ticket in tickets]
     assert [record.path for record in records] == [f"{i}.png" for i in range(6)]
     assert sum(begun) == 6 and len(begun) <= 3
+
+
+def test_a_file_of_more_images_than_a_batch_has_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("okng.serve.routes.inspect.MOST", 2)
+    pages = [Image.fromarray(np.full((40, 40, 3), 80 * i, np.uint8)) for i in range(3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    files = {"images": ("pages.tif", (tmp_path / "pages.tif").read_bytes())}
+    (told,) = server.client.post("/api/batch", files=files).json()["results"]
+    assert told == {"path": "pages.tif", "error": "it holds 3 images; a batch has 2 at most"} and server.count() == 0

@@ -11,6 +11,7 @@ import pytest
 from servers import Server, Shop, serving
 from tests.store.stores import postgres
 
+from okng.serve.pages.views import Recently
 from okng.store import Store
 
 
@@ -83,3 +84,22 @@ def test_what_is_too_old_goes_and_figures_are_told(server: Server, shop: Shop) -
     assert "okng_unreadable_total 1.0" in lines and "okng_requests_inside 0.0" in lines
     assert 'okng_model_version{model="parts"} 1.0' in lines
     assert server.client.get("/health").json() == server.client.get("/ready").json() == {"status": "ok", "problems": {}}
+
+
+def test_what_takes_long_is_found_out_once_for_all_who_ask(
+    server: Server, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts of the live pages and the size in the metrics go through many records; the newest image is always new."""
+    tallied, sized = [], []
+    tally, size = server.store.records.tally, server.store.retention.size
+    monkeypatch.setattr(server.store.records, "tally", lambda which: tallied.append(which) or tally(which))
+    monkeypatch.setattr(server.store.retention, "size", lambda: sized.append(1) or size())
+    object.__setattr__(server.parts, "recently", Recently(600))
+    for number in range(3):
+        kept = server.inspect(shop.image(number)).json()["id"]
+        page = server.client.get("/live/now")
+        assert page.status_code == 200 and f"/pictures/{kept}" in page.text
+        server.client.get("/metrics")
+    assert len(tallied) == 3 and len(sized) == 1  # three counters of one look
+    again = Recently(0)
+    assert [again.get("parts", iter([number]).__next__) for number in range(3)] == [0, 1, 2]

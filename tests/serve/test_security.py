@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -138,6 +139,37 @@ def test_without_a_token_only_this_machines_own_pages_change_anything(server: Se
         assert answer.status_code == 403 and server.count() == 0
     for headers in ({"Origin": server.url, "Sec-Fetch-Site": "same-origin"}, {}):
         assert server.client.post("/api/inspect", content=content, headers=headers).status_code == 200
+
+
+def test_what_a_proxy_hands_on_is_nobodys(server: Server) -> None:
+    """Who puts a proxy before a server without tokens has not let everybody in by that."""
+    for header in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host"):
+        assert server.client.get("/api/models", headers={header: "10.0.0.9"}).status_code == 401, header
+    assert server.client.get("/api/models", headers={"Host": "10.0.0.5:8000"}).status_code == 401
+    assert server.client.get("/health", headers={"X-Forwarded-For": "10.0.0.9"}).status_code == 200
+    assert server.client.get("/api/models").status_code == 200
+    token = server.store.accounts.add("eve", "admin", "test")
+    through = {"X-Forwarded-For": "10.0.0.9", "Host": "10.0.0.5", **bearer(token)}
+    assert wait_for(lambda: server.client.get("/api/models", headers=through).status_code == 200, 5)
+
+
+def test_the_rules_page_reads_no_file_of_the_servers(server: Server, tmp_path: Path) -> None:
+    """Rules in Python may be the name of a file; what a browser sends is never one."""
+    secret = tmp_path / "rules.json"
+    secret.write_text(json.dumps({"zones": [], "rules": [{"name": "hush", "verdict": "OK", "max_area": 3}]}))
+    for where in ("/rules", "/rules/preview"):
+        answer = server.client.post(where, data={"rules": json.dumps(str(secret))}, follow_redirects=True)
+        assert answer.status_code == 400 and "hush" not in answer.text, where
+    assert server.parts.shelf.get("parts").version.version == 1
+
+
+def test_a_large_body_is_not_read_to_look_for_a_browsers_token(guarded: tuple[Server, dict[str, str]]) -> None:
+    server, tokens = guarded
+    with httpx.Client(base_url=server.url) as browser:
+        csrf = browser.post("/api/login", json={"token": tokens["admin"]}).json()["csrf"]
+        form = {"data": {"csrf": csrf}, "files": {"image": ("a.png", b"x")}}
+        for path in ("/api/inspect", "/api/upload/parts"):
+            assert browser.post(path, **form).status_code == 403, path  # type: ignore[arg-type]
 
 
 def test_a_name_that_was_turned_to_this_machine_is_sent_away(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from okng.store import Store
 
 disable_created_metrics()
+SIZED = 600.0  # seconds for which the store's size is told again
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -21,6 +23,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._sized = -SIZED - 1
         self.images = Counter("okng_inspections", "Inspected images", ["model", "verdict"], registry=registry)
         self.unreadable = Counter("okng_unreadable", "Images that could not be read", registry=registry)
         self.refused = Counter("okng_refused", "Requests sent away because too many came at once", registry=registry)
@@ -52,5 +55,7 @@ class Metrics:
         self.aside.clear()
         for sink, (count, _) in store.deliveries.aside().items():
             self.aside.labels(sink).set(count)
-        self.kept_bytes.set(store.retention.size())
+        if time.monotonic() - self._sized > SIZED:  # of millions of records it takes seconds
+            self._sized = time.monotonic()
+            self.kept_bytes.set(store.retention.size())
         return generate_latest(self.registry)

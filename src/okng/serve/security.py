@@ -3,9 +3,9 @@
 - A name in `Host` must be one of the server's: a page on another site whose name is turned to this machine's address
   (DNS rebinding) is sent away. Addresses can't be turned.
 - Who asks is told by a token, or by the cookie that a browser got for one. Only on loopback, and only as long as there
-  is no account, is everybody on this machine admin.
+  is no account, is everybody on this machine admin; what a proxy hands on comes from elsewhere, and is nobody's.
 - A change that a browser sends comes from a page of this server (`Origin`), and one with a cookie brings the token that
-  only such a page knows, in the header X-CSRF-Token or the form's field csrf.
+  only such a page knows, in the header X-CSRF-Token or, of a page's form, the field csrf.
 - Bodies are counted as they come: what is too large is never held, nor written.
 """
 
@@ -34,6 +34,7 @@ from okng.store import Store, StoreError
 from okng.store.accounts import ROLES
 
 COOKIE = "okng_session"
+HANDED_ON = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")  # headers that proxies add
 OPEN = ("/health", "/ready", "/login", "/api/login", "/static/", "/favicon.ico")
 SAFE = ("GET", "HEAD", "OPTIONS")
 FRESH = 1.0  # seconds that an answer of the store about a token holds
@@ -169,7 +170,7 @@ class Gate:
         secret = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         if secret and (found := self._remembered("session", secret, ask)) is not None:
             return found
-        return self._remembered("nobody", "", ask)
+        return None if _handed_on(headers) else self._remembered("nobody", "", ask)
 
     def _remembered(self, kind: str, secret: str, ask: bool) -> Who | None:
         """What the store says, asked once a second at most."""
@@ -218,8 +219,13 @@ def may(role: str) -> Any:
             raise Refused(403, f"{who.name} may {who.role}; this takes the role {role}")
         if who.csrf and request.method not in SAFE:
             brought = request.headers.get("x-csrf-token")
-            if brought is None and request.headers.get("content-type", "").startswith(
-                ("application/x-www-form-urlencoded", "multipart/form-data")
+            is_page = not request.url.path.startswith("/api/")  # whose bodies may be large, and are not read for this
+            if (
+                brought is None
+                and is_page
+                and request.headers.get("content-type", "").startswith(
+                    ("application/x-www-form-urlencoded", "multipart/form-data")
+                )
             ):
                 field = (await request.form()).get("csrf")
                 brought = field if isinstance(field, str) else None
@@ -249,6 +255,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _handed_on(headers: Headers) -> bool:
+    """Whether a request to loopback came from elsewhere: through a proxy, or asking for another machine's address."""
+    name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    return any(header in headers for header in HANDED_ON) or not is_loopback(name)
 
 
 def _check_origin(headers: Headers) -> None:

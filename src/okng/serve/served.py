@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
@@ -10,11 +10,14 @@ from fastapi import Request
 from okng.serve.jobs import Workshop
 from okng.serve.metrics import Metrics
 from okng.serve.models import Shelf
+from okng.serve.pages.views import Recently
 from okng.serve.queue import Queue
 from okng.serve.schema import Problem
 from okng.serve.settings import Settings
 from okng.serve.watching import Watcher
 from okng.store import Store
+
+LIVE = 2.0  # seconds between two looks at the store for the live pages of all browsers
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Served:
     workshop: Workshop
     metrics: Metrics
     watcher: Watcher
+    recently: Recently = field(default_factory=lambda: Recently(LIVE))  # what live pages show, by model
 
 
 def of(request: Request) -> Served:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from okng.inspection.calibration import Calibration
 from okng.report.words import distance
@@ -98,6 +101,28 @@ def how_far(score: float, calibration: Calibration, t: Translate) -> str:
     if far <= 1:
         return t("record.far", share=f"{int(100 * far)}%")
     return t("record.times", times=f"{far:.3g}")
+
+
+Found = TypeVar("Found")
+
+
+class Recently:
+    """What takes long to find out, for all who ask within `seconds`; any number of threads may."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self._known: dict[str, tuple[float, Any]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str, find: Callable[[], Found]) -> Found:
+        """What `find` gave last, or gives now; who asks meanwhile waits for that."""
+        with self._lock:
+            at, found = self._known.get(name, (-math.inf, None))
+            if time.monotonic() - at >= self.seconds:
+                found = find()
+                self._known[name] = time.monotonic(), found
+            told: Found = found
+            return told
 
 
 @dataclass(frozen=True)

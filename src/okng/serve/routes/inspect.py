@@ -123,6 +123,8 @@ async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], 
                     found = await anyio.to_thread.run_sync(sources, content, name)
                 except OkngError as error:
                     return [{"path": name, "error": str(error)}]
+                if len(found) > MOST:
+                    return [{"path": name, "error": f"it holds {len(found)} images; a batch has {MOST} at most"}]
                 told = []
                 for source, path in found:
                     try:

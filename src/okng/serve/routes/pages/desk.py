@@ -38,6 +38,7 @@ class Desk:
         served = of(request)
         self.store, self.shelf, self.settings = served.store, served.shelf, served.settings
         self.workshop, self.watcher, self.latest = served.workshop, served.watcher, served.queue.latest
+        self.recently = served.recently
         self.chosen = request.query_params.get("lang")
         accepted = request.headers.get("accept-language", "")
         self.language = language_of(self.chosen or request.cookies.get(LANGUAGE), accepted)

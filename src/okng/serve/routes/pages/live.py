@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from okng.serve.pages.drifting import state
-from okng.serve.pages.views import HOUR, counts, hour
+from okng.serve.pages.views import HOUR, Counts, counts, hour
 from okng.serve.routes.pages.desk import Desk, at_desk
 
 router = APIRouter(include_in_schema=False)
@@ -37,13 +37,19 @@ def live_now(request: Request, desk: Desk = Depends(at_desk)) -> Response:  # no
 def content(desk: Desk) -> dict[str, Any]:
     """What the template shows."""
     newest, _ = desk.store.records.page(desk.which(), limit=1)
-    scores = desk.store.records.scores(desk.which(since=desk.now - HOUR), HOURLY)
+    lately, scores = desk.recently.get(desk.model, lambda: _lately(desk))
     shown = desk.shown(newest)
     return {
         "newest": shown[0] if shown else None,
-        "counts": counts(desk.store, desk.which(), desk.now),
+        "counts": lately,
         "hour": hour(scores, desk.calibration, desk.now),
         "drift": state(desk.watcher.look(desk.model), desk.t),
         "promise": desk.promise(),
         "clock": datetime.datetime.fromtimestamp(desk.now).strftime("%H:%M:%S"),
     }
+
+
+def _lately(desk: Desk) -> tuple[Counts, list[Any]]:
+    """The counters, and the scores of the last hour."""
+    scores = desk.store.records.scores(desk.which(since=desk.now - HOUR), HOURLY)
+    return counts(desk.store, desk.which(), desk.now), scores

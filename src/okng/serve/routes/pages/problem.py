@@ -6,6 +6,9 @@ from fastapi import Request, Response
 
 from okng.serve.routes.pages.desk import Desk
 
+WHY = {401: "sign_in", 403: "not_allowed", 404: "not_there", 413: "too_large", 422: "no_sense", 503: "later"}
+"""What statuses mean, in words; the line beside it is English, for whoever looks after the server."""
+
 
 def wanted(request: Request) -> bool:
     """Whether a person looks at the answer: a browser that asked for a page, not for the REST interface."""
@@ -15,6 +18,7 @@ def wanted(request: Request) -> bool:
 def problem(request: Request, status: int, line: str, headers: dict[str, str]) -> Response:
     """The page of an error in one line."""
     desk = Desk(request, getattr(request.state, "who", None), anywhere=True)
-    answer = desk.page("problem.html", "problem", status=status, line=line)
+    why = WHY.get(status, "") if desk.language != "en" else ""
+    answer = desk.page("problem.html", "problem", status=status, line=line, why=why)
     answer.headers.update(headers)
     return answer

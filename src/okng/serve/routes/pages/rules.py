@@ -93,5 +93,5 @@ def _given(form: FormData) -> Any:
 
 
 def _with(present: Any) -> Callable[[Inspector], Inspector]:
-    given = Rules.of(present)
+    given = Rules.from_json(present)  # never `of`, which reads a file where it is given a text
     return lambda inspector: inspector.with_rules(given)
