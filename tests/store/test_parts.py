@@ -154,6 +154,21 @@ def test_versions_and_choices(store: Store) -> None:
     assert store.audit.entries(1)[0].about == {"model": "parts", "version": 1, "before": 2, "why": "so"}
 
 
+def test_what_is_set_aside_is_kept_counted_and_sent_again_in_its_old_place(store: Store) -> None:
+    for _ in range(3):
+        put(store, sinks=("a", "b"))
+    held = store.deliveries
+    first, second, third = held.pending("a")
+    held.done(first.id)
+    held.set_aside("it answers 422", second.id)
+    assert [delivery.id for delivery in held.pending("a")] == [third.id]
+    assert held.aside() == {"a": (1, "it answers 422")} and held.waiting()["a"] == (1, None)
+    assert held.send_again("a") == 1 and held.aside() == {}
+    assert [delivery.id for delivery in held.pending("a")] == [second.id, third.id]
+    held.set_aside("it answers 422", second.id)
+    assert held.drop("a") == 2 and held.drop("a") == 0 and held.waiting() == {"b": (3, None)}
+
+
 def test_retention_by_age_leaves_what_is_reviewed_or_waits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 10 * 86_400)
