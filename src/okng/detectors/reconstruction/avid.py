@@ -38,8 +38,8 @@ class AVID(Detector):
     [-1, 1]. `reconstruction_weight`: of the squared error of what the inpainter makes, which is 0 in a public
     implementation: there the copies become like the images through the detector alone. `epochs`, `batch_size`: of the
     training. `learning_rate`, `detector_rate`: of Adam for the inpainter and for the detector. For thousands of
-    28 × 28 images `width=16, levels=3, detector_width=12, noise=0.2, reconstruction_weight=10.0, epochs=3,
-    learning_rate=1e-3, detector_rate=1e-4` take a few minutes.
+    28 × 28 images `width=16, levels=3, detector_width=12, noise=0.2, reconstruction_weight=1.0, epochs=3,
+    learning_rate=1e-3, detector_rate=2e-3` take a few minutes.
 
     The map is the inpainter's absolute change, the mean over channels, times the probability that the detector gives
     against the place; `image` is its highest mean over a patch of 4 × 4 pixels.
