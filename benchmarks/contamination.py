@@ -36,6 +36,7 @@ COLUMNS = (*FIELDS, "class", "share")
 METHODS = ("ocsvm", "isolation_forest", "kde", "knn", "deep_svdd", "ssl_ad")
 CLASSES = (0,)
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.2)
+PROTOCOL = "one-vs-rest on the native split, NG images hidden in training"
 DRAWING = RESULTS.parent / "docs" / "contamination.svg"
 INK, PALE, RULE = "#1f2937", "#6b7280", "#e5e7eb"
 COLOURS = ("#b45309", "#1d4ed8", "#047857", "#be185d", "#6d28d9", "#0f172a")
@@ -60,7 +61,7 @@ def measured(method: str, train: Images, test: Images, kind: int, share: float, 
         "arguments": settings(method), "seed": seed, "seconds": f"{seconds:.1f}", "class": kind, "share": share,
         "machine": machine(device), "command": f"python benchmarks/contamination.py DATA --methods {method}",
     }  # fmt: skip
-    place = (f"contamination {method}", method, f"Fashion-MNIST {kind}", "one-vs-rest on the native split")
+    place = (f"contamination {method}", method, f"Fashion-MNIST {kind}", f"{PROTOCOL}: {share:.0%}")
     return row(*place, "image_auroc", auroc(test[1] != kind, scores), **more)
 
 

@@ -231,6 +231,12 @@ _OWN = {
     "CSI": Run("csi"),
     "DROC": Run("droc"),
     "SSD": Run("ssd"),
+    "GANomaly": Run("ganomaly"),
+    "Skip-GANomaly": Run("skip_ganomaly"),
+    "MemAE": Run("memae"),
+    "DAAD": Run("daad"),
+    "Metaformer": Run("metaformer"),
+    "HTDG": Run("htdg"),
 }
 _OWN_MVTEC = {
     "DAE": Run("denoising_autoencoder"),
@@ -238,6 +244,12 @@ _OWN_MVTEC = {
     "f-AnoGAN": Run("f_anogan"),
     "OCGAN": Run("ocgan"),
     "OCGAN with attention": Run("attention_ocgan"),
+    "GANomaly": Run("ganomaly"),
+    "Skip-GANomaly": Run("skip_ganomaly"),
+    "MemAE": Run("memae"),
+    "RIAD": Run("riad"),
+    "DAAD": Run("daad"),
+    "Metaformer": Run("metaformer"),
 }
 
 
