@@ -36,10 +36,8 @@ def test_scores_are_scikit_learns_but_for_the_constant(bandwidth: float) -> None
 
 @pytest.mark.parametrize("count", [200, 23, 3])
 def test_the_bandwidth_is_that_of_the_likeliest_folds(count: int) -> None:
-    detector = learnt("kde", TRAIN[:count])
     search = GridSearchCV(Reference(), {"bandwidth": BANDWIDTHS}, cv=min(5, count)).fit(TRAIN[:count].double().numpy())
-    assert isinstance(detector, KernelDensity)
-    assert float(detector.bandwidth_used) == pytest.approx(search.best_params_["bandwidth"])
+    assert likeliest_bandwidth(TRAIN[:count]) == pytest.approx(search.best_params_["bandwidth"])
     assert (len(BANDWIDTHS), BANDWIDTHS[0], BANDWIDTHS[-1]) == (20, 2**-4.5, 2**5)
     assert likeliest_bandwidth(TRAIN[:1]) == 1
 
@@ -62,3 +60,16 @@ def test_it_is_a_density() -> None:
 def test_ranges() -> None:
     with pytest.raises(OkngError, match="kde: bandwidth is above 0, not 0"):
         create("kde", bandwidth=0)
+
+
+def test_several_normal_classes_choose_as_in_any_order() -> None:
+    """They come class by class; folds in that order would ask how likely a class is by the others alone."""
+    classes = torch.arange(5).repeat_interleave(40)  # 40 images of each of five, far apart
+    vectors = 40 * torch.nn.functional.one_hot(classes, 6) + TRAIN
+    found = []
+    for order in (torch.arange(200), torch.randperm(200, generator=torch.Generator().manual_seed(1))):
+        detector = learnt("kde", vectors[order])
+        assert isinstance(detector, KernelDensity)
+        found.append(float(detector.bandwidth_used))
+    assert likeliest_bandwidth(vectors) > 16  # in that order
+    assert max(found) < 4 and max(found) <= 2 * min(found)

@@ -27,7 +27,7 @@ class KernelDensity(VectorDetector):
     less their mean and divided by their mean absolute deviation; a backbone's features never are. `components`: the
     share of the variance that the principal components kept explain, in (0, 1), or none for all values as they are.
     `bandwidth`: h, where the range of all values is 1; by default, none, that of 20 from 2^-4.5 to 2^5 at which five
-    folds of the OK images give each other the highest likelihood, as in the experiments of "Deep One-Class
+    folds of the OK images, drawn, give each other the highest likelihood, as in the experiments of "Deep One-Class
     Classification"; of more than 2,000 images so many are drawn for that.
     """
 
@@ -50,14 +50,12 @@ class KernelDensity(VectorDetector):
         self.register_buffer("bandwidth_used", torch.ones(()))
 
     def learn(self, vectors: Tensor) -> None:
-        """Keep the vectors; choose the bandwidth, if nobody did, by at most 2,000 of them, drawn."""
+        """Keep the vectors; choose the bandwidth, if nobody did, by at most 2,000 of them, in a drawn order."""
         self.references = vectors
         chosen = self.bandwidth
         if chosen is None:
-            drawn = vectors
-            if len(vectors) > MOST:
-                drawn = vectors[torch.randperm(len(vectors))[:MOST].to(vectors.device)]
-            chosen = likeliest_bandwidth(drawn)
+            drawn = torch.randperm(len(vectors))[:MOST].to(vectors.device)  # several normal classes may come in order
+            chosen = likeliest_bandwidth(vectors[drawn])
         self.bandwidth_used = torch.tensor(chosen).to(vectors)
 
     def score(self, vectors: Tensor) -> Tensor:
