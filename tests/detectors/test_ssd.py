@@ -83,6 +83,19 @@ def test_of_two_clusters_the_nearer_one_counts() -> None:
     assert len(detector.centres) == 2
 
 
+def test_a_stray_image_is_no_cluster_to_which_all_are_near() -> None:
+    """Alone, or copied, it has no covariance, and all images would score 0."""
+    learnt = vectors(200)
+    for copies in (1, 3):
+        detector = built(clusters=2)
+        torch.manual_seed(0)
+        strays = (learnt[:1] + 500).repeat(copies, 1)
+        detector.conclude(torch.cat([learnt, strays]), learnt[:0])
+        told = scored(detector, torch.cat([learnt, strays[:1]]))
+        assert len(detector.centres) == 1
+        assert float(told[:-1].mean()) == pytest.approx(16, rel=0.05) and float(told[-1]) > 100
+
+
 @pytest.fixture(scope="module")
 def trained() -> SSD:
     return learn(built(epochs=25), upright(48, seed=1))

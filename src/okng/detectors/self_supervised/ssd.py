@@ -41,7 +41,7 @@ class SSD(Detector):
     Deliberately otherwise: images are brought to [-1, 1], not to the data set's mean and deviation. Colours are changed
     in a fixed order, brightness first; a crop that would leave the image is cut at its border. The warm-up is a tenth
     of a training of less than 100 epochs. A direction in which OK images vary by less than a millionth of the most is
-    left out.
+    left out. Nor does a cluster of one image, or of copies, count: by its covariance, 0, nothing is far from it.
     """
 
     fixed_size = True
@@ -101,6 +101,7 @@ class SSD(Detector):
         self.centres = kmeans(standard, self.clusters)
         _, cluster = assigned(standard, self.centres)
         members = [standard[cluster == m] for m in range(len(self.centres))]
+        members = [one for one in members if len(one) > 1 and (one != one[0]).any()] or [standard]
         self.centres = torch.stack([one.mean(0) for one in members]).to(self.mean)
         self.whitenings = torch.stack([pseudo_whitening(one) for one in members]).to(self.mean)
 
