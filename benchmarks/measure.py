@@ -149,7 +149,6 @@ def experiments(data: Path) -> dict[str, Callable[[str], Iterator[dict]]]:
         "elpv-poly": lambda name: one(name, "elpv/poly"),
         "transistor-patchcore": lambda name: one(name, transistor),
         "transistor-padim": lambda name: one(name, transistor, "padim"),
-        "transistor-stfpm": lambda name: one(name, transistor, "stfpm", size=128, epochs=40),
         "tile-patchcore": lambda name: one(name, tile),
         "padim-imagenet-normalisation": lambda name: imagenet_normalisation(name, transistor),
         "smoothing-transistor": lambda name: smoothing(name, transistor),
