@@ -408,3 +408,36 @@ def test_memories_and_gaussians_of_shared_features_are_those_of_a_fit_alone(name
                 shared_state = state
             else:
                 assert all(torch.equal(tensor, shared_state[key]) for key, tensor in state.items())
+
+
+class KeepsFeatures(Detector):
+    """Gathers what a layer says of the images, as memories do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(48, 4).requires_grad_(False)
+        self.register_buffer("memory", torch.zeros(0, 4))
+        self.name, self.arguments = "keeps-features", {}
+
+    def phases(self) -> Iterator[Phase]:
+        """One pass."""
+        seen: list[Tensor] = []
+
+        def finish() -> None:
+            self.memory = torch.cat(seen)
+
+        yield Collect("memory", lambda batch: seen.append(self.layer(batch.images.flatten(1))), finish)
+
+    def forward(self, images: Tensor) -> Scores:
+        """How far from the memory."""
+        return Scores(torch.cdist(self.layer(images.flatten(1)), self.memory).amin(1), None)
+
+
+def test_what_is_gathered_at_half_precision_is_kept_in_float32() -> None:
+    """A fitted detector judges in float32; a memory in bfloat16 could not be compared with anything."""
+    detector = KeepsFeatures()
+    images = np.random.default_rng(0).integers(0, 255, (6, 4, 4, 3), np.uint8)
+    run_phases(detector, TrainingImages([*images], Preprocess("RGB", (4, 4))), device="cpu", precision="bf16")
+    assert detector.memory.shape == (6, 4) and detector.memory.dtype == torch.float32
+    with torch.no_grad():
+        assert torch.isfinite(detector(torch.rand(2, 3, 4, 4)).image).all()
