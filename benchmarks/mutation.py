@@ -37,13 +37,17 @@ TESTS = {
     "inspection.inspector": ["inspection/test_inspector.py", "inspection/test_arrays.py"],
     "inspection.onnx_file": ["inspection/test_engines.py", "inspection/test_model_file.py"],
     "metrics.regions": ["metrics/test_pixel_metrics.py"],
+    "training.checkpoint": ["training/test_phases.py", "training/test_frame.py"],
+    "training.data": ["training/test_phases.py", "training/test_frame.py", "training/test_auxiliary_images.py"],
+    "training.descent": ["training/test_phases.py", "training/test_frame.py"],
+    "training.feed": ["training/test_frame.py", "training/test_phases.py"],
     "training.fit": ["training/test_held_out.py", "training/test_fit.py", "training/test_ng.py"],
     "training.input": ["training/test_input.py", "training/test_fit.py"],
-    "training.checkpoint": ["training/test_phases.py", "training/test_frame.py"],
-    "training.descent": ["training/test_phases.py", "training/test_frame.py"],
-    "training.passes": ["training/test_phases.py"],
+    "training.losses": ["training/test_frame.py", "training/test_phases.py"],
+    "training.passes": ["training/test_phases.py", "training/test_frame.py"],
     "training.phases": ["training/test_phases.py", "training/test_frozen.py"],
     "training.reading": ["training/test_fit.py"],
+    "training.seeds": ["training/test_phases.py", "training/test_frame.py"],
 }
 LEFT_OUT = "not the_command and not bf16_takes and not command_line"  # other programs, half a minute each
 MUTATE = """
