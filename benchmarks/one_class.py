@@ -5,9 +5,10 @@
 
 DATA holds mnist/ and fashion-mnist/. Learnt are all training images of the class, nothing is held out; judged is the
 whole test set. Arguments are those for small images on a CPU, fixed before any test, and the last epoch counts. Deep
-SAD learns in addition, labelled NG, 5 % of its images of the class that follows; "deep_sad-novel" is its figure
-without that class in the test. A row of results/one_class.csv that stands there by the present code and arguments is
-not measured again. With OMP_NUM_THREADS=1 times are of one core.
+SAD learns in addition, labelled NG, 5 % of its images of the class that follows. What the labels are worth is seen
+beside "deep_sad-unlabelled", the same without them, and beside Deep SVDD, which also sees the images in another scale:
+on that class ("-known") and on the eight others ("-novel"), by the same NG images each. A row of results/one_class.csv
+that stands there by the present code and arguments is not measured again. With OMP_NUM_THREADS=1 times are of one core.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ CLASSICAL = (
     "ecod",
     "gaussian",
 )
-DEEP = ("deep_svdd", "deep_svdd-soft", "deep_sad", "fcdd")
+DEEP = ("deep_svdd", "deep_svdd-soft", "deep_sad", "deep_sad-unlabelled", "fcdd")
 SELF_SUPERVISED = ("geom", "ssl_ad", "goad", "csi", "droc", "ssd")
 RECONSTRUCTING = ("lsa", "memae", "ganomaly", "pixelcnn", "skip_ganomaly", "daad", "advae", "avid", "vae_grad")
 ALL = (*CLASSICAL, *DEEP, *SELF_SUPERVISED, *RECONSTRUCTING)
@@ -60,6 +61,8 @@ BESIDE: dict[str, dict[str, Any]] = {  # what a variant has that the card's argu
     "deep_svdd-soft": {"objective": "soft-boundary"},
 }
 LABELLED = 0.05  # of the images that Deep SAD learns from
+ON_PARTS = ("deep_svdd", "deep_sad", "deep_sad-unlabelled")  # whose figures on the class of the labels are rows too
+PARTS = {"-known": ", the next class alone as NG", "-novel": ", without the next class"}  # what the protocol says
 BATCH = 500
 
 Images = tuple[np.ndarray, np.ndarray]  # (N, 28, 28) uint8, (N,) classes
@@ -86,10 +89,10 @@ def measured(method: str, name: str, train: Images, test: Images, kind: int, see
     detector_name = method.partition("-")[0]
     ok = list(train[0][train[1] == kind])
     ng = []
-    if detector_name == "deep_sad":
+    if method == "deep_sad":
         ng = list(train[0][train[1] == (kind + 1) % 10][: round(len(ok) * LABELLED / (1 - LABELLED))])
-    known = parameters(detector_name)
-    shape = {key: value for key, value in (("image_size", (28, 28)), ("channels", 1)) if key in known}
+    takes = parameters(detector_name)
+    shape = {key: value for key, value in (("image_size", (28, 28)), ("channels", 1)) if key in takes}
     torch.manual_seed(seed)
     detector = create(detector_name, **shape, **settings(method))
     begun = time.monotonic()
@@ -100,21 +103,24 @@ def measured(method: str, name: str, train: Images, test: Images, kind: int, see
     engine = TorchEngine(detector, device)
     scores = np.concatenate([engine(test[0][i : i + BATCH, ..., None])[0] for i in range(0, len(test[0]), BATCH)])
     odd = test[1] != kind
-    parts = {method: np.full(len(odd), True)}
-    if ng:
-        parts[f"{method}-novel"] = test[1] != (kind + 1) % 10
-    labels = f", labelled NG of class {(kind + 1) % 10} in training: {LABELLED:.0%}" if ng else ""
+    parts = {"": np.full(len(odd), True)}
+    if method in ON_PARTS:
+        known = test[1] == (kind + 1) % 10
+        parts |= {"-known": known | ~odd, "-novel": ~known}
+    labels = f", labelled NG of the next class in training: {LABELLED:.0%}" if ng else ""
     more = {
         "arguments": settings(method), "seed": seed, "seconds": f"{seconds:.1f}", "class": kind,
-        "machine": machine(device), "budget": "" if method in BESIDE else "cpu",
+        "machine": machine(device),
         "command": f"python benchmarks/one_class.py DATA --methods {method} --sets {name} --seeds {seed}"
         + f" --device {device}" * (device != "cpu"),
     }  # fmt: skip
-    place = (detector_name, f"{name} {kind}", f"one-vs-rest on the native split{labels}", "image_auroc")
-    return [
-        row(f"one-class {shown}", *place, auroc(odd[part], scores[part]), method=shown, **more)
-        for shown, part in parts.items()
-    ]
+    found = []
+    for part, chosen in parts.items():
+        shown, protocol = method + part, f"one-vs-rest on the native split{PARTS.get(part, '')}{labels}"
+        place = (detector_name, f"{name} {kind}", protocol, "image_auroc", auroc(odd[chosen], scores[chosen]))
+        budget = "cpu" if shown == detector_name else ""  # a detector's own figure is of the whole test set
+        found.append(row(f"one-class {shown}", *place, method=shown, budget=budget, **more))
+    return found
 
 
 def told(rows: list[dict]) -> list[str]:
@@ -143,9 +149,8 @@ def main() -> None:
         for seed, method, kind in [(s, m, k) for s in asked.seeds for m in asked.methods for k in asked.classes]:
             place = (f"{name} {kind}", str(seed))
             rows = read_rows(path)
-            own = [
-                r for r in rows if (r["dataset"], r["seed"]) == place and r["method"].removesuffix("-novel") == method
-            ]
+            names = (method, *(method + part for part in PARTS))
+            own = [r for r in rows if (r["dataset"], r["seed"]) == place and r["method"] in names]
             if own and not any(is_older(r) or r["arguments"] != str(settings(method)) for r in own):
                 continue
             new = measured(method, name, train, test, kind, seed, asked.device)

@@ -116,3 +116,17 @@ def test_cards_say_what_the_documents_print() -> None:
 
 def test_rows_without_a_figure_stand_for_nothing() -> None:
     assert [r["value"] for r in standing([row("0.3"), {**row("0.3"), "seed": "1"}]).values()] == ["0.3000"] * 2
+
+
+def test_no_mean_and_no_headline_is_of_unlike_tests() -> None:
+    """Deep SAD's figure without the class that it was told of is none of the whole test set."""
+    from okng.benchmark.figures import _is_of_digits
+
+    rows = [row for row in measured("deep_sad") if row.get("class")]
+    assert {row["method"] for row in rows if row.get("budget") == "cpu"} <= {"deep_sad"}
+    tests: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        place = (row["dataset"].rpartition(" ")[0], row["protocol"], row["arguments"], row["seed"])
+        tests.setdefault(place, set()).add(row["method"])
+    assert tests and all(len(methods) == 1 for methods in tests.values())
+    assert all(row["method"] == "deep_sad" for row in rows if _is_of_digits(row))
