@@ -39,9 +39,10 @@ class CSI(Detector):
     images, of each of which a batch has eight views, two of each turn. `learning_rate`: of LARS (momentum 0.9), rising
     over 10 epochs and falling as half a cosine.
 
-    Deliberately otherwise: colours are changed in a fixed order, brightness first. A crop that would leave the image is
-    cut at its border instead of being drawn again. The warm-up is a tenth of a training of less than 100 epochs. The
-    views of a score are drawn once for all images. Quarter turns of an oblong image are resized to its shape.
+    Deliberately otherwise: a view is cropped before its colours are changed, and these in a fixed order, brightness
+    first. A crop that would leave the image is cut at its border instead of being drawn again. The warm-up is a tenth
+    of a training of less than 100 epochs. The views of a score are drawn once for all images. Quarter turns of an
+    oblong image are resized to its shape.
     """
 
     fixed_size = True

@@ -40,7 +40,8 @@ class DROC(Detector):
     augmentation); "contrastive" does it without turns; "rotation" names the turn of a view. `density`: what judges,
     "ocsvm", a one-class SVM, or "kde", a kernel density. `blocks` of the network's groups and its `width`: 2, 2, 2, 2
     and 64 are ResNet-18. `head`: widths of the layers between the features and what the loss sees. `epochs`: passes
-    over the OK images. `batch_size`: images of a batch, turned ones counting where they are images of their own.
+    over the OK images. `batch_size`: images of a batch, turned ones counting where they are images of their own;
+    the authors' is 64 for "rotation".
     `learning_rate`: of stochastic gradient descent with momentum 0.9, falling as half a cosine.
 
     Deliberately otherwise: the SVM's score is minus the logarithm of the sum of kernels whose one value is its border:

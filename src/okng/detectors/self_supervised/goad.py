@@ -205,8 +205,7 @@ class GOADTabular(Detector):
 def triplet_centre(features: Tensor, margin: float) -> Tensor:
     """How much `features` (B, M, D) miss being nearer to their own transformation's centre than to any other's.
 
-     The mean of max(0, d² to the own centre + `margin` - d² to the nearest other), the centres being the batch's means
-    .
+    The mean of max(0, d² to the own centre + `margin` - d² to the nearest other); centres are the batch's means.
     """
     centres = features.mean(0)  # (M, D)
     squared = (features[:, :, None] - centres).square().sum(3)  # (B, M, M)
