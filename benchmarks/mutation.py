@@ -3,12 +3,13 @@
     pip install '.[mutants]'
     python benchmarks/mutation.py FOLDER [--only training.phases …] [--tree .] [--sample 200] [--seed 0]
 
-Mutates what [tool.mutmut] in pyproject.toml names, in a copy of `--tree` at FOLDER, and draws the sample so that every
-file counts by its number of mutants. mutmut leaves functions with a decorator alone; `fit` is wrapped after its
-definition in the copy, so that its body counts too. `mutmut run` asks every test that reaches a mutant; here only those
-that `TESTS` names are asked, which is stricter and takes a second or two a mutant. What was run is kept in
-FOLDER/done.csv, and a stopped run goes on from there. Survivors are printed with their change; a mutant that can't be
-told from the code, or changes no more than the words of a message, has to be told by a person.
+Mutates what [tool.mutmut] in pyproject.toml names, or `--only` some modules, in a copy of `--tree` at FOLDER (of other
+modules: another folder), and draws the sample so that every file counts by its number of mutants. mutmut leaves
+functions with a decorator alone; `fit` is wrapped after its definition in the copy, so that its body counts too.
+`mutmut run` asks every test that reaches a mutant; here only those that `TESTS` names are asked, which is stricter and
+takes a second or two a mutant. What was run is kept in FOLDER/done.csv, and a stopped run goes on from there. Survivors
+are printed with their change; a mutant that can't be told from the code, or changes no more than the words of a
+message, has to be told by a person.
 """
 
 from __future__ import annotations
@@ -58,15 +59,19 @@ copy_src_dir(); copy_also_copy_files(); setup_source_paths(); create_mutants(1)
 """
 
 
-def mutate(tree: Path, work: Path) -> None:
-    """Every mutant of `tree`, each a function of its own beside the original, under work/mutants."""
+def mutate(tree: Path, work: Path, only: list[str] | None) -> None:
+    """Every mutant of `tree`, or of `only` some modules, each a function of its own, under work/mutants."""
     work.mkdir(parents=True)
     for name in COPIED:
         if (tree / name).is_dir():
             shutil.copytree(tree / name, work / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (tree / name).exists():
             shutil.copy(tree / name, work)
-    shutil.copy(ROOT / "pyproject.toml", work)
+    settings = (ROOT / "pyproject.toml").read_text()
+    if only:
+        files = [f"src/okng/{module.replace('.', '/')}.py" for module in only]
+        settings = re.sub(r"only_mutate = \[.*?\]", f"only_mutate = {files}", settings, flags=re.DOTALL)
+    (work / "pyproject.toml").write_text(settings)
     fit = work / "src" / "okng" / "training" / "fit.py"
     text, wrapped = re.subn(r"^(?:@\w+\n)+def fit\(", "def fit(", fit.read_text(), flags=re.MULTILINE)
     fit.write_text(text + "\n\nfit = narrated(one_at_a_time(fit))\n" if wrapped else text)
@@ -142,7 +147,7 @@ def main() -> None:
     given = parser.parse_args()
     work = given.work.absolute()
     if not work.exists():
-        mutate(given.tree, work)
+        mutate(given.tree, work, given.only)
     found = mutants(work)
     sample = [one for one in drawn(found, given.seed) if one[0] in (given.only or found)][: given.sample]
     path = work / "done.csv"

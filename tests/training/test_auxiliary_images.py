@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -110,6 +111,15 @@ def test_what_is_kept_changes_nothing(budget: int) -> None:
     images = AuxiliaryImages(textures(), Preprocess("RGB", (8, 8)), budget)
     drawn = [images.draw((8, 8), torch.Generator().manual_seed(i % 5)) for i in range(20)]
     assert all(torch.equal(drawn[i], drawn[i % 5]) for i in range(20))
+
+
+def test_no_more_is_kept_than_the_budget_holds() -> None:
+    """Three of 25 images of 192 bytes, and they are not read again."""
+    images = AuxiliaryImages(textures(), Preprocess("RGB", (8, 8)), 3 * 192 + 1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [images.draw((8, 8), generator) for _ in range(200)]
+    times = Counter(image.data_ptr() for image in drawn)  # all are held here, so that each read has its own
+    assert sum(count > 1 for count in times.values()) == 3
 
 
 def test_a_checkpoint_belongs_to_its_auxiliary_images(tmp_path: Path) -> None:

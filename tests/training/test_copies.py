@@ -62,6 +62,14 @@ def test_frames_of_one_scene_are_together_and_other_scenes_apart(kind: str, othe
     assert groups.tolist() == expected
 
 
+def test_colours_count_by_how_light_they_are() -> None:
+    """All three, as luma weighs them: a scene in green is none in blue, nor black."""
+    for channel, weight in enumerate((0.299, 0.587, 0.114)):
+        pixels = np.zeros((40, 40, 3), np.uint8)
+        pixels[..., channel] = 200
+        np.testing.assert_allclose(thumbnail(pixels), np.full((32, 32), 200 * weight), atol=1)
+
+
 def test_images_that_are_only_alike_are_no_copies() -> None:
     """A difference hash of 64 bits calls nearly all of these copies of each other."""
     for images in (pictures(40, seed=1), scenes(40), scenes(5), np.zeros((2, 20, 20, 1), np.uint8)):

@@ -255,6 +255,18 @@ def test_a_fifth_validates_and_is_not_trained_on_and_ng_images_never_validate() 
     assert other.validated[0][0] != held_back
 
 
+def test_each_phase_holds_back_others() -> None:
+    """What one phase has chosen its epoch by, the next one learns."""
+
+    class Twice(Valley):
+        def phases(self) -> Iterator[Phase]:
+            yield from super().phases()
+            yield from super().phases()
+
+    (first, _), (second, _) = run(Twice(-9.0, epochs=1), images(40)).validated
+    assert len(first) == len(second) == 8 and first != second
+
+
 def test_near_copies_are_not_parted_by_what_is_held_back() -> None:
     """Thirty parts, each in three frames that differ by noise: what is learnt has no frame of what validates."""
     rng = np.random.default_rng(0)
@@ -578,6 +590,16 @@ def test_losses_are_read_from_a_gpu_every_so_many_and_from_a_cpu_at_once() -> No
     on_gpu.add(0, torch.tensor(float("inf")), 2)
     with pytest.raises(NoNumber, match="its loss is inf"):
         on_gpu.means()
+
+
+def test_losses_without_a_name_are_numbered() -> None:
+    """As a `functools.partial` is, beside a function that has a name."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], 0.1)
+    updates = [Update(functools.partial(Small().loss), optimizer), Update(Small().loss, optimizer)]
+    losses = Losses(updates, torch.device("cpu"))
+    for number in range(2):
+        losses.add(number, torch.tensor(float(number)), 3)
+    assert losses.means() == {"update 1": 0.0, "update 2": 1.0}
 
 
 def test_losses_of_one_name_are_told_apart() -> None:

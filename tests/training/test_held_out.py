@@ -8,15 +8,28 @@ import numpy as np
 import pytest
 from tests.contract.conftest import pictures
 from tests.training.test_copies import again, scenes
+from torch import Tensor
 
 import okng
+from okng.detectors.base import Detector, Scores
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
+from okng.inspection.rules import Rules
 from okng.training import fit as fitting
 from okng.training.copies import labelled
 from okng.training.data import FeatureStore, TrainingImages
-from okng.training.held_out import CHEAP_FOLDS, FEW, FOLDS, POOLED_UNTIL, SPLIT_FROM, Judged, divided, kept_together
+from okng.training.held_out import (
+    CHEAP_FOLDS,
+    FEW,
+    FOLDS,
+    POOLED_UNTIL,
+    SPLIT_FROM,
+    Judged,
+    divided,
+    judge,
+    kept_together,
+)
 from okng.training.progress import Narrator
 
 QUICK: dict[str, Any] = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
@@ -103,6 +116,16 @@ def test_products_that_pass_for_bursts_are_said_to_be_few() -> None:
     assert apart == 32 and "some are of different groups, and are told apart as asked" in words
 
 
+def test_groups_that_a_person_gave_are_counted_in_words() -> None:
+    told: list[str] = []
+    tell = Narrator(quiet=True)
+    tell.say = told.append  # type: ignore[method-assign]
+    images = list(pictures(12, seed=1))
+    label = labelled(images, [f"lot {i % 4}" for i in range(12)])
+    kept_together(TrainingImages(images, Preprocess("RGB", 64)), label, tell)
+    assert told == ["12 images in 4 groups (lot 0, lot 1, lot 2, ...): kept together, each counts once"]
+
+
 def test_groups_are_kept_together_and_the_promise_is_about_groups(seen: list) -> None:
     images = pictures(24, seed=1)
     inspector = okng.fit(images, **QUICK, group_by=[i % 6 for i in range(24)], holdout=0.5, false_alarm_rate=0.25)
@@ -138,6 +161,25 @@ def test_without_copies_images_are_held_out_as_ever() -> None:
     folds = divided(np.arange(30), None, 7)[1]
     expected = np.array_split(np.random.default_rng(7).permutation(30), FOLDS)
     assert all(a.tolist() == b.tolist() for a, b in zip(folds, expected, strict=True))
+
+
+class Bright(Detector):
+    """Scores an image by the mean of its map, which is the image itself."""
+
+    def forward(self, images: Tensor) -> Scores:
+        maps = images.mean(1)  # (B, H, W)
+        return Scores(maps.mean((1, 2)), maps)
+
+
+def test_zones_of_rules_count_where_held_out_images_are_judged() -> None:
+    """Their scores are those of the maps within, as they will be on the line."""
+    pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    pixels[0, :, :8], pixels[1, :, 24:] = 255, 51
+    images = TrainingImages(list(pixels), Preprocess("RGB", (32, 32)))
+    right = {"name": "right", "kind": "inspect", "points": [[0.5, 0], [1, 0], [1, 1], [0.5, 1]]}
+    for rules, expected in ((Rules.of(None), [0.25, 0.05]), (Rules.of({"zones": [right]}), [0, 0.2])):
+        judged = judge(Bright(), images, np.arange(2), "judged", Narrator(quiet=True), rules=rules)
+        np.testing.assert_allclose(judged.scores, expected, atol=1e-6)
 
 
 def test_what_folds_said_is_put_together() -> None:
@@ -184,6 +226,12 @@ def test_how_many_are_held_out_goes_by_their_number_and_by_what_a_fit_costs() ->
     for count, holdout in ((30, 0.0), (FEW - 1, None)):
         method, folds = divided(np.arange(count), holdout, 0, cheap=True)
         assert (method, len(folds)) == ("cross", CHEAP_FOLDS)
+
+
+@pytest.mark.parametrize(("count", "holdout", "held"), [(5, 0.2, 1), (9, 0.01, 1), (2, 0.9, 1), (10, 0.34, 3)])
+def test_of_few_groups_one_at_least_is_held_out_and_one_is_learnt(count: int, holdout: float, held: int) -> None:
+    method, (fold,) = divided(np.arange(count), holdout, 0)
+    assert (method, len(fold)) == ("split", held)
 
 
 def test_of_pooled_folds_the_smallest_is_never_learnt() -> None:

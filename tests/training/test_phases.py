@@ -381,6 +381,24 @@ def test_fits_on_parts_share_what_is_frozen_and_end_as_each_alone(tmp_path: Path
     assert calls == 10
 
 
+def test_passes_over_other_features_share_none() -> None:
+    """What is shared belongs to its `prepare`: a second one's features are its own."""
+    seen: dict[str, list[Tensor]] = {"mean": [], "spread": []}
+
+    class TwoKinds(TwoPasses):
+        def phases(self) -> Iterator[Phase]:
+            for name, made in (("mean", lambda x: x.mean((1, 2, 3))), ("spread", lambda x: x.std((1, 2, 3)))):
+                visit = lambda batch, name=name: seen[name].append(batch.prepared[0])  # noqa: E731
+                yield Collect(name, visit, lambda: None, made)
+
+    with SharedFeatures(images()) as shared:
+        run_phases(TwoKinds(), images(), device="cpu", shared=shared)
+        assert len(shared.stores) == 2
+    everyone = torch.stack([image.float() / 255 for image in map(images().__getitem__, range(10))])
+    torch.testing.assert_close(torch.cat(seen["mean"]), everyone.mean((1, 2, 3)))
+    torch.testing.assert_close(torch.cat(seen["spread"]), everyone.std((1, 2, 3)))
+
+
 def test_a_pass_over_features_sees_shapes_and_no_pixels() -> None:
     seen: list[Tensor] = []
 
