@@ -1,0 +1,123 @@
+"""SubspaceAD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torchvision.transforms.functional as TF
+from torch import Tensor
+
+from okng.checks import at_least
+from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
+from okng.detectors.feature_matching.padim import RunningGaussians
+from okng.errors import OkngError
+from okng.nn.backbones import Backbone
+from okng.nn.patches import mean_of_highest, on_finest_grid
+
+
+class SubspaceAD(Detector):
+    """The principal components of OK patches; a patch is as odd as what of it lies outside of their subspace.
+
+    Lendering, Akdag, Bondarev, SubspaceAD, CVPR 2026 (arXiv 2602.23013). Nothing is trained and no patch is kept: the
+    model is a mean, a basis and what it takes to go on, and as large after ten thousand images as after one. The score
+    is |(x - mean) - CCᵀ(x - mean)|², the image's the mean of the highest hundredth of its patches'. Distance along the
+    basis does not count, however far.
+
+    `backbone`, `strides`, `weights`: the frozen network and where its features are taken, all brought to the finest
+    grid. `explained`: the share of the variance that the basis explains, above 0 and below 1. `rotations`: how many
+    turned copies of each image are learnt beside it, the paper's 30 where there are 1 to 4 images and parts lie
+    anyhow, else none.
+
+    Deliberately otherwise: the paper's features are those of a vision transformer, DINOv2-G with registers, the mean of
+    seven of its blocks; here they are a convolutional network's. Turned copies are turned by even steps of a whole turn
+    rather than by angles that are drawn. The highest hundredth is taken, and the map given, on the patch grid, before
+    any enlargement; the paper's smoothing by 3 × 3 px of the enlarged map is left out.
+    """
+
+    pretrained = True
+    collects_only = True
+    mean: Tensor
+    basis: Tensor
+    scatter: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "efficientnet_lite0",
+        strides: tuple[int, ...] = (8, 16),
+        weights: str = "imagenet",
+        explained: float = 0.99,
+        rotations: int = 0,
+    ):
+        super().__init__()
+        if not 0 < explained < 1:
+            raise OkngError(f"explained is a share of the variance, above 0 and below 1, not {explained}")
+        at_least(0, rotations=rotations)
+        self.backbone = freeze(Backbone(backbone, strides, weights))
+        self.explained, self.rotations = explained, rotations
+        d = sum(self.backbone.channels)
+        self.register_buffer("mean", torch.zeros(d))  # (d,)
+        self.register_buffer("basis", torch.zeros(d, 0))  # C, (d, r)
+        self.register_buffer("scatter", torch.zeros(d, d))  # of all patches learnt, to go on from
+        self.register_buffer("count", torch.tensor(0))  # patches
+
+    @property
+    def multiple(self) -> int:
+        """The coarsest stride, so that every grid divides the input."""
+        return max(self.backbone.strides)
+
+    def phases(self) -> Iterator[Phase]:
+        """Stream mean and covariance of all patches, then take the first principal components."""
+        yield self.gather(RunningGaussians())
+
+    def update_phases(self) -> Iterator[Phase]:
+        """Go on from mean and covariance so far: the result is that of all images at once, up to rounding."""
+        gaussian = RunningGaussians()
+        gaussian.count = int(self.count)
+        gaussian.mean, gaussian.scatter = self.mean.cpu().double()[None, None], self.scatter.cpu().double()[None]
+        yield self.gather(gaussian)
+
+    def gather(self, gaussian: RunningGaussians) -> Collect:
+        """One pass through `gaussian`, of a single position; in float64 and on the CPU, as not every GPU has it."""
+
+        def visit(batch: Batch) -> None:
+            turned = [features.flatten(0, 1) for features in batch.prepared]  # (B*(1 + R), C_s, h_s, w_s)
+            gaussian.update(self.patches(turned).flatten(0, 2)[None].cpu().double())  # (1, B*(1 + R)*h*w, d)
+
+        def finish() -> None:
+            self.mean = gaussian.mean[0, 0].to(self.mean)
+            self.scatter = gaussian.scatter[0].to(self.scatter)
+            self.basis = principal_subspace(gaussian.scatter[0], self.explained).to(self.basis)
+            self.count.fill_(gaussian.count)
+
+        return Collect("subspace", visit, finish, self.turned)
+
+    def turned(self, images: Tensor) -> list[Tensor]:
+        """Features of `images` (B, 3, H, W) and of their turned copies, (B, 1 + rotations, C_s, h_s, w_s) each."""
+        step = 360 / (self.rotations + 1)
+        # A turn by 0 degrees is the image itself; the corners of the others are black, as the paper's.
+        copies = [self.backbone(TF.rotate(images, step * number)) for number in range(self.rotations + 1)]
+        return [torch.stack(levels, dim=1) for levels in zip(*copies, strict=True)]
+
+    def patches(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Patches (B, h, w, d) of the backbone's features, (B, C_s, h_s, w_s) for each stride."""
+        return on_finest_grid(pyramid).permute(0, 2, 3, 1)
+
+    def residuals(self, patches: Tensor) -> Tensor:
+        """Squared lengths (B, h, w) of what of `patches` (B, h, w, d) lies outside of the subspace."""
+        centred = patches - self.mean
+        return (centred - centred @ self.basis @ self.basis.T).square().sum(3)
+
+    def forward(self, images: Tensor) -> Scores:
+        """`map` (B, h, w), 0 and up, on the grid of the finest stride; `image` (B,) the mean of its highest 1 %."""
+        residuals = self.residuals(self.patches(self.backbone(images)))
+        return Scores(mean_of_highest(residuals, 0.01), residuals)
+
+
+def principal_subspace(scatter: Tensor, explained: float) -> Tensor:
+    """The fewest directions (d, r) that together have the share `explained` of the variance in `scatter` (d, d)."""
+    variances, directions = torch.linalg.eigh(scatter)  # ascending
+    cumulated = variances.flip(0).clamp_min(0).cumsum(0)  # (d,)
+    r = int((cumulated < explained * cumulated[-1]).sum()) + 1
+    return directions.flip(1)[:, :r]  # type: ignore[no-any-return]
