@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from okng.cli import SAID_ELSEWHERE, app
+from okng.detectors.cards import cards
 from okng.errors import EXTRAS
 
 ROOT = Path(__file__).parents[1]
@@ -144,3 +145,15 @@ def test_one_option_is_one_thing_in_every_verb() -> None:
     for verb in VERBS.values():
         for parameter in verb.params:
             assert ("-o" in parameter.opts) == ("--output" in parameter.opts), verb.name
+
+
+def test_the_readme_has_a_row_for_every_detector() -> None:
+    """Once each, and whether it says where as its card does; fifteen were missing once."""
+    table = (ROOT / "README.md").read_text().partition("\n## Detectors\n")[2].partition("\n## ")[0]
+    where: list[tuple[str, bool | None]] = []
+    for row in re.findall(r"^\| (`.*) \|$", table, re.MULTILINE):
+        cells = row.split(" | ")
+        for name in re.findall(r"`(\w+)`", cells[0]):
+            spoken = cells[-1] == "yes" or (cells[-1].startswith("all but") and f"`{name}`" not in cells[-1])
+            where.append((name, cards()[name].localizes if cells[-1].startswith("with ") else spoken))
+    assert sorted(where) == sorted((name, card.localizes) for name, card in cards().items())
