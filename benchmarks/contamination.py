@@ -41,7 +41,7 @@ DRAWING = RESULTS.parent / "docs" / "contamination.svg"
 INK, PALE, RULE = "#1f2937", "#6b7280", "#e5e7eb"
 COLOURS = ("#b45309", "#1d4ed8", "#047857", "#be185d", "#6d28d9", "#0f172a")
 LEFT, TOP, WIDTH, HEIGHT = 60, 70, 460, 300  # pixels: the corner and the sides of the plot
-LOWEST = 0.7  # AUROC at its lower edge
+LOWEST = 0.6  # AUROC at its lower edge, below all that was measured
 
 
 def measured(method: str, train: Images, test: Images, kind: int, share: float, seed: int, device: str) -> dict:

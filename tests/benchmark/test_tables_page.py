@@ -1,6 +1,7 @@
-"""docs/tables.md and docs/methods.md say what results/ says."""
+"""docs/tables.md, docs/methods.md and what is drawn say what results/ says."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +23,21 @@ def script(name: str) -> ModuleType:
 def test_the_page_is_written_from_the_results(name: str) -> None:
     module = script(name)
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), f"run python benchmarks/{name}.py"
+
+
+def test_what_learning_ng_images_costs_is_drawn_from_the_results_and_within_the_plot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lowest line once ran below the axis, through its labels."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = script("contamination")
+    drawing = module.DRAWING.read_text(encoding="utf-8")
+    assert drawing == module.draw(module.by_method(module.read_rows(module.PATH))), (
+        "run python benchmarks/contamination.py"
+    )
+    heights = [float(y) for y in re.findall(r'<circle cx="[^"]*" cy="([^"]*)"', drawing)]
+    assert len(heights) == len(module.METHODS) * len(module.SHARES)
+    assert all(module.TOP <= y <= module.TOP + module.HEIGHT for y in heights)
 
 
 def test_a_cell_has_the_published_figure_beside_it() -> None:
