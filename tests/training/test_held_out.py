@@ -116,16 +116,6 @@ def test_products_that_pass_for_bursts_are_said_to_be_few() -> None:
     assert apart == 32 and "some are of different groups, and are told apart as asked" in words
 
 
-def test_groups_that_a_person_gave_are_counted_in_words() -> None:
-    told: list[str] = []
-    tell = Narrator(quiet=True)
-    tell.say = told.append  # type: ignore[method-assign]
-    images = list(pictures(12, seed=1))
-    label = labelled(images, [f"lot {i % 4}" for i in range(12)])
-    kept_together(TrainingImages(images, Preprocess("RGB", 64)), label, tell)
-    assert told == ["12 images in 4 groups (lot 0, lot 1, lot 2, ...): kept together, each counts once"]
-
-
 def test_groups_are_kept_together_and_the_promise_is_about_groups(seen: list) -> None:
     images = pictures(24, seed=1)
     inspector = okng.fit(images, **QUICK, group_by=[i % 6 for i in range(24)], holdout=0.5, false_alarm_rate=0.25)
