@@ -372,6 +372,13 @@ def test_published_stands_beside_measured_with_recomputed_means(data, tmp_path):
     assert part[-2].measured is None  # two classes are no mean of ten
 
 
+def test_a_name_that_is_cut_says_so() -> None:
+    table = TABLES["okng/one-vs-rest"]
+    cells = [cell for cell in table.cells if cell.method == "OCGAN with attention"][:1]
+    text = "\n".join(beside.as_text(table, [reproduce.Outcome(cell, None, reproduce.NO_TIME, {}) for cell in cells]))
+    assert "  OCGAN with attenti…\n" in text
+
+
 def test_the_drawing_is_a_whole_svg_file(data, tmp_path):
     table = TABLES["oe-sdn/table1"]
     outcomes = reproduce.reproduce(table, data, methods=["AE"], classes=["3", "airplane"], out=tmp_path / "r")

@@ -80,7 +80,9 @@ def as_text(table: Table, outcomes: Sequence[Outcome]) -> list[str]:
             part = dict(list(found.items())[first : first + WIDE])
             names = list(dict.fromkeys(line.name for column in part.values() for line in column))
             lines += ["", f"{block.dataset}, {block.protocol}: {NAMES[block.metric]}"]
-            lines.append(f"{'':<24}" + "".join(f"{method[:19]:>21}" for method in part))
+            lines.append(
+                f"{'':<24}" + "".join(f"{method if len(method) < 20 else method[:18] + '…':>21}" for method in part)
+            )
             for name in names:
                 row = f"{name:<24}"
                 for column in part.values():

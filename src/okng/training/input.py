@@ -24,7 +24,10 @@ def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narra
     sides = np.median([image_size(source) for source in sources], axis=0)
     chosen = arguments_for(budget, detector, small=bool(max(sides) <= SMALL_SIDE))
     if chosen is None:
-        raise OkngError(f"nobody has chosen arguments of {detector} for the budget {budget} on such images; name them")
+        raise OkngError(
+            f"nobody has chosen arguments of {detector} for the budget {budget} on such images; "
+            f"name them instead of a budget; okng list {detector} explains them"
+        )
     words = {key: typed(value) for key, value in chosen.items()}
     if "size" in words:
         words["size"] = words["size"].replace(",", "x")  # as after --size
