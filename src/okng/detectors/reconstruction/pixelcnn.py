@@ -24,8 +24,8 @@ class PixelCNN(Detector):
     """The exact probability of an image, pixel by pixel, each from those above it and to its left; odd is improbable.
 
     van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", ICML 2016, its convolutional network.
-    `complexity`: Serrà, Álvarez, Gómez, Slizovskaia, Núñez, Luque, "Input Complexity and Out-of-distribution Detection
-    with Likelihood-based Generative Models", ICLR 2020.
+    The correction is that of Serrà, Álvarez, Gómez, Slizovskaia, Núñez, Luque, "Input Complexity and
+    Out-of-distribution Detection with Likelihood-based Generative Models", ICLR 2020.
 
     As a detector it is known to fail: what it learns best is how pixels depend on their neighbours, which simple images
     of other things obey better still, so that it calls MNIST likelier than the Fashion-MNIST it learnt, and a flat
