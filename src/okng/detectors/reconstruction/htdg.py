@@ -119,14 +119,14 @@ class HTDG(Detector):
     probability of the right transformation, among those of OK images, averaged over patches, transformations, scales.
 
     `image_size` (h, w) and `channels` (1 or 3) of the input, which is the finest scale. `shots`: from how many of the
-    OK images it learns, drawn at random where there are more. `scales`: at how many sizes the image is learnt, from coarse to fine;
-    `coarsest`: the shorter side of the first, in px. `transformations`: "turns", the four turns, which the authors take for defects; "all", which they take
-    for other classes, flips, shifts and turns, and of RGB greys, 54 in all, 42 of grey images; "flips", eight flips and
-    turns. `lowest`: the share of patches, those least sure, that count in the score; the authors take 0.05 or 0.1 for
-    defects. `width`: channels, twice as many from the fifth scale on. `epochs`: steps of each network at each scale.
-    `learning_rate`: of Adam, a tenth for the discriminator in the second half of the epochs. For digits of 28 px
-    `shots=5, scales=3, coarsest=18, transformations="flips", width=16, epochs=150, learning_rate=2e-3` take about a
-    minute.
+    OK images it learns, drawn at random where there are more. `scales`: at how many sizes the image is learnt, from
+    coarse to fine; `coarsest`: the shorter side of the first, in px. `transformations`: "turns", the four turns, which
+    the authors take for defects; "all", which they take for other classes, flips, shifts and turns, and of RGB greys,
+    54 in all, 42 of grey images; "flips", eight flips and turns. `lowest`: the share of patches, those least sure, that
+    count in the score; the authors take 0.05 or 0.1 for defects. `width`: channels, twice as many from the fifth scale
+    on. `epochs`: steps of each network at each scale. `learning_rate`: of Adam, a tenth for the discriminator in the
+    second half of the epochs. For digits of 28 px `shots=5, scales=3, coarsest=18, transformations="flips", width=16,
+    epochs=150, learning_rate=2e-3` take about a minute.
 
     Deliberately otherwise: the networks take their steps in turn, where the authors' code takes three of one and then
     three of the other in each of 500 (digits) or 1,000 iterations. The images are not made richer in contrast (CLAHE).
