@@ -58,6 +58,18 @@ def test_the_list_of_all_detectors_goes_by_the_same_rule(tmp_path: Path, monkeyp
     assert figures.headlines()["autoencoder"]["image_auroc"] == 0.3
 
 
+def test_the_list_says_of_how_many_digits_and_takes_no_time_of_a_gpu_for_a_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "_results", lambda: tmp_path)
+    slow = {**row("0.1"), "seconds": "60", "machine": "2 cores, x86_64"}
+    quick = {**row("0.3"), "dataset": "MNIST 4", "seconds": "2", "machine": "16 cores, x86_64, NVIDIA H100"}
+    write_rows(tmp_path / "a.csv", reproduce.FIELDS, [slow, quick])
+    assert figures.headlines()["autoencoder"] == {"dataset": "2 digits", "image_auroc": 0.2, "seconds": 60}
+    write_rows(tmp_path / "a.csv", reproduce.FIELDS, [quick])
+    assert figures.headlines()["autoencoder"]["seconds"] is None
+
+
 def test_the_list_asks_for_no_digest_where_all_rows_are_of_one_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def _detectors() -> tuple[dict[str, Any], list[str]]:
         card, figure = find(name), measured.get(name)
         found[name] = {**asdict(card), "default": name == DEFAULT, "measured": figure}
         told = "" if figure is None else f"{figure['image_auroc']:.3f} {figure['dataset']}"
-        time = "" if figure is None else _time(figure["seconds"])
+        time = "" if figure is None or figure["seconds"] is None else _time(figure["seconds"])
         mark = "*" if name == DEFAULT else " "
         lines.append(f"{mark} {name:<23}{card.year or '':<6}{told:<19}{time:<8}{card.good_for or card.idea}")
     return found, [

@@ -48,7 +48,7 @@ def train(
         Path | None,
         typer.Option(
             "--update",
-            help="A model file (of mahalanobis, padim, patch_memory, patchcore or spade) that shall learn the images "
+            help="A model file (of mahalanobis, padim, patch_memory, patchcore, spade or subspace_ad) that shall learn the images "
             "too, without the old ones; a single image, such as a false alarm, will do.",
         ),
     ] = None,
@@ -249,10 +249,10 @@ def train(
 
 def _cheaper(detector: str) -> str:
     """What to do where the detector's defaults take long, and how long that took."""
-    from okng.benchmark.figures import measured
+    from okng.benchmark.figures import measured, on_gpu
     from okng.training.progress import duration
 
-    seconds = [float(row["seconds"]) for row in measured(detector) if row.get("budget") == "cpu"]
+    seconds = [float(row["seconds"]) for row in measured(detector) if row.get("budget") == "cpu" and not on_gpu(row)]
     if not seconds:
         return ""
     return f"; --budget cpu took {duration(min(seconds))} to {duration(max(seconds))}, test included, on two cores"

@@ -337,7 +337,7 @@ def of_family(family: str) -> list[str]:
 
 def _quickest_first(detectors: Iterable[str]) -> list[str]:
     """What trains nothing first, then by the time that `okng list` prints; what has none yet comes last."""
-    times = {name: row["seconds"] for name, row in headlines().items()}
+    times = {name: row["seconds"] for name, row in headlines().items() if row["seconds"] is not None}
     return sorted(detectors, key=lambda name: (not detector_class(name).collects_only, times.get(name, math.inf)))
 
 
