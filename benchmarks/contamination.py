@@ -12,24 +12,17 @@ from __future__ import annotations
 
 import argparse
 import html
-import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from measure import FIELDS, RESULTS, row
-from one_class import BATCH, Images, arrays, settings
+from one_class import Images, arrays, learnt, settings
 
 from okng.benchmark.code import is_older
 from okng.benchmark.reproduce import machine
 from okng.benchmark.rows import read_rows, write_rows
 from okng.detectors.cards import cards
-from okng.detectors.catalogue import create, parameters
-from okng.detectors.engine import TorchEngine
-from okng.inspection.images import Preprocess
 from okng.metrics import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
 
 PATH = RESULTS / "contamination.csv"
 COLUMNS = (*FIELDS, "class", "share")
@@ -49,17 +42,11 @@ def measured(method: str, train: Images, test: Images, kind: int, share: float, 
     ok, others = train[0][train[1] == kind], train[0][train[1] != kind]
     count = round(len(ok) * share / (1 - share))
     drawn = np.random.default_rng(seed).permutation(len(others))[:count]  # a larger share holds the smaller ones
-    shape = {k: v for k, v in (("image_size", (28, 28)), ("channels", 1)) if k in parameters(method)}
-    torch.manual_seed(seed)
-    detector = create(method, **shape, **settings(method))
-    begun = time.monotonic()
-    run_phases(detector, TrainingImages([*ok, *others[drawn]], Preprocess("L", (28, 28))), seed=seed, device=device)
-    seconds = time.monotonic() - begun
-    engine = TorchEngine(detector, device)
-    scores = np.concatenate([engine(test[0][i : i + BATCH, ..., None])[0] for i in range(0, len(test[0]), BATCH)])
+    scores, seconds = learnt(method, settings(method), [*ok, *others[drawn]], [], test[0], seed, device)
+    on = f" --device {device}" * (device != "cpu")
     more = {
         "arguments": settings(method), "seed": seed, "seconds": f"{seconds:.1f}", "class": kind, "share": share,
-        "machine": machine(device), "command": f"python benchmarks/contamination.py DATA --methods {method}",
+        "machine": machine(device), "command": f"python benchmarks/contamination.py DATA --methods {method}{on}",
     }  # fmt: skip
     place = (f"contamination {method}", method, f"Fashion-MNIST {kind}", f"{PROTOCOL}: {share:.0%}")
     return row(*place, "image_auroc", auroc(test[1] != kind, scores), **more)

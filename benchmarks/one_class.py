@@ -84,6 +84,30 @@ def settings(method: str) -> dict[str, Any]:
     return {**(arguments_for("cpu", detector, small=True) or {}), **BESIDE.get(method, {})}
 
 
+def learnt(
+    detector_name: str,
+    arguments: dict[str, Any],
+    ok: list[np.ndarray],
+    ng: list[np.ndarray],
+    test: np.ndarray,
+    seed: int,
+    device: str,
+) -> tuple[np.ndarray, float]:
+    """Scores of `test` (N, 28, 28) after a fit of `ok` and, labelled so, `ng`; and the fit's seconds."""
+    takes = parameters(detector_name)
+    shape = {key: value for key, value in (("image_size", (28, 28)), ("channels", 1)) if key in takes}
+    torch.manual_seed(seed)
+    detector = create(detector_name, **shape, **arguments)
+    begun = time.monotonic()
+    with Narrator() as tell:
+        images = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
+        run_phases(detector, images, seed=seed, device=device, tell=tell)
+    seconds = time.monotonic() - begun
+    engine = TorchEngine(detector, device)
+    batches = [test[i : i + BATCH, ..., None] for i in range(0, len(test), BATCH)]
+    return np.concatenate([engine(batch)[0] for batch in batches]), seconds
+
+
 def measured(method: str, name: str, train: Images, test: Images, kind: int, seed: int, device: str) -> list[dict]:
     """One fit of the class `kind`, and the whole test set."""
     detector_name = method.partition("-")[0]
@@ -91,17 +115,7 @@ def measured(method: str, name: str, train: Images, test: Images, kind: int, see
     ng = []
     if method == "deep_sad":
         ng = list(train[0][train[1] == (kind + 1) % 10][: round(len(ok) * LABELLED / (1 - LABELLED))])
-    takes = parameters(detector_name)
-    shape = {key: value for key, value in (("image_size", (28, 28)), ("channels", 1)) if key in takes}
-    torch.manual_seed(seed)
-    detector = create(detector_name, **shape, **settings(method))
-    begun = time.monotonic()
-    with Narrator() as tell:
-        images = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
-        run_phases(detector, images, seed=seed, device=device, tell=tell)
-    seconds = time.monotonic() - begun
-    engine = TorchEngine(detector, device)
-    scores = np.concatenate([engine(test[0][i : i + BATCH, ..., None])[0] for i in range(0, len(test[0]), BATCH)])
+    scores, seconds = learnt(detector_name, settings(method), ok, ng, test[0], seed, device)
     odd = test[1] != kind
     parts = {"": np.full(len(odd), True)}
     if method in ON_PARTS:

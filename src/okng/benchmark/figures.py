@@ -85,9 +85,9 @@ def headlines() -> dict[str, dict[str, Any]]:
 
     On MVTec AD's transistor where the method is measured there by itself, else the mean of MNIST's ten digits, each
     against the rest, or of so many of them as are measured. `seconds` is one fit with its test on a CPU, None where a
-    GPU made the figure. The row of each measurement is `standing`'s; of several
-    arguments those count that have the most digits, then those that a table prints under the detector's own name (its
-    teacher alone is SDN's, too, but not it), then those of the present code, then the newest.
+    GPU made the figure. The row of each measurement is `standing`'s; of several arguments those count that have the
+    most digits, then those that a table prints under the detector's own name (its teacher alone is SDN's, too, but not
+    it), then those of the present code, then the newest.
     """
     alone: dict[str, dict[str, Any]] = {}
     digits: dict[str, dict[str, dict[str, dict[str, str]]]] = {}  # by detector, arguments and digit

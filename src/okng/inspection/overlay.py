@@ -38,6 +38,11 @@ def heat_range(calibration: Calibration) -> tuple[float, float]:
     return threshold - above, threshold + 6 * above
 
 
+def heat_range_if_any(calibration: Calibration) -> tuple[float, float] | None:
+    """`heat_range`; None where the model says of no place how odd it is."""
+    return None if calibration.peaks is None else heat_range(calibration)
+
+
 def overlay(
     image: Image.Image | np.ndarray, inspection: Inspection, low: float, high: float, rules: Rules = NO_RULES
 ) -> Image.Image:

@@ -17,7 +17,7 @@ from okng.inspection.formats import Encoded
 from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Decoded, Inspector
 from okng.inspection.likeness import Likeness
-from okng.inspection.overlay import heat_range
+from okng.inspection.overlay import heat_range_if_any
 from okng.inspection.result import Inspection
 from okng.inspection.workers import Workers
 from okng.line.outbox import Outbox
@@ -55,8 +55,7 @@ class Watch:
         self.counts = {"OK": 0, "NG": 0}
         self.known = self.unread = 0
         self.last: Inspection | None = None
-        calibration = inspector.calibration
-        self._shown = None if calibration.peaks is None else heat_range(calibration)
+        self._shown = heat_range_if_any(inspector.calibration)
         self._likeness = self._new_likeness()
         self._said: dict[str, float] = {}  # warnings, and when each was said
 

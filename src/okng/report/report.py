@@ -16,7 +16,7 @@ from okng.datasets.base import NG, OK, Mask
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
 from okng.inspection.outputs import partial_name
-from okng.inspection.overlay import heat_range
+from okng.inspection.overlay import heat_range_if_any
 from okng.inspection.result import Inspection
 from okng.report.charts import expected_false_alarms, histogram, rate_above, rate_of, roc
 from okng.report.page import page
@@ -182,7 +182,7 @@ class Report:
             "settings": settings(
                 self.inspector, {stage: total / self.inspected for stage, total in self._milliseconds.items()}
             ),
-            "heat": None if calibration.peaks is None else heat_range(calibration),
+            "heat": heat_range_if_any(calibration),
         }
 
     def _held_out(self, scores: np.ndarray) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ import okng
 from okng.errors import OkngError, nearest_names
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_bytes
-from okng.inspection.overlay import heat_range
+from okng.inspection.overlay import heat_range_if_any
 from okng.store import ModelUsed, Store
 from okng.store.models import Version
 
@@ -46,8 +46,7 @@ class Loaded:
     @cached_property
     def heat(self) -> tuple[float, float] | None:
         """The scores at which heat begins to show and at which it is full, where there is a map."""
-        calibration = self.inspector.calibration
-        return None if calibration.peaks is None else heat_range(calibration)
+        return heat_range_if_any(self.inspector.calibration)
 
 
 class Shelf:
