@@ -312,7 +312,7 @@ def test_parquet_is_written_whole_and_once(store: Store, said: list[str], tmp_pa
     with Outbox(store, [sink], said.append) as outbox:
         record(store, 3, outbox.names)
         outbox.wake()  # fewer than a file's worth wait for more, or for the end
-    assert [path.name for path in (tmp_path / "table").iterdir()] == ["000000000001.parquet"]
+    assert [path.name for path in sorted((tmp_path / "table").iterdir())] == ["000000000001.parquet"]
     with store.writing() as connection:
         connection.exec_driver_sql("UPDATE okng_deliveries SET done_at = NULL")
     record(store, 4, (sink.name,))
@@ -321,6 +321,27 @@ def test_parquet_is_written_whole_and_once(store: Store, said: list[str], tmp_pa
     rows = parquet.read_table(tmp_path / "table").to_pylist()
     assert [row["id"] for row in rows] == [1, 2, 3, 4, 5] and rows[2]["verdict"] == "NG" and rows[0]["left"] is None
     assert said == []
+
+
+def test_an_end_that_comes_while_few_are_read_does_not_divide_them(
+    store: Store, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow.parquet")
+    outbox = Outbox(store, [open_sink(f"parquet:{tmp_path / 'table'}")], said.append)
+    record(store, 0, outbox.names)
+    pending = store.deliveries.pending
+
+    def then_the_end(*asked: Any) -> Any:
+        found = pending(*asked)
+        if not outbox._stopping.is_set():
+            record(store, 1, outbox.names)
+            outbox._stopping.set()
+        return found
+
+    monkeypatch.setattr(store.deliveries, "pending", then_the_end)
+    with outbox:
+        wait_for(lambda: not store.deliveries.waiting())
+    assert [path.name for path in (tmp_path / "table").iterdir()] == ["000000000001.parquet"] and said == []
 
 
 def test_jsonl_is_one_object_a_line(store: Store, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,12 +119,13 @@ class Outbox:
 
     def _some(self, sink: Sink, trouble: Trouble) -> bool:
         """Deliver what is waiting, up to a second's worth; whether there was anything."""
+        ending = self._stopping.is_set()  # asked before the store: whoever stops has recorded all by then
         found = self.store.deliveries.pending(sink.name, max(AT_ONCE, sink.batch))
         taken: list[int] = []
         begun = time.monotonic()
         try:
             for some in _chunks(found, sink.batch):
-                if len(some) < sink.batch and self._early(sink, some[0]):
+                if len(some) < sink.batch and not ending and _early(sink, some[0]):
                     break
                 try:
                     sink.send([message(one, partial(self.store.records.image, one.record.id)) for one in some])
@@ -146,11 +147,6 @@ class Outbox:
             if taken:
                 self.store.deliveries.done(*taken)
         return bool(taken)
-
-    def _early(self, sink: Sink, first: Delivery) -> bool:
-        """Whether the first of a few messages may still wait for more."""
-        age = time.time() - first.record.at
-        return not self._stopping.is_set() and 0 <= age < sink.patience
 
     def _over(self, trouble: Trouble) -> bool:
         """Whether to end: at once where it does not work, else when all is delivered or the time is up."""
@@ -187,6 +183,11 @@ class Trouble:
         if self.since:
             self.say(f"{self.name} takes messages again, after {time.monotonic() - self.since:.0f} s")
         self.since, self.pause, self.why, self.refusals = 0.0, 0.0, "", 0
+
+
+def _early(sink: Sink, first: Delivery) -> bool:
+    """Whether the first of a few messages may still wait for more."""
+    return 0 <= time.time() - first.record.at < sink.patience
 
 
 def _chunks(found: list[Delivery], size: int) -> Iterator[list[Delivery]]:
