@@ -9,7 +9,7 @@ from okng.benchmark import code
 from okng.benchmark.code import PACKAGE, code_digest, is_older, present_code
 from okng.detectors.cards import cards
 
-GAN, DCGAN = "detectors/reconstruction/gan.py", "nn/dcgan.py"
+GAN, DCGAN = "detectors/adversarial/gan.py", "nn/dcgan.py"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_every_detector_has_a_digest_and_a_copy_has_the_same(package: Path) -> N
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("detectors/reconstruction/anogan.py", ".sum((1, 2, 3))", ".mean((1, 2, 3))"),
+        ("detectors/adversarial/anogan.py", ".sum((1, 2, 3))", ".mean((1, 2, 3))"),
         (GAN, "betas=(0.5, 0.999)", "betas=(0.4, 0.999)"),
         (DCGAN, "SLOPE = 0.2", "SLOPE = 0.1"),
         ("nn/sizes.py", "def pad_to_grid", "EXTRA = 1\n\n\ndef pad_to_grid"),  # which DCGAN imports
@@ -54,7 +54,7 @@ def test_what_computes_counts_wherever_it_stands(package: Path, file: str, old: 
         (GAN, "        check_input(image_size, channels)\n", "        # a remark\n"),
         (DCGAN, "SLOPE = 0.2", "SLOPE = (\n    0.2\n)"),
         (DCGAN, "from itertools import pairwise", "import itertools\nfrom itertools import pairwise"),
-        ("detectors/reconstruction/anogan.py", "weight lies between 0 and 1", "weight is a share"),
+        ("detectors/adversarial/anogan.py", "weight lies between 0 and 1", "weight is a share"),
         ("nn/ssim.py", "def ", "EXTRA = 1\n\n\ndef "),  # which AnoGAN does not import
         ("detectors/base.py", "class Batch:", "class Batch:\n    more = 1"),
     ],
@@ -76,7 +76,7 @@ def test_a_module_counts_however_it_is_imported(package: Path) -> None:
 
 def test_moving_a_network_to_another_room_does_not_count(package: Path) -> None:
     shutil.move(package / DCGAN, package / "nn/networks.py")
-    for file in (GAN, "detectors/reconstruction/anogan.py"):
+    for file in (GAN, "detectors/adversarial/anogan.py"):
         text = (package / file).read_text().replace("okng.nn.dcgan", "okng.nn.networks")
         (package / file).write_text(text)
     assert code_digest("anogan", package) == present_code("anogan")

@@ -90,8 +90,9 @@ def test_a_method_is_added_by_the_three_places_that_contributing_names(tmp_path:
     (family / "mean.py").write_text(documented("python"))
     with (family / "cards.toml").open("a") as entries:
         entries.write(documented("toml"))
-    (tmp_path / "tests/detectors").mkdir()
-    (tmp_path / "tests/detectors/test_mean.py").write_text(
+    own = tmp_path / "tests/detectors/feature_matching/test_mean.py"
+    own.parent.mkdir(parents=True)
+    own.write_text(
         "import okng\n\n\ndef test_its_epsilon():\n    assert okng.create('mean', epsilon=0.5).epsilon == 0.5\n"
     )
 
@@ -104,6 +105,6 @@ def test_a_method_is_added_by_the_three_places_that_contributing_names(tmp_path:
 
     told = json.loads(python("okng", "list", "mean", "--json"))
     assert (told["family"], told["finds"], told["parameters"]) == ("feature matching", "both", {"epsilon": 0.001})
-    chosen = ["tests/contract/test_rules.py", "tests/detectors/test_mean.py", "-k", "mean and not example"]
+    chosen = ["-k", "mean and not example", "tests/contract/test_rules.py", str(own)]
     rules = python("pytest", "-p", "no:cacheprovider", *chosen)
     assert re.search(r"\b\d\d passed", rules) and not re.search("failed|skipped", rules), rules

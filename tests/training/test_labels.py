@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.detectors.scenes import crosses, rings
-from tests.detectors.upright import upright
+from tests.detectors.self_supervised.upright import upright
 
 import okng
 from okng.datasets import NG, OK, Dataset, open_dataset

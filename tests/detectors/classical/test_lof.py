@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import LocalOutlierFactor as Reference
-from tests.detectors.vectors import drawn, learnt, scored
+from tests.detectors.classical.vectors import drawn, learnt, scored
 
 from okng.detectors.catalogue import create
 from okng.detectors.classical import lof as module

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.detectors.upright import learn, upright
+from tests.detectors.self_supervised.upright import learn, upright
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train

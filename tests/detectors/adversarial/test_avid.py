@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from okng.detectors.adversarial.avid import AVID, in_place
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.avid import AVID, in_place
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import IsolationForest as Reference
-from tests.detectors.vectors import drawn, learnt, scored
+from tests.detectors.classical.vectors import drawn, learnt, scored
 from torch import Tensor
 
 from okng.detectors.catalogue import create

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from okng import fit
 from okng.datasets.idx import open_idx
+from okng.detectors.adversarial.gan import GAN
 from okng.detectors.base import Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.gan import GAN
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc

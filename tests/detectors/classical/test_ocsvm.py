@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.svm import OneClassSVM as Reference
-from tests.detectors.vectors import drawn, learnt, scored
+from tests.detectors.classical.vectors import drawn, learnt, scored
 
 from okng.detectors.catalogue import create
 from okng.detectors.classical.ocsvm import OneClassSVM

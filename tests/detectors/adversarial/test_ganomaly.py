@@ -7,9 +7,9 @@ import torch
 from tests.detectors.scenes import SIDE, rings, source, tensor
 from torch import nn
 
+from okng.detectors.adversarial.ganomaly import GANomaly
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.ganomaly import GANomaly
 from okng.training.phases import run_phases
 
 SMALL = {"width": 4, "code": 8}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from okng.detectors.adversarial.attention_ocgan import AttentionOCGAN, outside, over
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.attention_ocgan import AttentionOCGAN, outside, over
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc

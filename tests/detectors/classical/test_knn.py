@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pyod.models.knn import KNN
-from tests.detectors.vectors import drawn, learnt, scored
+from tests.detectors.classical.vectors import drawn, learnt, scored
 
 from okng.detectors.catalogue import create
 from okng.errors import OkngError

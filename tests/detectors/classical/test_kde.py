@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import spearmanr
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity as Reference
-from tests.detectors.vectors import drawn, learnt, scored
+from tests.detectors.classical.vectors import drawn, learnt, scored
 
 from okng.detectors.catalogue import create
 from okng.detectors.classical.kde import BANDWIDTHS, KernelDensity, likeliest_bandwidth

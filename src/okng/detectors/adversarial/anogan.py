@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from okng.checks import at_least, check_input, positive
+from okng.detectors.adversarial.gan import contest
 from okng.detectors.base import Detector, Phase, Scores
-from okng.detectors.reconstruction.gan import contest
 from okng.errors import OkngError
 from okng.nn.dcgan import DCGAN
 

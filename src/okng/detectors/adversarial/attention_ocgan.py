@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from okng.checks import at_least, positive
+from okng.detectors.adversarial.ocgan import BETAS, check
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.detectors.reconstruction.ocgan import BETAS, check
 from okng.errors import OkngError
 from okng.nn.adversarial import judging_only
 from okng.nn.cbam import CBAM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.detectors.upright import learn, upright
+from tests.detectors.self_supervised.upright import learn, upright
 from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Train

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from tests.contract.conftest import other_pictures, pictures
-from tests.detectors.vectors import drawn, learnt
+from tests.detectors.classical.vectors import drawn, learnt
 from tests.nn.devices import WithoutFloat64
 
 import okng

@@ -7,9 +7,9 @@ import torch
 from tests.detectors.scenes import SIDE, crosses, rings, source, tensor
 from torch import Tensor
 
+from okng.detectors.adversarial.ocgan import OCGAN
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.ocgan import OCGAN
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
 from okng.training.phases import run_phases

@@ -10,9 +10,9 @@ import torch
 from tests.detectors.scenes import SIDE, crosses, source, tensor
 from torch import Tensor, nn
 
+from okng.detectors.adversarial.htdg import BORDER, GREY, HTDG, MOVES, Moves
 from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.htdg import BORDER, GREY, HTDG, MOVES, Moves
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
 from okng.training.phases import run_phases

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.covariance import LedoitWolf
-from tests.detectors.vectors import drawn, learnt, scored
+from tests.detectors.classical.vectors import drawn, learnt, scored
 
 
 @pytest.mark.parametrize(("count", "values"), [(200, 6), (20, 60), (60, 60)])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tests.detectors.scenes import SIDE, crosses, rings, source, tensor
 
+from okng.detectors.adversarial.anogan import AnoGAN
 from okng.detectors.base import Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.anogan import AnoGAN
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
 from okng.training.phases import run_phases

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from tests.detectors.scenes import SIDE, crosses, rings, source, tensor
 from torch import nn
 
+from okng.detectors.adversarial.skip_ganomaly import SkipGANomaly
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.skip_ganomaly import SkipGANomaly
 from okng.errors import OkngError
 from okng.training.phases import run_phases
 

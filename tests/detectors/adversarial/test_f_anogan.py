@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from okng.datasets.idx import open_idx
+from okng.detectors.adversarial.f_anogan import FAnoGAN, UpBlock
 from okng.detectors.base import Batch, Phase, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.f_anogan import FAnoGAN, UpBlock
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
