@@ -46,13 +46,19 @@ def compiled_backbones(detector: Detector) -> Iterator[None]:
 
 
 def compiled(backbone: Backbone) -> Callable[[Tensor], list[Tensor]]:
-    """`backbone` as a function from images (B, 3, H, W) to features, on as many threads as PyTorch has."""
+    """`backbone` as a function from images (B, 3, H, W) to what it makes of them, on as many threads as PyTorch has."""
     openvino = import_openvino()
     side = 2 * max(backbone.strides)
-    names = ["images", *(f"stride {stride}" for stride in backbone.strides)]
-    dynamic = {name: {0: "batch", 2: f"{name} height", 3: f"{name} width"} for name in names}
+    example = torch.zeros(1, 3, side, side)
+    with torch.no_grad():
+        outputs = backbone(example)
+    names = ["images", *(f"features {i}" for i in range(len(outputs)))]
+    dynamic = {
+        name: {0: "batch", 2: f"{name} height", 3: f"{name} width"} if tensor.ndim == 4 else {0: "batch"}
+        for name, tensor in zip(names, [example, *outputs], strict=True)
+    }
     core = openvino.Core()
-    model = core.read_model(onnx_graph(backbone, torch.zeros(1, 3, side, side), names, dynamic))
+    model = core.read_model(onnx_graph(backbone, example, names, dynamic))
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
@@ -68,7 +74,7 @@ def compiled(backbone: Backbone) -> Callable[[Tensor], list[Tensor]]:
         # One at a time: the layers' values stay in the cache, and a batch would take a quarter longer.
         single = images.detach().numpy()
         each = [[found.copy() for found in network(image[None]).values()] for image in single]
-        return [torch.from_numpy(np.concatenate(stride)) for stride in zip(*each, strict=True)]
+        return [torch.from_numpy(np.concatenate(output)) for output in zip(*each, strict=True)]
 
     return features
 
