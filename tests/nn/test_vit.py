@@ -190,6 +190,15 @@ def test_mistakes_are_one_line(name: str, blocks: tuple[int, ...], message: str)
     assert "\n" not in str(caught.value)
 
 
+def test_blocks_of_a_cnn_are_refused() -> None:
+    for build in (
+        lambda: Tokens("efficientnet_lite0", blocks=(1,)),
+        lambda: backbone_of("resnet18", (8,), (1,), "none"),
+    ):
+        with pytest.raises(OkngError, match="leave out blocks"):
+            build()
+
+
 def test_without_a_network_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(name: str) -> dict[str, str]:
         raise OSError("does not answer")

@@ -16,33 +16,37 @@ from okng.nn.backbones import Backbone, _downloaded_before, _weights_file
 
 def backbone_of(name: str, strides: Sequence[int], blocks: Sequence[int], weights: str) -> Backbone:
     """A network of either kind as a source of maps: a CNN's at `strides`, or a transformer's after `blocks`."""
-    return VisionTransformer(name, blocks, weights) if is_transformer(name) else Backbone(name, strides, weights)
+    if is_transformer(name):
+        return VisionTransformer(name, blocks, weights)
+    _without_blocks(name, blocks)
+    return Backbone(name, strides, weights)
 
 
 class Tokens(nn.Module):
     """Patch tokens on their grids, and class tokens, of a network of either kind.
 
-    Of a vision transformer they are those after each of `blocks`. Of a CNN the features at each of `strides` are the
-    patch tokens, finest first, and a level's class token is the mean of them. Levels are what `blocks` or `strides`
-    choose, in the order of the network. `channels`, `strides`: of each level. Other arguments as `VisionTransformer`.
+    Of a vision transformer they are those after each of `blocks`, of the last where none is named. Of a CNN the
+    features at each of `strides` are the patch tokens, finest first, and a level's class token is the mean of them.
+    Levels are what `blocks` or `strides` choose, in the order of the network. `channels`, `strides`: of each level.
+    Other arguments as `VisionTransformer`.
     """
 
     def __init__(
         self,
         name: str,
         strides: Sequence[int] = (8, 16),
-        blocks: Sequence[int] = (-1,),
+        blocks: Sequence[int] = (),
         weights: str = "imagenet",
         normed: bool = False,
     ):
         super().__init__()
-        transformer = is_transformer(name)
-        self.backbone = (
-            VisionTransformer(name, blocks, weights, normed, prefix=True)
-            if transformer
-            else Backbone(name, strides, weights)
-        )
-        self.transformer = transformer
+        self.transformer = is_transformer(name)
+        self.backbone: Backbone
+        if self.transformer:
+            self.backbone = VisionTransformer(name, blocks or (-1,), weights, normed, prefix=True)
+        else:
+            _without_blocks(name, blocks)
+            self.backbone = Backbone(name, strides, weights)
         self.channels, self.strides = self.backbone.channels, self.backbone.strides
 
     @property
@@ -211,6 +215,12 @@ def rotations(periods: Tensor, h: int, w: int) -> Tensor:
     places = torch.stack(torch.meshgrid(*along, indexing="ij"), 2).flatten(0, 1)  # (h*w, 2)
     angles = (2 * torch.pi * places[:, :, None] / periods).flatten(1).repeat(1, 2)  # (h*w, d)
     return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+def _without_blocks(name: str, blocks: Sequence[int]) -> None:
+    """OkngError where somebody names blocks of a CNN."""
+    if blocks:
+        raise OkngError(f"blocks are of a vision transformer, and {name} is none; leave out blocks, strides say where")
 
 
 def _fill(net: Any, weights: str) -> None:
