@@ -1,10 +1,11 @@
 """What OK images alone say of a default: held-out OK images as they are against the same ones spoilt.
 
-    python benchmarks/spoilt.py DATA [--only patchcore code]
+    python benchmarks/spoilt.py DATA [--only patchcore code noise]
 
 DATA holds magnetic_tile/, mvtec_ad/transistor/ and mnist/; ELPV comes from PyPI. Writes results/spoilt.csv.
 `patchcore`: its image scores and the smoothing of its map, on four sets, each spoilt in three ways. `code`: the
-autoencoder's code sizes on two digits. Only images to learn from are used: no test image, no label, no real defect.
+autoencoder's code sizes on two digits. `noise`: SimpleNet's, on two sets. Only images to learn from are used: no test
+image, no label, no real defect.
 One seed decides which are held out and how they are spoilt; every case meets the same images.
 """
 
@@ -26,7 +27,7 @@ from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import NG, OK, open_dataset
 from okng.datasets.corruptions import scratch_mask, stain_mask
-from okng.detectors.base import Detector
+from okng.detectors.base import Batch, Detector
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
@@ -43,8 +44,9 @@ FIELDS = (
     "experiment", "detector", "dataset", "case", "spoilt by", "figure", "value", "n", "command", "code", "versions",
     "machine", "date",
 )  # fmt: skip
-DETECTORS = {"patchcore": "patchcore", "code": "autoencoder"}
+DETECTORS = {"patchcore": "patchcore", "code": "autoencoder", "noise": "simplenet"}
 HELD_OUT = 40  # photographs; digits are cheap, HELD_OUT_DIGITS
+NOISE_LEARNT = 173  # photographs, all that transistor has beside those held out
 DIGITS, HELD_OUT_DIGITS = 1000, 300  # learnt from, and held out
 PIECE = (1 / 8, 1 / 3)  # sides of what is pasted or erased, in shares of the image's
 LEVELS = (10, 220)  # between which the one grey level of a scratch or stain lies, as in `okng.datasets.corruptions`
@@ -189,11 +191,37 @@ def code(data: Path) -> Iterator[dict[str, Any]]:
                 yield {**common, **more, "value": separated(fine, judged(engine, [image for image, _ in made])[0])}
 
 
+def noise(data: Path) -> Iterator[dict[str, Any]]:
+    """SimpleNet's noise, with the other arguments of the budget "cpu", and what its loss is on held-out images."""
+    for source in (data / "mvtec_ad" / "transistor", "elpv/poly"):
+        dataset = open_dataset(str(source))
+        learnt, held_out = parted([sample.image for sample in dataset.train], HELD_OUT)
+        given = arguments_for("cpu", "simplenet", small=False) or {}
+        for deviation in (0.3, 1.0, 3.0):
+            torch.manual_seed(0)
+            detector: Any = create("simplenet", **{**given, "noise": deviation})
+            preprocess = Preprocess("RGB", 256, detector.multiple)
+            plain = [preprocess.load(image)[0].copy() for image in held_out]
+            engine = fitted(detector, learnt[:NOISE_LEARNT], preprocess)
+            common = {"dataset": dataset.name, "case": f"noise={deviation:g}"}
+            with torch.no_grad():
+                patches = detector.patches(torch.from_numpy(np.stack(plain)).permute(0, 3, 1, 2) / 255)
+                torch.manual_seed(0)
+                losses = detector.loss(Batch(patches, torch.arange(len(plain)), (patches,)))
+            held = {"spoilt by": "nothing", "figure": "held-out loss", "n": f"{len(plain)}"}
+            yield {**common, **held, "value": float(losses["OK"] + losses["noisy"])}
+            fine = judged(engine, plain)[0]
+            for name, way in {"piece of another": piece_of_another, "scratch": scratch, "stain": stain}.items():
+                odd = judged(engine, [image for image, _ in all_spoilt(plain, way)])[0]
+                more = {"spoilt by": name, "figure": "image_auroc", "n": f"{len(plain)} plain, {len(plain)} spoilt"}
+                yield {**common, **more, "value": separated(fine, odd)}
+
+
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    experiments = {"patchcore": patchcore, "code": code}
+    experiments = {"patchcore": patchcore, "code": code, "noise": noise}
     parser.add_argument("--only", nargs="+", choices=experiments, default=list(experiments))
     asked = parser.parse_args()
     for experiment in asked.only:
