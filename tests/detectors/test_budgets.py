@@ -24,6 +24,7 @@ NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with
     "csflow": {"hidden": 64},  # of 1024 it keeps 8 GB
     "fastflow": {"flow_steps": 2},
 }
+SIZES = {"efficientad": (64, 64)}  # whose layers follow the size: of the paper's a step takes half a minute
 
 
 def paper(name: str) -> dict[str, object]:
@@ -62,6 +63,7 @@ def test_a_paper_budget_is_constructed_and_takes_a_step(name: str, monkeypatch: 
     """
     arguments = dict(arguments_for("paper", name, small=False) or {})
     size = arguments.pop("size", None)
+    size = SIZES.get(name, size)
     if "weights" in parameters(name):
         arguments["weights"] = "none"  # which are not on this machine; the network is the paper's
     assert not arguments.keys() & NARROWER.get(name, {}).keys()

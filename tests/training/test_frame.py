@@ -17,7 +17,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 import okng
-from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
+from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model, write_model
@@ -265,6 +265,26 @@ def test_each_phase_holds_back_others() -> None:
 
     (first, _), (second, _) = run(Twice(-9.0, epochs=1), images(40)).validated
     assert len(first) == len(second) == 8 and first != second
+
+
+def test_a_pass_sees_what_the_phase_before_it_held_back() -> None:
+    """Which learns without validating; of too few images all are learnt, and all are seen."""
+
+    class HoldsBack(Small):
+        def phases(self) -> Iterator[Phase]:
+            self.phase |= {"holds_back": True}
+            yield from super().phases()
+            self.seen: list[int] = []
+            yield Collect("held back", lambda b: self.seen.extend(b.index.tolist()), lambda: None, held_back=True)
+            yield Collect("all", lambda b: self.seen.extend(b.index.tolist()), lambda: None)
+
+    detector = run(HoldsBack(), images(26, [1] * 6 + [0] * 20))
+    held_back = detector.seen[:4]
+    assert detector.seen[4:] == list(range(26)) and min(held_back) >= 6
+    for batch in detector.batches:
+        assert not {*held_back} & {*batch.index.tolist()}
+    assert {i for batch in detector.batches for i in batch.index.tolist()} == {*range(26)} - {*held_back}
+    assert run(HoldsBack(), images(4)).seen == 2 * list(range(4))
 
 
 def test_near_copies_are_not_parted_by_what_is_held_back() -> None:

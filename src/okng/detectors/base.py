@@ -61,12 +61,16 @@ class Collect:
     `prepare` maps images (B, C, H, W) to the frozen part of the computation, (B, ...) each, and `visit` sees what it
     made, `Batch.prepared`, alone. It must depend on nothing that was learnt, nor on the other images of the batch: the
     folds of a cross-fit and phases with the same `prepare` share what it made, so that it is run once per image.
+
+    `held_back`: it visits only the images that the phase before it held back, a `Train` that `holds_back`; all of them
+    where that had too few to hold any back.
     """
 
     name: str
     visit: Callable[[Batch], None]
     finish: Callable[[], Iterator[float] | None]
     prepare: Callable[[Tensor], Tensor | Sequence[Tensor]] | None = None
+    held_back: bool = False
 
 
 @dataclass
@@ -111,7 +115,8 @@ class Train:
     (`group_by`), the mean over that fifth is
     taken after each epoch (in phases counted in `steps` after the epochs that end another 500, and the last), in eval
     mode and with the same draws each time, and the epoch where it was lowest is the one that stays. NG images never
-    validate. `may_rise`: the mean loss may rise, from the first epoch's, by more than that and five times what its
+    validate. `holds_back`: that fifth is not learnt either where nothing validates; the `Collect` that follows may ask
+    for it. `may_rise`: the mean loss may rise, from the first epoch's, by more than that and five times what its
     batches' losses lie apart; without it, such a fit is taken for one that diverged.
     """
 
@@ -126,6 +131,7 @@ class Train:
     augment: Callable[[Tensor, torch.Generator], Tensor | Sequence[Tensor]] | None = None
     drop_last: bool = False
     validate: Callable[[Batch], Tensor] | None = None
+    holds_back: bool = False
     may_rise: bool = False
 
 

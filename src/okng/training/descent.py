@@ -6,7 +6,6 @@ import math
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +15,11 @@ from okng.training.checkpoint import Standing
 from okng.training.data import FeatureStore
 from okng.training.frozen import compiled_where_it_pays
 from okng.training.losses import Losses, NoNumber
-from okng.training.passes import Fit, prepare
-from okng.training.seeds import generator_at, seed_torch
+from okng.training.passes import FEWEST, Fit, divided, prepare
+from okng.training.seeds import seed_torch
 
 APART = 5.0  # a rise of so many times what the losses of the first epoch's batches lie apart
 SAVED_AFTER = 500  # batches, at the end of an epoch: a phase counted in steps may have thousands of tiny epochs
-HELD_BACK, FEWEST = 5, 5  # a fifth of the OK images validates, where there are so many
 
 
 def train(fit: Fit, number: int, phase: Train, first_epoch: int) -> None:
@@ -126,24 +124,14 @@ class _Descent:
         return not may_rise and first != 0 and mean - first > max(abs(first), APART * apart)
 
     def divided(self) -> tuple[list[int], list[int]]:
-        """The images to learn from, and those held back to validate on, OK ones alone.
-
-        What belongs together is not parted: groups that a person gave, else near copies.
-        """
-        fit, everyone = self.fit, range(len(self.fit.images))
-        ok = [i for i in everyone if fit.images.labels[i] == 0]
-        if self.phase.validate is None or len(ok) < FEWEST:
-            return list(everyone), []
-        groups = fit.images.subset(ok).alike()  # (n,)
-        order = torch.randperm(int(groups.max()) + 1, generator=generator_at(fit.seed, self.number)).tolist()
-        held_back: set[int] = set()
-        for group in order:
-            copies = [ok[i] for i in np.flatnonzero(groups == group)]
-            if len(held_back) + len(copies) <= len(ok) // HELD_BACK:
-                held_back |= {*copies}
-        if not held_back:
-            fit.tell.say(f"{self.phase.name}: no group is a fifth of the images or less, so the last epoch stays")
-        return [i for i in everyone if i not in held_back], sorted(held_back)
+        """The images to learn from, and those held back."""
+        if self.phase.validate is None and not self.phase.holds_back:
+            return list(range(len(self.fit.images))), []
+        learnt, held_back = divided(self.fit, self.number)
+        if not held_back and self.fit.images.labels.count(0) >= FEWEST:
+            what = "all are learnt" if self.phase.validate is None else "the last epoch stays"
+            self.fit.tell.say(f"{self.phase.name}: no group is a fifth of the images or less, so {what}")
+        return learnt, held_back
 
     def groups(self, shuffle: bool) -> list[list[int]]:
         """The batches of an epoch, as indices."""
@@ -152,7 +140,7 @@ class _Descent:
     def record(self, epoch: int, standing: Standing) -> None:
         """Note the losses since the last record, and validate where the phase does."""
         row: dict[str, Any] = {"phase": self.phase.name, "epoch": epoch + 1, "losses": self.losses.means()}
-        if self.held_back:
+        if self.held_back and self.phase.validate is not None:
             row["validation"] = value = self.validate()
             if not math.isfinite(value):
                 raise diverged(f"{self.phase.name} diverged in epoch {epoch + 1}", f"its validation is {value}")

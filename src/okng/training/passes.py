@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -16,9 +17,10 @@ from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
 from okng.training.feed import Feed, parts_of
 from okng.training.frozen import compiled_where_it_pays
 from okng.training.progress import Narrator
-from okng.training.seeds import seed_torch
+from okng.training.seeds import generator_at, seed_torch
 
 COLLECT_BATCH = 16
+HELD_BACK, FEWEST = 5, 5  # a fifth of the OK images is held back, where there are so many
 
 
 @dataclass
@@ -45,10 +47,11 @@ def collect(fit: Fit, number: int, phase: Collect) -> None:
             stores[first] = prepare(fit, number, phase, fit.shared.images)
         store = stores[first]
     seed_torch(fit.seed, number, 0)
-    fit.tell.begin(phase.name, len(fit.images))
+    shown = (divided(fit, number - 1)[1] if phase.held_back else []) or list(range(len(fit.images)))
+    fit.tell.begin(phase.name, len(shown))
     fast = compiled_where_it_pays(fit.detector, fit.fabric, len(fit.images)) if store is None else nullcontext()
     with torch.no_grad(), fit.fabric.autocast(), fast:
-        for batch in _passing(fit, phase, store):
+        for batch in _passing(fit, phase, store, shown):
             phase.visit(batch)
             fit.tell.advance(len(batch.images))
         shares = phase.finish()
@@ -85,9 +88,28 @@ def prepare(fit: Fit, number: int, phase: Collect | Train, images: TrainingImage
     return store
 
 
-def _passing(fit: Fit, phase: Collect, store: FeatureStore | None) -> Iterator[Batch]:
-    """The batches of one pass; where the phase has a `prepare` what it made, of `store` if there is one."""
-    groups = fit.images.batches(COLLECT_BATCH, shuffle=False)
+def divided(fit: Fit, number: int) -> tuple[list[int], list[int]]:
+    """The images that phase `number` learns from where it holds some back, and those held back, OK ones alone.
+
+    What belongs together is not parted: groups that a person gave, else near copies.
+    """
+    everyone = range(len(fit.images))
+    ok = [i for i in everyone if fit.images.labels[i] == 0]
+    if len(ok) < FEWEST:
+        return list(everyone), []
+    groups = fit.images.subset(ok).alike()  # (n,)
+    order = torch.randperm(int(groups.max()) + 1, generator=generator_at(fit.seed, number)).tolist()
+    held_back: set[int] = set()
+    for group in order:
+        copies = [ok[i] for i in np.flatnonzero(groups == group)]
+        if len(held_back) + len(copies) <= len(ok) // HELD_BACK:
+            held_back |= {*copies}
+    return [i for i in everyone if i not in held_back], sorted(held_back)
+
+
+def _passing(fit: Fit, phase: Collect, store: FeatureStore | None, shown: list[int]) -> Iterator[Batch]:
+    """The batches of one pass over the images `shown`; with a `prepare` what it made, of `store` if there is one."""
+    groups = fit.images.batches(COLLECT_BATCH, shuffle=False, among=shown)
     if store is not None:
         for indices in groups:
             shape = len(indices), fit.images.preprocess.channels, *fit.images.shapes[indices[0]]

@@ -14,6 +14,7 @@ from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
+from okng.nn.moments import Moments
 
 PATCHES, TEACHING = 8, 8  # patches of an image, images of a batch: 64 patches
 SIDE = 64  # pixels: what patches are enlarged to for the backbone
@@ -249,24 +250,6 @@ class PatchNetwork(nn.Module):
     def bent(self, features: Tensor, convolution: nn.Module) -> Tensor:
         """Behind all convolutions but the last a leaky ReLU."""
         return features if convolution is self.convolutions[-1] else F.leaky_relu(features, 5e-3)
-
-
-class Moments:
-    """Mean and standard deviation of the columns of what is added, in double precision."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
-
-    def add(self, rows: Tensor) -> None:
-        """Take in `rows` (N, k)."""
-        rows = rows.cpu().double()
-        self.count, self.total = self.count + len(rows), self.total + rows.sum(0)
-        self.squares = self.squares + rows.square().sum(0)
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Both, (k,) float32."""
-        mean = self.total / self.count
-        return mean.float(), (self.squares / self.count - mean.square()).clamp_min(0).sqrt().float()
 
 
 def adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
