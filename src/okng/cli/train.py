@@ -48,8 +48,8 @@ def train(
         Path | None,
         typer.Option(
             "--update",
-            help="A model file (of anomalydino, mahalanobis, padim, patch_memory, patchcore, spade or "
-            "subspace_ad) that shall learn the images too, without the old ones; a single image, such as a false "
+            help="A model file (of anomalydino, mahalanobis, padim, patch_memory, patchcore, rad, spade "
+            "or subspace_ad) that shall learn the images too, without the old ones; a single image, such as a false "
             "alarm, will do.",
         ),
     ] = None,
