@@ -29,6 +29,7 @@ from okng.cli import (
     threshold,
     train,
     watch,
+    weights,
 )
 from okng.errors import OkngError, OkngWarning, missing_package, nearest_names
 
@@ -79,6 +80,7 @@ app.command("serve")(serve.serve)
 app.command("outbox")(outbox.outbox)
 app.command("reproduce")(reproduce.reproduce)
 app.command("list")(list_.list_)
+app.command("weights")(weights.weights)
 
 
 @app.callback(invoke_without_command=True)
