@@ -25,6 +25,7 @@ __all__ = [
     "export",
     "fit",
     "load",
+    "rank",
     "sensitivity",
     "update",
 ]
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from okng.report import Report
     from okng.training.fit import fit
     from okng.training.update import update
+    from okng.unlabelled.rank import rank
 
 _LAZY = {
     "ImageOutlierDetector": "okng.estimator",
@@ -55,6 +57,7 @@ _LAZY = {
     "evaluate": "okng.benchmark.evaluation",
     "export": "okng.exporting",
     "fit": "okng.training.fit",
+    "rank": "okng.unlabelled.rank",
     "sensitivity": "okng.planted.measure",
     "update": "okng.training.update",
 }

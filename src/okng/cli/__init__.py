@@ -22,6 +22,7 @@ from okng.cli import (
     inspect,
     list_,
     outbox,
+    rank,
     reproduce,
     rules,
     sensitivity,
@@ -71,6 +72,7 @@ app.command("inspect")(inspect.inspect)
 app.command("watch")(watch.watch)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("rank")(rank.rank)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("explain")(explain.explain)
 app.command("export")(export.export)

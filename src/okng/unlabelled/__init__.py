@@ -1,0 +1,1 @@
+"""Unlabelled images that score one another: no OK images, no model, and no promise."""
