@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from okng.detectors.base import Batch, Collect
+from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.nn import vit
 from okng.nn.graph import onnx_graph
@@ -214,3 +216,27 @@ def test_what_was_downloaded_before_is_taken(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(vit, "_downloaded_before", lambda name: {"file": str(tmp_path / "model.safetensors")})
     taken = VisionTransformer(NAMES[0], (3,)).net.net.state_dict()
     np.testing.assert_array_equal(taken["pos_embed"], whole.state_dict()["pos_embed"])
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim", "subspace_ad"])
+def test_methods_of_patches_take_a_transformer_by_its_blocks(name: str) -> None:
+    """The features of two blocks on one grid; SubspaceAD's are their mean, as in its paper."""
+    images = torch.rand(2, 3, 28, 42)
+    given: dict[str, Any] = {"backbone": NAMES[1], "blocks": (1, 3), "weights": "none"}
+    detector = create(name, **given, **({"dimensions": 20} if name == "padim" else {}))
+    (phase,) = detector.phases()
+    assert isinstance(phase, Collect) and phase.prepare is not None and detector.multiple == 14
+    with torch.no_grad():
+        phase.visit(Batch(images, torch.arange(2), tuple(phase.prepare(images))))
+        list(phase.finish() or ())
+        scores = detector(torch.rand(3, 3, 28, 42))
+    assert scores.map is not None and scores.map.shape == (3, 2, 3) and bool(scores.map.isfinite().all())
+    if name != "padim":
+        assert len(detector.get_buffer("mean" if name == "subspace_ad" else "centre")) == (
+            48 if name == "subspace_ad" else 96
+        )
+
+
+def test_the_default_names_what_takes_a_transformer() -> None:
+    with pytest.raises(OkngError, match=r"patch_memory: backbone is a CNN.*anomalydino"):
+        create("patch_memory", backbone=NAMES[0])

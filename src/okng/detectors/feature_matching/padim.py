@@ -10,8 +10,8 @@ from torch import Tensor
 from okng.checks import positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
+from okng.nn.vit import backbone_of
 
 
 class PaDiM(Detector):
@@ -22,10 +22,12 @@ class PaDiM(Detector):
 
     `backbone`, `strides`, `weights`: the frozen network and where its features are taken, all brought to the
     finest grid by repetition (the paper: resnet18, wide_resnet50_2 or efficientnet_b5, at 4, 8 and 16).
-    `dimensions`: how many of all strides' channels are kept, drawn at random once (the paper: 100 for
-    resnet18, 550 for wide_resnet50_2). The model holds a `dimensions`² matrix per position: 164 MB for 100 at
-    256 px. `epsilon`: what is added to the diagonal of each covariance, so that fewer images than
-    `dimensions` are enough. `sigma`: of the Gaussian that smooths the map, in pixels of the input.
+    `blocks`: of a vision transformer, such as vit_small_patch14_dinov2, instead of `strides`: after which its
+    patch tokens are taken, counted from 1, or from the end, -1 being the last. `dimensions`: how many of all
+    strides' channels are kept, drawn at random once (the paper: 100 for resnet18, 550 for wide_resnet50_2). The
+    model holds a `dimensions`² matrix per position: 164 MB for 100 at 256 px. `epsilon`: what is added to the
+    diagonal of each covariance, so that fewer images than `dimensions` are enough. `sigma`: of the Gaussian
+    that smooths the map, in pixels of the input.
 
     Deliberately otherwise: the map is smoothed on the patch grid, before any enlargement, with `sigma` in
     cells of it; the image's score is the maximum of that smoothed map.
@@ -47,10 +49,11 @@ class PaDiM(Detector):
         dimensions: int = 100,
         epsilon: float = 0.01,
         sigma: float = 4.0,
+        blocks: tuple[int, ...] = (),
     ):
         super().__init__()
         positive(epsilon=epsilon, sigma=sigma)
-        self.backbone = freeze(Backbone(backbone, strides, weights))
+        self.backbone = freeze(backbone_of(backbone, strides, blocks, weights))
         available = sum(self.backbone.channels)
         if not 1 <= dimensions <= available:
             raise OkngError(

@@ -13,9 +13,11 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Scores
 from okng.detectors.feature_matching.patchcore import PatchCore
+from okng.errors import OkngError
 from okng.nn.blur import gaussian_blur
 from okng.nn.coreset import StreamingCoreset, greedy_coreset
 from okng.nn.patches import local_average, mean_of_highest
+from okng.nn.vit import is_transformer
 
 CANDIDATES = 256  # patches of an image that the memory is chosen from, or twice its share where that is more
 BLOCK = 256  # memories whose products with all positions of an image are held at once
@@ -60,6 +62,8 @@ class PatchMemory(PatchCore):
         sigma: float = 8.0,
         memory: float = 4.0,
     ):
+        if is_transformer(backbone):
+            raise OkngError(f"backbone is a CNN, whose strides differ; for {backbone} take patchcore or anomalydino")
         positive(context=context)
         at_least(1, coreset_limit=coreset_limit)
         super().__init__(backbone, strides, weights, coreset=coreset, sigma=sigma, memory=memory)

@@ -12,10 +12,10 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
 from okng.nn.coreset import WORKSPACE, StreamingCoreset, capacity_of, last_gap
 from okng.nn.patches import local_average, mean_of_highest, on_finest_grid
+from okng.nn.vit import backbone_of
 
 
 class PatchCore(Detector):
@@ -24,13 +24,15 @@ class PatchCore(Detector):
     Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler, "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022.
 
     `backbone`, `strides`, `weights`: the frozen network and where its features are taken (the paper: wide_resnet50_2 at
-    8 and 16). `neighbourhood`: side of the square over which features are averaged around each position (section 3.1).
-    `coreset`: the share of all patches kept in memory, in (0, 1] (section 3.2); `coreset_size`: how many are kept,
-    whatever their share. `score`: how the patches' distances make the image's: "reweighted" the highest weighted by how
-    crowded the memory is there (equation 7, with `neighbours` = b; one has nothing to weigh by), "max" the highest as
-    it is, "top1%" the mean of the highest hundredth. `sigma`: of the Gaussian that smooths the map, in pixels of the
-    input (section 3.3). `memory`: GB that patches may take while it learns; as long as all of them fit, the coreset is
-    of all at once, beyond that by merge and reduce (`nn/coreset.py`).
+    8 and 16). `blocks`: of a vision transformer, such as vit_small_patch14_dinov2, instead of `strides`: after which
+    its patch tokens are taken, counted from 1, or from the end, -1 being the last. `neighbourhood`: side of the square
+    over which features are averaged around each position (section 3.1). `coreset`: the share of all patches kept in
+    memory, in (0, 1] (section 3.2); `coreset_size`: how many are kept, whatever their share. `score`: how the patches'
+    distances make the image's: "reweighted" the highest weighted by how crowded the memory is there (equation 7, with
+    `neighbours` = b; one has nothing to weigh by), "max" the highest as it is, "top1%" the mean of the highest
+    hundredth. `sigma`: of the Gaussian that smooths the map, in pixels of the input (section 3.3). `memory`: GB that
+    patches may take while it learns; as long as all of them fit, the coreset is of all at once, beyond that by merge
+    and reduce (`nn/coreset.py`).
 
     Deliberately otherwise: features are averaged per channel rather than pooled to a fixed width, the coreset is
     selected in the full feature space without random projection (the batched greedy makes that affordable), and the map
@@ -56,6 +58,7 @@ class PatchCore(Detector):
         neighbours: int = 9,
         sigma: float = 4.0,
         memory: float = 4.0,
+        blocks: tuple[int, ...] = (),
     ):
         super().__init__()
         if not 0 < coreset <= 1:
@@ -71,7 +74,7 @@ class PatchCore(Detector):
         positive(sigma=sigma)
         if memory * 1e9 < 2 * WORKSPACE:
             raise OkngError(f"memory is in GB, {2 * WORKSPACE / 1e9:.2g} or more, not {memory}")
-        self.backbone = freeze(Backbone(backbone, strides, weights))
+        self.backbone = freeze(backbone_of(backbone, strides, blocks, weights))
         self.neighbourhood, self.coreset, self.coreset_size, self.score = neighbourhood, coreset, coreset_size, score
         self.neighbours, self.sigma = neighbours, sigma
         channels = sum(self.backbone.channels)

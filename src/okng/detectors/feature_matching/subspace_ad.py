@@ -12,8 +12,8 @@ from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.detectors.feature_matching.padim import RunningGaussians
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
 from okng.nn.patches import mean_of_highest, on_finest_grid
+from okng.nn.vit import backbone_of
 
 
 class SubspaceAD(Detector):
@@ -25,14 +25,15 @@ class SubspaceAD(Detector):
     basis does not count, however far.
 
     `backbone`, `strides`, `weights`: the frozen network and where its features are taken, all brought to the finest
-    grid. `explained`: the share of the variance that the basis explains, above 0 and below 1. `rotations`: how many
-    turned copies of each image are learnt beside it, the paper's 30 where there are 1 to 4 images and parts lie
-    anyhow, else none.
+    grid. `blocks`: of a vision transformer, instead of `strides`: after which its patch tokens are taken, counted from
+    1, and their mean is a patch (the paper: vit_giant_patch14_reg4_dinov2 after 23 to 29 of 40). `explained`: the share
+    of the variance that the basis explains, above 0 and below 1. `rotations`: how many turned copies of each image are
+    learnt beside it, the paper's 30 where there are 1 to 4 images and parts lie anyhow, else none.
 
-    Deliberately otherwise: the paper's features are those of a vision transformer, DINOv2-G with registers, the mean of
-    seven of its blocks; here they are a convolutional network's. Turned copies are turned by even steps of a whole turn
-    rather than by angles that are drawn. The highest hundredth is taken, and the map given, on the patch grid, before
-    any enlargement; the paper's smoothing by 3 × 3 px of the enlarged map is left out.
+    Deliberately otherwise: of a CNN, as by default, features are concatenated, for levels have different ones. Turned
+    copies are turned by even steps of a whole turn rather than by angles that are drawn. The highest hundredth is
+    taken, and the map given, on the patch grid, before any enlargement; the paper's smoothing by 3 × 3 px of the
+    enlarged map is left out.
     """
 
     pretrained = True
@@ -49,14 +50,15 @@ class SubspaceAD(Detector):
         weights: str = "imagenet",
         explained: float = 0.99,
         rotations: int = 0,
+        blocks: tuple[int, ...] = (),
     ):
         super().__init__()
         if not 0 < explained < 1:
             raise OkngError(f"explained is a share of the variance, above 0 and below 1, not {explained}")
         at_least(0, rotations=rotations)
-        self.backbone = freeze(Backbone(backbone, strides, weights))
-        self.explained, self.rotations = explained, rotations
-        d = sum(self.backbone.channels)
+        self.backbone = freeze(backbone_of(backbone, strides, blocks, weights))
+        self.explained, self.rotations, self.averaged = explained, rotations, bool(blocks)
+        d = self.backbone.channels[0] if blocks else sum(self.backbone.channels)
         self.register_buffer("mean", torch.zeros(d))  # (d,)
         self.register_buffer("basis", torch.zeros(d, 0))  # C, (d, r)
         self.register_buffer("scatter", torch.zeros(d, d))  # of all patches learnt, to go on from
@@ -102,7 +104,8 @@ class SubspaceAD(Detector):
 
     def patches(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Patches (B, h, w, d) of the backbone's features, (B, C_s, h_s, w_s) for each stride."""
-        return on_finest_grid(pyramid).permute(0, 2, 3, 1)
+        joined = torch.stack(list(pyramid)).mean(0) if self.averaged else on_finest_grid(pyramid)
+        return joined.permute(0, 2, 3, 1)
 
     def residuals(self, patches: Tensor) -> Tensor:
         """Squared lengths (B, h, w) of what of `patches` (B, h, w, d) lies outside of the subspace."""
