@@ -22,6 +22,7 @@ SMALLER = 128  # px, which the deepest networks and the coarsest of three scales
 NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with which the contract takes a step
     "cflow": {"blocks": 2},
     "csflow": {"hidden": 64},  # of 1024 it keeps 8 GB
+    "dinomaly": {"depth": 2},
     "fastflow": {"flow_steps": 2},
 }
 SIZES = {"efficientad": (64, 64)}  # whose layers follow the size: of the paper's a step takes half a minute
