@@ -10,9 +10,10 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.distillation.reverse_distillation import ReverseDistillation, halvings_between
+from okng.detectors.distillation.reverse_distillation import ReverseDistillation
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
+from okng.nn.reverse import halvings_between
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
