@@ -2,10 +2,10 @@
 
     python benchmarks/speed.py DATA [--methods NAME …]
 
-DATA holds mvtec_ad/transistor/. Each method has its arguments for photographs on a CPU and learns the whole training set
-for one epoch, or one step, as what it has learnt changes no time; memories are full. It is exported and run by OpenVINO
-in float32 on one thread. Times are of the processor, the median of rounds in which every method takes its turn. Writes
-results/speed.csv.
+DATA holds mvtec_ad/transistor/. Each method has its arguments for photographs on a CPU and learns the whole training
+set for one epoch, or one step, as what it has learnt changes no time; memories are full. It is exported and run by
+OpenVINO in float32 on one thread. Times are of the processor, the median of rounds in which every method takes its
+turn. Writes results/speed.csv.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from okng.exporting import export_onnx
 from okng.inspection.inspector import Inspector
 from okng.training.progress import Narrator
 
-METHODS = ("efficientad", "padim", "patch_memory", "patchcore", "simplenet", "stfpm", "autoencoder", "fastflow")
+METHODS = ("efficientad", "padim", "patch_memory", "patchcore", "stfpm", "autoencoder")
 ROUNDS, IMAGES = 15, 4  # in each round each method judges so many
 
 

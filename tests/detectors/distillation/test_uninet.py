@@ -105,7 +105,9 @@ def test_one_teacher_stays_and_the_other_learns_slowly() -> None:
         assert torch.equal(tensor, source[name]), name
     moved = {n: float((t.float() - source[n].float()).abs().max()) for n, t in detector.target.state_dict().items()}
     weights = [by for name, by in moved.items() if "weight" in name]
-    assert max(weights) < 4 * 1.1e-5 and sum(by > 0 for by in weights) > 0.9 * len(weights)
+    assert max(weights) < 4 * 1.1e-5 and sum(by > 0 for by in weights) > 0.5 * len(
+        weights
+    )  # deeper layers are not asked
     assert all(by == 0 for name, by in moved.items() if "running" in name)  # its batch normalization stays
 
 
