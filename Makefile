@@ -23,7 +23,7 @@ lint: $(VENV)/.installed
 
 # One process per core, one thread each: twice as fast as one process with all of them. What shares a fitted detector stays
 # together: tests/conftest.py says which tests those are.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
 test: lint
 	$(PYTEST) -m "not slow"

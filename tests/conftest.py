@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from okng.detectors.cards import cards
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads crawl on a shared processor
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one process runs, under `--dist loadgroup`: those that share what they fitted or started.
+@pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests one process runs: those that share what they fitted or started (see `together`).
 
-    A file's, and of the contract each detector's, of both its files.
+    Its own way to say so, `xdist_group`, is not heard by pytest 9.
     """
-    for item in items:
-        group = item.nodeid.partition("::")[0]
-        if group.startswith("tests/contract/") and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            given = item.callspec.params
-            group = f"contract of {given.get('fitted') or given.get('name') or group}"
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    return Together(config, log)
+
+
+def together(test: str) -> str:
+    """The tests that `test`, a node's id, is run with: a file's, and of the contract each detector's, of all its files."""
+    file, _, name = test.partition("::")
+    if file.startswith("tests/contract/"):
+        for given in name.partition("[")[2].rstrip("]").split("-"):
+            if given in cards():
+                return f"contract of {given}"
+    return file
 
 
 @pytest.fixture(scope="session")
