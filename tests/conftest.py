@@ -29,7 +29,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def together(test: str) -> str:
-    """The tests that `test`, a node's id, is run with: a file's, and of the contract each detector's, of all its files."""
+    """What `test`, a node's id, is run with: a file's tests; of the contract a detector's, of all files."""
     file, _, name = test.partition("::")
     if file.startswith("tests/contract/"):
         for given in name.partition("[")[2].rstrip("]").split("-"):
