@@ -20,6 +20,7 @@ from okng.training.phases import run_phases
 
 SMALLER = 128  # px, which the deepest networks and the coarsest of three scales still take
 NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with which the contract takes a step
+    "cfa": {"reduce": 32},
     "cflow": {"blocks": 2},
     "csflow": {"hidden": 64},  # of 1024 it keeps 8 GB
     "dinomaly": {"depth": 2},
