@@ -25,6 +25,7 @@ NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with
     "csflow": {"hidden": 64},  # of 1024 it keeps 8 GB
     "dinomaly": {"depth": 2},
     "fastflow": {"flow_steps": 2},
+    "glass": {"steps": 1, "hidden": 32},
     "inp_former": {"depth": 2},
 }
 SIZES = {"efficientad": (64, 64)}  # whose layers follow the size: of the paper's a step takes half a minute
