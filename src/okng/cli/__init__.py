@@ -16,6 +16,7 @@ import typer.core
 from okng.cli import (
     compare,
     demo,
+    doctor,
     evaluate,
     explain,
     export,
@@ -62,7 +63,6 @@ app = typer.Typer(
     cls=Verbs,
     help="Learn what OK looks like. Find what is NG.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -83,6 +83,7 @@ app.command("outbox")(outbox.outbox)
 app.command("reproduce")(reproduce.reproduce)
 app.command("list")(list_.list_)
 app.command("weights")(weights.weights)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)
@@ -106,7 +107,8 @@ def main() -> None:
     warnings.showwarning = _show_warning
     code = 1
     try:
-        result = app([_at_home(argument) for argument in sys.argv[1:]], standalone_mode=False)
+        arguments = [_at_home(argument) for argument in sys.argv[1:]]
+        result = app(arguments, prog_name="okng", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         if code == 130:  # newer versions of typer turn Ctrl-C into this code, older ones into Abort
             raise KeyboardInterrupt

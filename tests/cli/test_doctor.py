@@ -1,0 +1,71 @@
+"""`okng doctor` runs what it says works, and names what to type for what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from okng.cli import app, doctor
+from okng.errors import OkngError
+
+
+def found(*arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
+    result = CliRunner().invoke(app, ["doctor", "--json", *arguments])
+    return result.exit_code, {one["what"]: one for one in json.loads(result.stdout)["findings"]}
+
+
+def test_what_is_installed_here_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the extras one: importing all takes seconds."""
+    monkeypatch.setattr(doctor, "PURPOSES", {"train": doctor.PURPOSES["train"]})
+    code, said = found()
+    assert code == 0
+    for what in ("okng", "train", "engine torch", "device cpu"):
+        assert said[what]["state"] == "works", said[what]
+
+
+def test_a_package_that_is_missing_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = doctor.there
+    monkeypatch.setattr(doctor, "there", lambda package: package not in ("openvino", "paho.mqtt") and there(package))
+    code, said = found()
+    assert code == 0 and "engine openvino" not in said
+    assert said["openvino"]["state"] == "missing" and "'.[openvino]'" in said["openvino"]["remedy"]
+    assert "'.[serve,mqtt]'" in said["serve,mqtt"]["remedy"]
+
+
+def test_an_engine_that_does_not_run_is_broken_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise OkngError("no such instruction\nand more")
+
+    monkeypatch.setattr(doctor, "run_torch", fails)
+    code, said = found()
+    assert code == 1 and said["engine torch"]["state"] == "broken"
+    assert said["engine torch"]["said"] == "no such instruction"
+
+
+def test_on_a_bare_line_it_says_so_without_torch() -> None:
+    """Where importing torch or an engine raises, as on a box that has the base alone."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'openvino', 'onnxruntime'): sys.modules[name] = None\n"
+        "sys.argv = ['okng', 'doctor']\n"
+        "from okng.cli import doctor, main\n"
+        "doctor.there = lambda package: False\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "nothing here can judge an image yet" in done.stdout and "device" not in done.stdout
+
+
+def test_the_shell_completes_verbs_and_options() -> None:
+    """As bash asks for it; by `python -m okng`, too, the program is called okng."""
+    environment = {"_OKNG_COMPLETE": "complete_bash", "COMP_WORDS": "okng train --pre", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-m", "okng"], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["--preset", "--precision"]
