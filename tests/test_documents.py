@@ -20,7 +20,7 @@ from okng.errors import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "Makefile"]
+TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "Makefile"]
 TEXTS += sorted(path for kind in ("*.py", "*.toml") for path in (ROOT / "src").rglob(kind))
 IN_GIT = (ROOT / ".git").exists()
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout if IN_GIT else ""
@@ -60,7 +60,7 @@ def test_what_errors_tell_to_install_exists() -> None:
 
 
 def test_every_command_line_names_verbs_and_options_that_exist() -> None:
-    lines = told(r"(?:^    |^ *\$ |`|run: |next: )okng ([a-z][^`\n\"';]*)")
+    lines = told(r"(?:^ {4,}|^ *\$ |`|run: |next: )okng ([a-z][^`\n\"';]*)")
     assert len(lines) > 40
     for where, line in lines:
         verb, _, rest = line.partition(" ")

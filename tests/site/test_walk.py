@@ -1,0 +1,74 @@
+"""The pages walked through for real: each command and example runs, in order, on parts that are drawn."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GUIDES = (
+    "start", "guides/first-inspection", "guides/choose-a-method", "guides/few-images", "guides/large-images",
+    "guides/threshold", "guides/false-alarms", "guides/edge", "guides/compare", "guides/reproduce",
+    "reference/file-format",
+)  # fmt: skip
+# What needs more than a folder of parts: data sets to download, or solar cells for two minutes.
+ELSEWHERE = ("okng reproduce", "okng demo")
+# The same command on less, so that all of it takes minutes.
+SMALLER = {"--plants 5": "--plants 5 --kinds scratch", "padim,mahalanobis,subspace_ad": "mahalanobis,subspace_ad"}
+
+
+def steps(page: str) -> list[tuple[str, str]]:
+    """("sh", a line) and ("python", an example), in the order of the page."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    found = re.finditer(r"^ {4,}(okng .*)$|^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [("sh", step[1]) if step[1] else ("python", step[2]) for step in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", GUIDES)
+def test_a_person_can_do_what_the_page_says(page: str, walked: Path) -> None:
+    for kind, step in steps(page):
+        if step.startswith(ELSEWHERE):
+            continue
+        for whole, part in SMALLER.items():
+            step = step.replace(whole, part)
+        typed = re.sub(r"^okng", f"'{sys.executable}' -m okng", step)
+        command = ["sh", "-c", typed] if kind == "sh" else [sys.executable, "-c", step]
+        done = subprocess.run(command, cwd=walked, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, f"{page}: {step}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small parts, the rules that a guide shows, and a model such as the guides begin with."""
+    folder = tmp_path_factory.mktemp("walk")
+    draw = [sys.executable, ROOT / "benchmarks" / "draw_parts.py", "--side", "96", "--ok", "40", "--into", folder]
+    subprocess.run(draw, check=True)
+    for lot, image in enumerate(sorted((folder / "parts" / "ok").iterdir())):
+        image.rename(image.with_name(f"lot{lot // 2}-{image.name}"))
+    (folder / "rules.json").write_text('{"rules": [{"name": "dust", "verdict": "OK", "max_area": 20}]}')
+    train = [sys.executable, "-m", "okng", "train", "parts/ok", "-o", "parts.okng"]
+    subprocess.run(train, cwd=folder, check=True)
+    subprocess.run([*train[:3], "export", "parts.okng"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_is_built_strictly_and_reads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="the site needs '.[docs]'")
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path]
+    told = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=told, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    loaded = [
+        (page.name, address)
+        for page in tmp_path.rglob("*.html")
+        for address in re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="(https?:[^"]*)"', page.read_text())
+        if "canonical" not in address
+    ]
+    assert loaded == []
