@@ -18,7 +18,7 @@ IDENTITY = bytes.fromhex(
 )
 PURPOSES = {
     "train": ("learning and measuring", ("torch", "timm", "torchvision", "lightning_fabric", "sklearn", "scipy")),
-    "openvino": ("inspecting with an exported model, quickest on Intel and AMD", ("openvino",)),
+    "openvino": ("inspecting with an exported model, quickest on Intel CPUs", ("openvino",)),
     "onnx": ("inspecting with an exported model, on other processors too", ("onnxruntime",)),
     "train,export": ("exporting", ("torch", "onnx", "onnxruntime")),
     "serve": (
