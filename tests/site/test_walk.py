@@ -50,7 +50,7 @@ def test_a_person_can_do_what_the_page_says(page: str, walked: Path) -> None:
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small parts, the rules that a guide shows, and a model such as the guides begin with."""
     folder = tmp_path_factory.mktemp("walk")
-    draw = [sys.executable, ROOT / "benchmarks" / "draw_parts.py", "--side", "96", "--ok", "40", "--into", folder]
+    draw = [sys.executable, ROOT / "benchmarks" / "draw_parts.py", "--side", "96", "--ok", "60", "--into", folder]
     subprocess.run(draw, check=True)
     for lot, image in enumerate(sorted((folder / "parts" / "ok").iterdir())):
         image.rename(image.with_name(f"lot{lot // 2}-{image.name}"))
