@@ -28,6 +28,10 @@ NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with
     "glass": {"steps": 1, "hidden": 32},
     "inp_former": {"depth": 2},
 }
+SIDES = {
+    "padim": 32,  # of 128 px it keeps 550² numbers for each of 32² places
+    "uninformed_students": 72,  # more than its largest field: all networks look at each pixel
+}
 SIZES = {"efficientad": (64, 64)}  # whose layers follow the size: of the paper's a step takes half a minute
 
 
@@ -77,7 +81,7 @@ def test_a_paper_budget_is_constructed_and_takes_a_step(name: str, monkeypatch: 
     detector, preprocess, _ = build(name, images, size, arguments)
     assert size is None or preprocess.shape(320, 320) in (size, (size, size))
     if "image_size" not in parameters(name) and max(preprocess.shape(*images[0].shape[:2])) > SMALLER:
-        side = 32 if name == "padim" else SMALLER  # of 128 px it keeps 550² numbers for each of 32² places
+        side = SIDES.get(name, SMALLER)
         preprocess = replace(preprocess, size=(side, side))
     labels = [0, 0, int(detector.needs_ng)]
     monkeypatch.setattr(detector, "phases", lambda: one_step_each(detector))
