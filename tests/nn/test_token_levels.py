@@ -15,7 +15,7 @@ IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 def built(name: str = "efficientnet_lite0", heads: int = 3) -> TokenLevels:
     torch.manual_seed(0)
-    return TokenLevels(name, (8, 16), (2, 4), "none", heads).eval()
+    return TokenLevels(name, (8, 16), (2, 4) if name.startswith("vit") else (), "none", heads).eval()
 
 
 def test_a_cnns_levels_have_one_grid_and_width_and_keep_their_angles() -> None:
@@ -77,6 +77,8 @@ def test_weights_begin_small() -> None:
 
 def test_one_level_is_too_few() -> None:
     with pytest.raises(OkngError, match="strides are two or more"):
-        TokenLevels("efficientnet_lite0", (8,), (2, 4), "none", 1)
+        TokenLevels("efficientnet_lite0", (8,), (), "none", 1)
+    with pytest.raises(OkngError, match="blocks are two or more"):
+        TokenLevels("vit_tiny_patch16_224", (8, 16), (2,), "none", 3)
     with pytest.raises(OkngError, match="heads is a divisor of the backbone's width 192, not 5"):
         built("vit_tiny_patch16_224", 5)

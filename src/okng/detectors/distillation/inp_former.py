@@ -36,9 +36,10 @@ class INPFormer(Detector):
     that is unlike all of them can't pass.
 
     `backbone`, `weights`: the frozen network, a vision transformer or a CNN. `blocks`: after which of a transformer's
-    tokens are taken, `strides`: at which of a CNN's features. `heads`: of the attention. `depth`: blocks of the
-    decoder. `prototypes`: how many an image has. `epochs`, `batch_size`, `learning_rate`: of StableAdamW, whose rate
-    falls to a tenth; `training_steps`: after how many batches that ends, in place of `epochs`.
+    tokens are taken, by default the third to the tenth. `strides`: at which of a CNN's features. `heads`: of the
+    attention. `depth`: blocks of the decoder. `prototypes`: how many an image has. `epochs`, `batch_size`,
+    `learning_rate`: of StableAdamW, whose rate falls to a tenth; `training_steps`: after how many batches that ends, in
+    place of `epochs`.
 
     The defaults are the paper's for its smallest network, vit_small_patch14_reg4_dinov2, at 392 px, whose weights are
     not installed; the backbone is one whose are.
@@ -53,7 +54,7 @@ class INPFormer(Detector):
         self,
         backbone: str = "efficientnet_lite0",
         strides: tuple[int, ...] = (4, 8, 16),
-        blocks: tuple[int, ...] = (3, 4, 5, 6, 7, 8, 9, 10),
+        blocks: tuple[int, ...] = (),
         weights: str = "imagenet",
         heads: int = 6,
         depth: int = 8,
