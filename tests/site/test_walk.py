@@ -16,10 +16,14 @@ GUIDES = (
     "guides/threshold", "guides/false-alarms", "guides/edge", "guides/compare", "guides/reproduce",
     "reference/file-format",
 )  # fmt: skip
-# What needs more than a folder of parts: data sets to download, or solar cells for two minutes.
-ELSEWHERE = ("okng reproduce", "okng demo")
+# What needs more than a folder of parts: data sets to download, solar cells for two minutes, a processor with bf16.
+ELSEWHERE = ("okng reproduce", "okng demo", "okng export parts.okng -o quick.onnx --precision bf16")
 # The same command on less, so that all of it takes minutes.
-SMALLER = {"--plants 5": "--plants 5 --kinds scratch", "padim,mahalanobis,subspace_ad": "mahalanobis,subspace_ad"}
+SMALLER = {
+    "--plants 5": "--plants 5 --kinds scratch",
+    "padim,mahalanobis,subspace_ad": "mahalanobis,subspace_ad",
+    "--tile 128 --overlap 16": "--tile 64 --overlap 8",
+}
 TYPED: set[str] = set()  # what guides share is typed once
 
 
