@@ -67,7 +67,8 @@ def main() -> None:
                     taken[name, "engine_ms"].append(1e3 * (time.process_time() - begun))
     rows = [
         row(
-            f"speed-{name}", name, dataset.name, "OpenVINO, float32, one thread", figure, statistics.median(values),
+            f"speed-{name}", name, f"{dataset.name}, one by one", "OpenVINO, float32, one thread",
+            figure, statistics.median(values),
             command=f"python benchmarks/speed.py DATA --methods {' '.join(asked.methods)}",
             arguments=arguments_for("cpu", name, small=False) or {},
         )

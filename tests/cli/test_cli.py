@@ -242,7 +242,7 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", tmp_path / "fake", *out], "no readable image"),
         (["train", good, *out, "-d", "pachcore"], "did you mean patchcore"),
         (["train", good, *out, "--precision", "f64"], "precision is f32, bf16 or f16, not 'f64'"),
-        (["train", good, *out, "-p", "backbone=vit_tiny_patch16_224", "-p", "strides=16"], "gives no map of features"),
+        (["train", good, *out, "-p", "backbone=vit_tiny_patch16_224", "-p", "strides=16"], "backbone is a CNN"),
         (["train", good, *out, "-p", "corset=1"], "did you mean coreset"),
         (["train", good, *out, "-p", "coreset=lots"], "takes a number"),
         (["train", good, *out, "--size", "big"], "--size is one number"),
