@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 ACCURACY = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 COSTS = {"fit_seconds": "fit, s", "ms_per_image": "ms an image"}
+MARKS = {" ¹": "-shot", " ²": "best epoch by the test set"}  # by words of the protocol
 HEAD = """# Every method on the same images
 
 MVTec AD's transistor (a copy of 320 px), magnetic tile, and the solar cells of ELPV, monocrystalline and
@@ -22,7 +23,8 @@ polycrystalline ones: each method with its arguments for photographs on a CPU, w
 threshold. No figure is the best of several, and no epoch was chosen on a test set. Of several seeds the mean, with the
 deviation where there are three or more. Published is the mean over MVTec AD's fifteen classes that the source in
 [published.csv](../src/okng/benchmark/published.csv) prints: another backbone or a larger one, longer training and other
-images, so it is no target, but says what the method can do. Times are seconds and milliseconds of one core; they
+images, so it is no target, but says what the method can do. ¹: of one OK image each, or of a few. ²: the best epoch by
+the test set was taken, so it is too high. Times are seconds and milliseconds of one core; they
 include what other programs on the machine cost it, and where a GPU did the fit there are none. ‡: by other code of the
 detector than today's.
 
@@ -65,7 +67,8 @@ def of_the_paper(detector: str) -> str:
     """Its image AUROC, pixel AUROC and AUPRO on MVTec AD, as printed of the first of its settings."""
     means = [r for r in published(detector) if r["dataset"].startswith("MVTec AD mean")]
     found = {r["metric"]: r["value"] for r in means if r["protocol"] == means[0]["protocol"]}
-    return " / ".join(found.get(metric, "–") for metric in ACCURACY) if found else "–"
+    marks = "".join(mark for mark, words in MARKS.items() if found and words in means[0]["protocol"])
+    return " / ".join(found.get(metric, "–") for metric in ACCURACY) + marks if found else "–"
 
 
 if __name__ == "__main__":

@@ -215,6 +215,17 @@ def test_fitting_again_gives_the_same(
     torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow  # most processors have no bf16 and imitate it
+def test_at_half_precision_it_learns_and_judges_in_full(fitted: Fitted, unseen: np.ndarray) -> None:
+    detector = brief(fitted.name, **({"epochs": 1} if "epochs" in parameters(fitted.name) else {}))
+    images = training_images(detector, pictures(6, seed=6), pictures(2, seed=7, defect=True))
+    run_phases(detector, images, device="cpu", precision="bf16")
+    assert {name: tensor.dtype for name, tensor in detector.state_dict().items()} == {
+        name: tensor.dtype for name, tensor in fitted.detector.state_dict().items()
+    }
+    assert np.isfinite(TorchEngine(detector)(unseen)[0]).all()
+
+
 def test_save_and_load_are_exact(fitted: Fitted, unseen: np.ndarray, tmp_path: Path) -> None:
     calibration = Calibration.fit(np.arange(20.0), np.arange(20.0), "split", 0.05)
     manifest = {"detector": {"name": fitted.name, "arguments": fitted.detector.arguments}}

@@ -15,6 +15,7 @@ from okng.nn.vit import Tokens, is_transformer
 
 ENLARGED = 8  # map cells a token and side
 MIDDLE = (3, 4, 5, 6, 7, 8, 9, 10)  # blocks of a transformer that has 12
+SPREAD = (5, 7, 9, 11, 13, 15, 17, 19)  # of one that has 24
 SMOOTHED = 5, 4.0  # cells and standard deviation of the Gaussian that is cut to them: nearly a box
 
 
@@ -22,17 +23,17 @@ class TokenLevels(nn.Module):
     """Tokens (B, L, P + h*w, D) of images (B, 3, H, W) in [0, 1], in order of the network's levels.
 
     P tokens stand before the patches: class token and registers. Of a vision transformer the levels are those after
-    each of `blocks`, the third to the tenth where none is named. Of a CNN they are its features at each of `strides`,
-    brought to the coarsest grid by averages, each position's channels to mean 0 and variance 1, and to one width D by
-    orthonormal directions, drawn once: lengths and angles stay; its class token is the mean of its patches. D is a
-    multiple of `heads`.
+    each of `blocks`; where none is named the third to the tenth, or of a wide one, which has 24, eight from the fifth
+    on. Of a CNN they are its features at each of `strides`, brought to the coarsest grid by averages, each position's
+    channels to mean 0 and variance 1, and to one width D by orthonormal directions, drawn once: lengths and angles
+    stay; its class token is the mean of its patches. D is a multiple of `heads`.
     """
 
     def __init__(self, name: str, strides: Sequence[int], blocks: Sequence[int], weights: str, heads: int):
         super().__init__()
         at_least(1, heads=heads)
         if is_transformer(name):
-            blocks = blocks or MIDDLE
+            blocks = blocks or (SPREAD if "_large_" in name else MIDDLE)
         for said, chosen in (("strides", strides), ("blocks", blocks or MIDDLE)):  # a CNN has no blocks
             if len(chosen) < 2:
                 raise OkngError(f"{said} are two or more, as there are two halves to restore, not {typed(chosen)}")

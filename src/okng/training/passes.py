@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.training.checkpoint import Checkpoint
@@ -46,6 +47,7 @@ def collect(fit: Fit, number: int, phase: Collect) -> None:
         if first not in stores:
             stores[first] = prepare(fit, number, phase, fit.shared.images)
         store = stores[first]
+    meant = _halves(fit.detector)
     seed_torch(fit.seed, number, 0)
     shown = (divided(fit, number - 1)[1] if phase.held_back else []) or list(range(len(fit.images)))
     fit.tell.begin(phase.name, len(shown))
@@ -61,15 +63,19 @@ def collect(fit: Fit, number: int, phase: Collect) -> None:
             for share in shares:
                 fit.tell.advance(share - before)
                 before = share
-    _widen(fit.detector)
+    _widen(fit.detector, meant)
 
 
-def _widen(detector: Detector) -> None:
-    """Make float32 of what was gathered in half precision: a fitted detector judges in float32."""
-    for module in detector.modules():
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.dtype in (torch.bfloat16, torch.float16):
-                setattr(module, name, buffer.float())
+def _halves(detector: Detector) -> set[tuple[nn.Module, str]]:
+    """The buffers, module and name, that are of half precision."""
+    named = ((module, *each) for module in detector.modules() for each in module.named_buffers(recurse=False))
+    return {(module, name) for module, name, buffer in named if buffer.dtype in (torch.bfloat16, torch.float16)}
+
+
+def _widen(detector: Detector, meant: set[tuple[nn.Module, str]]) -> None:
+    """Make float32 of what was gathered in half precision, but for what was `meant` to be: it judges in float32."""
+    for module, name in _halves(detector) - meant:
+        setattr(module, name, module.get_buffer(name).float())
 
 
 def prepare(fit: Fit, number: int, phase: Collect | Train, images: TrainingImages) -> FeatureStore:

@@ -25,12 +25,13 @@ class MuSc(nn.Module):
 
     `backbone`, `strides`, `blocks`, `weights`: the frozen network and where its tokens are taken: at `strides` of a
     CNN, or after `blocks` of a vision transformer, counted from 1; none for the paper's four of 24, of which its
-    network, vit_large_patch14_clip_336, has so many. `sides`: of the squares of tokens that are averaged, odd numbers
-    (section 3.1). `share`: of the other images, the nearest, whose mean distance is a patch's score (section 3.2).
-    `keep`: with how many of the most similar images, itself among them, an image's score is averaged, for each of
+    network, vit_large_patch14_clip_quickgelu_336, has so many. `sides`: of the squares of tokens that are averaged, odd
+    numbers (section 3.1). `share`: of the other images, the nearest, whose mean distance is a patch's score (section
+    3.2). `keep`: with how many of the most similar images, itself among them, an image's score is averaged, for each of
     these (section 3.3).
 
-    Deliberately otherwise: images keep their aspect ratios, and may have different ones.
+    Deliberately otherwise: class tokens are a block's output, without the last layers that the authors' have behind
+    them; images keep their aspect ratios, and may have different ones.
     """
 
     def __init__(

@@ -53,9 +53,9 @@ def rank(
     a third of them have is OK here.
 
     `size`: the area as the side of a square; aspect ratios are kept. `together`: more images than that are divided at
-    random, by `seed`, into parts as large as that at most, only images of a part are compared, and each part's scores
-    go from 0 to 1. `arguments` are
-    those of `MuSc`. Raises `OkngError` for fewer than 5 readable images, and for unknown or senseless arguments.
+    random, by `seed`, into parts of about that, of 5 or more, only images of a part are compared, and each part's
+    scores go from 0 to 1. `arguments` are those of `MuSc`. Raises `OkngError` for fewer than 5 readable images, and for
+    unknown or senseless arguments.
     """
     import inspect
 
@@ -78,7 +78,7 @@ def rank(
     if len(readable) < LEAST:
         raise OkngError(f"{len(readable)} readable images can't tell which of them are odd; bring {LEAST} or more")
     order = torch.randperm(len(readable), generator=torch.Generator().manual_seed(seed)).tolist()
-    parts = -(-len(order) // together)
+    parts = min(-(-len(order) // together), len(order) // LEAST)
     found: list[Ranked] = []
     for number in range(parts):
         members = sorted(order[number::parts])

@@ -80,6 +80,10 @@ def test_the_easy_positions_gradient_is_slowed_more_of_them_with_every_step() ->
         values.append(losses["first levels"].item())
         slopes.append(torch.autograd.grad(losses["first levels"], restored)[0][:, 0].norm(dim=2).flatten())
     assert max(values) - min(values) < 1e-6
+    both = (prepared[1][:, 0], restored[:, 0])
+    assert values[0] == pytest.approx(
+        float(1 - F.cosine_similarity(*(each.detach().flatten(1) for each in both)).mean()) / 2
+    )
     odd = 1 - F.cosine_similarity(prepared[1][:, 0], restored[:, 0], dim=2).flatten()
     for slope, share in zip(slopes[1:], (0.45, 0.9), strict=True):
         slowed = slope / slopes[0]

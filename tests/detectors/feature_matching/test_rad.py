@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,10 @@ from okng.detectors.catalogue import create
 from okng.detectors.feature_matching import rad
 from okng.detectors.feature_matching.rad import RAD
 from okng.errors import OkngError
+from okng.inspection.images import Preprocess
 from okng.nn.vit import is_transformer
+from okng.training.data import TrainingImages
+from okng.training.phases import run_phases
 
 
 def images(count: int, seed: int = 0) -> Tensor:
@@ -121,6 +125,15 @@ def test_an_update_is_a_fit_on_all() -> None:
     other = built()
     other.load_tensors(updated.state_dict())
     assert torch.equal(scored(other, images(2, seed=1)), scored(whole, images(2, seed=1)))
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_a_fit_keeps_half_precision_and_ends_at_no_other(precision: str) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(4)]
+    detector = built()
+    run_phases(detector, TrainingImages(pictures, Preprocess("RGB", (64, 64))), device="cpu", precision=precision)
+    assert {bank.dtype for bank in detector.banks} == {torch.float16} and detector.classes.dtype == torch.float32
 
 
 def test_a_vision_transformer_at_the_papers_depths(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,9 @@ class Dinomaly(Detector):
     not installed; the backbone is one whose are.
 
     Deliberately otherwise: a CNN's levels are brought to one grid and one width as tokens (nn/token_levels.py), its
-    class token is the mean of them. Images are resized, not cropped. Maps have 8 cells a token where the paper's have
-    256 a side.
+    class token is the mean of them. Images are resized, not cropped. Training is counted in epochs, where the paper has
+    10,000 steps, or 5,000 of one product, and the rate then warms up within a hundredth of them. Maps have 8 cells a
+    token where the paper's have 256 a side, and are smoothed with the border repeated.
     """
 
     pretrained = True
@@ -146,7 +147,7 @@ class Dinomaly(Detector):
             odd = distances(target, restored).detach()  # (B, N)
             hard = max(1, int(odd.numel() * (1 - easy)))
             factors = torch.where(odd < odd.flatten().topk(hard).values[-1], SLOWED, 1.0)
-            losses[("first", "second")[i] + " levels"] = loss_of_maps(target, restored, factors)
+            losses[("first", "second")[i] + " levels"] = loss_of_maps(target, restored, factors) / 2
         return losses
 
     def forward(self, images: Tensor) -> Scores:
@@ -191,5 +192,5 @@ class LinearAttention(nn.Module):
 
 
 def warmed_up(share: float, steps: int | None, end: float) -> float:
-    """The factor of the rate after `share` of the steps: up within the first WARM_UP of them, then down to `end`."""
+    """The factor of the rate after `share` of the steps: up in the first 100, or a hundredth; then down to `end`."""
     return cosine(share, end=end, warm_up=min(0.5, WARM_UP / steps) if steps else 0.01)

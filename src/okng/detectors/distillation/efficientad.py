@@ -49,11 +49,13 @@ class EfficientAD(Detector):
     px, 60,000 steps of the teacher and 70,000 of the student. With auxiliary images, the paper's ImageNet, the teacher
     learns from these alone, and the student is kept from copying it on them.
 
-    Deliberately otherwise: without auxiliary images the teacher learns from crops of the OK images and from drawn
-    textures, and the student's penalty is on such textures. The teacher learns without padding, from the features of
-    the positions that it has then. Features are averaged over neighbours before their channels are averaged, and
-    normalised by the OK images and the auxiliary ones beside them. A fifth of the OK images, not a tenth, is not learnt
-    and normalises the maps.
+    Deliberately otherwise: levels of the backbone are joined before their channels are averaged, so that a level counts
+    by how many it has. Without auxiliary images the teacher learns from crops of the OK images and from drawn textures,
+    and the student's penalty is on such textures. The teacher learns without padding, from the features of the
+    positions that it has then. With auxiliary images, as many as there are OK ones, it learns from crops of them,
+    jittered a little where the authors make some grey, and the student's penalty is on whole ones. Features are
+    averaged over neighbours first, and normalised by what the teacher learns from. A fifth of the OK images, not a
+    tenth, normalises the maps; the student has not learnt it, the teacher has.
     """
 
     fixed_size = True
@@ -153,8 +155,9 @@ class EfficientAD(Detector):
 
         def finish() -> None:
             for i, maps in enumerate(zip(*seen, strict=True)):
-                values = torch.cat([m.flatten() for m in maps]).cpu().numpy()  # torch's quantile takes 16 million
-                self.usual[i] = torch.from_numpy(np.quantile(values, [LOW, HIGH]))
+                values = torch.cat([m.flatten() for m in maps]).float().cpu()
+                # NumPy's, for torch's quantile takes 16 million.
+                self.usual[i] = torch.from_numpy(np.quantile(values.numpy(), [LOW, HIGH]))
 
         return Collect("maps", lambda batch: seen.append(self.maps(batch.images)), finish, held_back=True)
 

@@ -45,7 +45,8 @@ class INPFormer(Detector):
     not installed; the backbone is one whose are.
 
     Deliberately otherwise: a CNN's levels are brought to one grid and one width as tokens (nn/token_levels.py). Images
-    are resized, not cropped. Maps have 8 cells a token where the paper's have 256 a side.
+    are resized, not cropped. Counted in epochs, the rate warms up within a hundredth of the steps, not within 100. Maps
+    have 8 cells a token where the paper's have 256 a side, and are smoothed with the border repeated.
     """
 
     pretrained = True
@@ -121,7 +122,8 @@ class INPFormer(Detector):
         losses = {"coherence": COHERENCE * incoherence(mean, prototypes).mean()}
         for name, target, restored in zip(("first", "second"), wanted.unbind(1), made.unbind(1), strict=True):
             odd = distances(target, restored).detach()  # (B, N)
-            losses[f"{name} levels"] = loss_of_maps(target, restored, (odd / odd.mean().clamp_min(1e-8)).pow(HARDER))
+            harder = (odd / odd.mean().clamp_min(1e-8)).pow(HARDER)
+            losses[f"{name} levels"] = loss_of_maps(target, restored, harder) / 2
         return losses
 
     def forward(self, images: Tensor) -> Scores:
@@ -144,15 +146,15 @@ class Extractor(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm, self.norm_tokens = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=1e-8)  # of queries and tokens
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.project_out = nn.Linear(width, width)
-        self.feed_forward = nn.Sequential(nn.LayerNorm(width), *feed_forward(width))
+        self.feed_forward = nn.Sequential(nn.LayerNorm(width, eps=1e-8), *feed_forward(width))
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """(B, M, d) of queries (B, M, d) and tokens (B, N, d)."""
         q = in_heads(self.query(self.norm(queries)), self.heads)  # (B, heads, M, e)
-        k, v = (in_heads(part, self.heads) for part in self.key_value(self.norm_tokens(tokens)).chunk(2, 2))
+        k, v = (in_heads(part, self.heads) for part in self.key_value(self.norm(tokens)).chunk(2, 2))
         weights = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(3)  # (B, heads, M, N)
         prototypes = queries + self.project_out((weights @ v).transpose(1, 2).flatten(2))
         gathered: Tensor = prototypes + self.feed_forward(prototypes)
@@ -165,7 +167,7 @@ class GuidedBlock(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm, self.norm_prototypes = nn.LayerNorm(width, eps=1e-8), nn.LayerNorm(width, eps=1e-8)
+        self.norm = nn.LayerNorm(width, eps=1e-8)  # of tokens and prototypes
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.project_out = nn.Linear(width, width)
         self.scale = nn.Parameter(torch.ones(heads, 1, 1))
@@ -174,7 +176,7 @@ class GuidedBlock(nn.Module):
     def attention(self, tokens: Tensor, prototypes: Tensor) -> Tensor:
         """What the tokens (B, N, d) take of the prototypes (B, M, d), head by head: (B, heads, N, e)."""
         q = F.normalize(in_heads(self.query(self.norm(tokens)), self.heads), dim=3)
-        k, v = (in_heads(part, self.heads) for part in self.key_value(self.norm_prototypes(prototypes)).chunk(2, 2))
+        k, v = (in_heads(part, self.heads) for part in self.key_value(self.norm(prototypes)).chunk(2, 2))
         weights = (q @ F.normalize(k, dim=3).transpose(2, 3) * self.scale).relu()  # (B, heads, N, M), no softmax
         mixed: Tensor = weights @ v
         return mixed

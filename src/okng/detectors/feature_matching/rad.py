@@ -21,10 +21,11 @@ class RAD(Detector):
     """The most similar OK images are looked up; a patch is compared with theirs at nearly its own place, at each depth.
 
     Zhang, Li, Henderson, Aragon-Camarasa, Long, "Is (Task-Specific) Training Necessary for Anomaly Detection?", ICML
-    2026 (arXiv 2601.22763). Nothing is trained. One bank serves several products: images of others are not looked up.
-    Similar are images by the cosine of their class tokens at the deepest level. A patch's score at a level is 1 - the
-    largest cosine to the patches of those images within a window around its place, its score the mean of the levels',
-    and the image's the mean of the highest hundredth of its patches'.
+    2026 (arXiv 2601.22763). Nothing is trained. One bank serves several products: images of others are not looked up as
+    long as `neighbours` is at most the images of each. Similar are images by the cosine of their class tokens at the
+    deepest level. A patch's score at a level is 1 - the largest cosine to the patches of those images within a window
+    around its place, its score the mean of the levels', and the image's the mean of the highest hundredth of its
+    patches'.
 
     `backbone`, `strides`, `blocks`, `weights`: the frozen network and where its tokens are taken: at `strides` of a
     CNN, or after `blocks` of a vision transformer, counted from 1, and its last LayerNorm; none for the paper's four of
@@ -93,7 +94,8 @@ class RAD(Detector):
             seen.append((classes.to(self.classes.dtype), *(level.half() for level in patches)))
 
         def finish() -> None:
-            self.classes, *banks = (torch.cat(parts) for parts in zip(*seen, strict=True))
+            with torch.autocast(self.classes.device.type, enabled=False):  # which joins no halves on a CPU
+                self.classes, *banks = (torch.cat(parts) for parts in zip(*seen, strict=True))
             for level, bank in enumerate(banks):
                 setattr(self, f"bank_{level}", bank)
 

@@ -47,13 +47,15 @@ class GLASS(Detector):
     discriminator. `sigma`: of the Gaussian that smooths the map, in pixels of the input.
 
     Textures are auxiliary images (`okng.fit(..., auxiliary=FOLDER)`, such as DTD, as in the paper). Without any they
-    are drawn by `nn/textures.py`, which is this library's makeshift. Either way three of ten changes alter them.
+    are drawn by `nn/textures.py`, which is this library's makeshift. Either way three changes of ten alter them,
+    DRAEM's.
 
-    Deliberately otherwise: the last epoch counts, where the authors' code keeps the one that is best on the test set.
-    Blots are not confined to a foreground. The mean of projected features is the projection of the mean, for the layer
-    is linear, so it is taken at every step instead of every epoch. Features are averaged per channel rather than pooled
-    to a fixed width. Both networks go by AdamW, where the projection's weights decayed within Adam. The image's score
-    is a logit, whose order is that of the authors' likelihood and which does not saturate.
+    Deliberately otherwise: the changes of textures are DRAEM's, the authors' nine are others. The last epoch counts,
+    where the authors' code keeps the one that is best on the test set. Blots are not confined to a foreground. The mean
+    of projected features is the projection of the mean, for the layer is linear, so it is taken at every step instead
+    of every epoch. Features are averaged per channel rather than pooled to a fixed width. Both networks go by AdamW,
+    where the projection's weights decayed within Adam. The image's score is a logit, whose order is that of the
+    authors' likelihood and which does not saturate.
     """
 
     fixed_size = True
@@ -118,14 +120,14 @@ class GLASS(Detector):
 
         def visit(batch: Batch) -> None:
             nonlocal patches, images, count
-            patches = patches + self.patches(batch.images).sum(0).cpu()  # (h, w, d)
-            images = images + batch.images.sum(0).cpu()  # (3, H, W)
+            patches = patches + self.patches(batch.images).sum(0).cpu().double()  # (h, w, d)
+            images = images + batch.images.sum(0).cpu().double()  # (3, H, W)
             count += len(batch.images)
 
         def finish() -> None:
             self.centre = (patches / count).to(self.centre)
             if self.hypothesis == "auto":
-                self.sphere = torch.tensor(is_sphere(images / count)).to(self.sphere)
+                self.sphere = torch.tensor(is_sphere((images / count).float())).to(self.sphere)
 
         yield Collect("centre", visit, finish)
         optimizer = torch.optim.AdamW(

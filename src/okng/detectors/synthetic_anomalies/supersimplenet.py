@@ -166,8 +166,9 @@ class SuperSimpleNetW(SuperSimpleNet):
     `backbone`, `strides`, `weights`, `enlarge`, `hidden`, `kernels`, `noise`, `threshold`, `epochs`, `batch_size`,
     `learning_rate`, `head_rate`, `sigma`: as in `SuperSimpleNet`. The norm of the gradient is at most 1.
 
-    Deliberately otherwise: as `SuperSimpleNet`; masks of NG images are not used, images are not mirrored, for a
-    mirrored part can be NG, and NG images get no noise.
+    Deliberately otherwise: as `SuperSimpleNet`; the classification head sees adapted features, the second paper's those
+    of the backbone; masks of NG images are not used, images are not mirrored, for a mirrored part can be NG, and NG
+    images get no noise.
     """
 
     needs_ng = True
