@@ -298,6 +298,8 @@ def test_json_round_trip(preprocess):
         {"multiple": -1},
         {"multiple": 1.5},
         {"white": "x"},
+        {"gap": 0.5},
+        {"gap": "x"},
     ],
 )
 def test_json_that_makes_no_sense(change):

@@ -30,6 +30,9 @@ UPRIGHT = {
 }
 """What undoes each EXIF orientation."""
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image, in pixels."""
+
 
 class Header(NamedTuple):
     """What a file says of an image before it is decoded."""
@@ -92,6 +95,27 @@ def decode(source: File) -> Image.Image | np.ndarray:
             low = _samples(image, f"{bands};16{'B' if order == 'L' else 'L'}")
         samples = high << 8 | low  # (H, W, 3 or 4)
         return samples[:, :, :3] if "a" in raw else on_black(samples)  # with "a" it lies on black already
+
+
+def decode_reduced(source: File, least: tuple[int, int]) -> tuple[Image.Image, Box | None]:
+    """A JPEG upright, decoded at 1/2, 1/4 or 1/8 of its size, but no smaller than `least` (height, width).
+
+    libjpeg-turbo does so by shorter cosine transforms, in a part of the time. Where a side is no multiple of the step
+    the last pixels lie partly outside of the image: the second value is the part that is inside; None if the image had
+    to be decoded whole. Raises `UnreadableImage` as `decode` does.
+    """
+    with blaming(source), opened(source) as image:
+        turned, whole = orientation(image), image.size
+        drafted = image.draft(None, least[::-1] if turned < 5 else least)
+        if drafted is None or image.size == whole:
+            return upright(image), None
+        inside = drafted[1][2:]  # width and height
+        spare = image.width - inside[0], image.height - inside[1]
+        if turned >= 5:  # 5 to 8 swap the sides
+            inside, spare = inside[::-1], spare[::-1]
+        left = spare[0] if turned in (2, 3, 6, 7) else 0
+        top = spare[1] if turned in (3, 4, 7, 8) else 0
+        return upright(image), (left, top, left + inside[0], top + inside[1])
 
 
 def digest(source: File) -> str:
