@@ -34,7 +34,7 @@ Source = Path | str | Encoded | np.ndarray
 or floats from 0 to 1 of these shapes. `each_image` makes it of all else a person may hand over."""
 
 WHITE_LEVELS = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 and 16 bits per sample
-GAP = 2.0  # Pillow calls 2 hardly, 3 not to be told from one step; 3 leaves less to gain
+GAP = 3.0  # Pillow calls it not to be told from one step; at 2, image AUROC was .011 lower in the mean of four pairs
 PAYS = 4  # rows that become one: fewer are resized as quickly as they are brought together
 BRIGHTER = 0.01  # with a larger share of samples above a model's white, an image has more bits than those learnt
 
