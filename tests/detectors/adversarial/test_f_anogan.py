@@ -139,6 +139,7 @@ def test_the_three_losses_of_the_encoder() -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_encoders_that_see_images_copy_them_better(okng_data: Path) -> None:
     """On digits held out, at 16 px: ziz, which has met generated images only, is behind izi and izi_f."""
     dataset = open_idx(okng_data / "mnist", "2")

@@ -91,7 +91,7 @@ def test_paper_size() -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("digit", ["3", "8"])
+@pytest.mark.parametrize("digit", ["3", pytest.param("8", marks=pytest.mark.slow)])
 def test_a_code_that_can_hold_anything_copies_better_and_detects_worse(okng_data: Path, digit: str) -> None:
     dataset = open_idx(okng_data / "mnist", digit)
     train = [np.asarray(sample.image) for sample in dataset.train]

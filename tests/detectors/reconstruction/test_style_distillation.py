@@ -150,6 +150,7 @@ def test_adversarial_noise_raises_the_autoencoders_error() -> None:
     assert error(made) > error(images) and error(made) > error(random)
 
 
+@pytest.mark.slow
 def test_the_student_learns_the_blur_and_with_exposure_leaves_the_rest() -> None:
     """The autoencoder loses the noise of upright bars and makes upright ones of bars that lie.
 
