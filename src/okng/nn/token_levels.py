@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, typed
 from okng.errors import OkngError
+from okng.nn.schedules import cosine
 from okng.nn.vit import Tokens, is_transformer
 
 ENLARGED = 8  # map cells a token and side
 MIDDLE = (3, 4, 5, 6, 7, 8, 9, 10)  # blocks of a transformer that has 12
 SPREAD = (5, 7, 9, 11, 13, 15, 17, 19)  # of one that has 24
+WARM_UP = 100  # steps
 SMOOTHED = 5, 4.0  # cells and standard deviation of the Gaussian that is cut to them: nearly a box
 
 
@@ -120,3 +122,8 @@ def small_weights(module: nn.Module) -> None:
             nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.03, b=0.03)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def warmed_up(share: float, steps: int | None, end: float) -> float:
+    """The factor of the rate after `share` of the steps: up in the first 100, or a hundredth; then down to `end`."""
+    return cosine(share, end=end, warm_up=min(0.5, WARM_UP / steps) if steps else 0.01)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.distillation.dinomaly import Dinomaly, LinearAttention, warmed_up
+from okng.detectors.distillation.dinomaly import Dinomaly, LinearAttention
 from okng.errors import OkngError
+from okng.nn.token_levels import warmed_up
 
 VIT = {"backbone": "vit_tiny_patch16_224", "blocks": (1, 2, 3, 4), "heads": 3}  # 192 numbers a token
 

@@ -13,7 +13,6 @@ from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.nn.patches import mean_of_highest
-from okng.nn.schedules import cosine
 from okng.nn.stable_adamw import StableAdamW
 from okng.nn.token_levels import (
     TokenLevels,
@@ -23,10 +22,10 @@ from okng.nn.token_levels import (
     loss_of_maps,
     map_of_tokens,
     small_weights,
+    warmed_up,
 )
 
 EASY, SLOWED, RAMP = 0.9, 0.1, 1000  # share of the positions whose gradient is slowed, to what, and from which step on
-WARM_UP = 100  # steps
 TOP = 0.01  # of the map, whose mean is the image's score
 NARROW = 256  # numbers in the bottleneck of Dinomaly2
 
@@ -189,8 +188,3 @@ class LinearAttention(nn.Module):
         total = (q * k.sum(2, keepdim=True)).sum(3, keepdim=True)  # (B, heads, N, 1)
         mixed: Tensor = self.project_out((q @ values / (total + 1e-8)).transpose(1, 2).flatten(2))
         return mixed
-
-
-def warmed_up(share: float, steps: int | None, end: float) -> float:
-    """The factor of the rate after `share` of the steps: up in the first 100, or a hundredth; then down to `end`."""
-    return cosine(share, end=end, warm_up=min(0.5, WARM_UP / steps) if steps else 0.01)

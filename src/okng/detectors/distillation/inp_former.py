@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.nn.patches import mean_of_highest
-from okng.nn.schedules import cosine
 from okng.nn.stable_adamw import StableAdamW
 from okng.nn.token_levels import (
     TokenLevels,
@@ -21,10 +21,10 @@ from okng.nn.token_levels import (
     loss_of_maps,
     map_of_tokens,
     small_weights,
+    warmed_up,
 )
 
 COHERENCE, HARDER = 0.2, 3  # weight of the coherence loss; power by which harder positions count more
-WARM_UP = 100  # steps
 TOP = 0.01  # of the map, whose mean is the image's score
 
 
@@ -90,10 +90,10 @@ class INPFormer(Detector):
         modules = [self.extractor, self.bottleneck, self.decoder]
         parameters = [self.queries, *(p for module in modules for p in module.parameters())]
         optimizer = StableAdamW(parameters, self.learning_rate, amsgrad=True)
-        share = min(0.5, WARM_UP / self.training_steps) if self.training_steps else 0.01
+        schedule = partial(warmed_up, steps=self.training_steps, end=0.1)
         yield Train(
             "prototypes and decoder",
-            [Update(self.loss, optimizer, schedule=lambda done: cosine(done, end=0.1, warm_up=share), clip=0.1)],
+            [Update(self.loss, optimizer, schedule=schedule, clip=0.1)],
             self.epochs,
             trains=modules,
             batch_size=self.batch_size,

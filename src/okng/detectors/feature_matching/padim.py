@@ -11,6 +11,7 @@ from okng.checks import positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
 from okng.nn.blur import gaussian_blur
+from okng.nn.running_gaussians import RunningGaussians
 from okng.nn.vit import backbone_of
 
 
@@ -136,31 +137,6 @@ def parents(h: int, w: int, coarse_h: int, coarse_w: int) -> Tensor:
     """The position on the coarse grid that each position of the fine one (h, w) lies in, rows first: (h*w,)."""
     rows, columns = torch.arange(h) * coarse_h // h, torch.arange(w) * coarse_w // w
     return (rows[:, None] * coarse_w + columns).flatten()
-
-
-class RunningGaussians:
-    """Mean (P, 1, d) and scatter Σ(x - mean)(x - mean)ᵀ (P, d, d) of all vectors so far, at P positions.
-
-    Each batch is centred on its own mean before its products are summed, and the shift between the means is
-    added (Chan, Golub, LeVeque 1979). Plain sums of xxᵀ would lose the variance to cancellation in float32.
-    """
-
-    count = 0
-    mean: Tensor
-    scatter: Tensor
-
-    def update(self, vectors: Tensor) -> None:
-        """Take in `vectors` (P, B, d)."""
-        positions, b, d = vectors.shape
-        if self.count == 0:
-            self.mean = vectors.new_zeros(positions, 1, d)
-            self.scatter = vectors.new_zeros(positions, d, d)
-        centre = vectors.mean(1, keepdim=True)  # (P, 1, d)
-        shift, total = centre - self.mean, self.count + b
-        rows = torch.cat([vectors - centre, shift * (self.count * b / total) ** 0.5], dim=1)  # (P, B + 1, d)
-        self.scatter.baddbmm_(rows.mT, rows)
-        self.mean += shift * (b / total)
-        self.count = total
 
 
 def whiten_(scatter: Tensor, count: int, epsilon: float, rows: int = 256) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
-from okng.detectors.feature_matching.padim import RunningGaussians
 from okng.errors import OkngError
 from okng.nn.patches import mean_of_highest, on_finest_grid
+from okng.nn.principal_subspace import principal_subspace
+from okng.nn.running_gaussians import RunningGaussians
 from okng.nn.vit import backbone_of
 
 
@@ -116,11 +117,3 @@ class SubspaceAD(Detector):
         """`map` (B, h, w), 0 and up, on the grid of the finest stride; `image` (B,) the mean of its highest 1 %."""
         residuals = self.residuals(self.patches(self.backbone(images)))
         return Scores(mean_of_highest(residuals, 0.01), residuals)
-
-
-def principal_subspace(scatter: Tensor, explained: float) -> Tensor:
-    """The fewest directions (d, r) that together have the share `explained` of the variance in `scatter` (d, d)."""
-    variances, directions = torch.linalg.eigh(scatter)  # ascending
-    cumulated = variances.flip(0).clamp_min(0).cumsum(0)  # (d,)
-    r = int((cumulated < explained * cumulated[-1]).sum()) + 1
-    return directions.flip(1)[:, :r]  # type: ignore[no-any-return]
