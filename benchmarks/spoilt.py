@@ -1,11 +1,11 @@
 """What OK images alone say of a default: held-out OK images as they are against the same ones spoilt.
 
-    python benchmarks/spoilt.py DATA [--only patchcore code noise]
+    python benchmarks/spoilt.py DATA [--only patchcore code noise steps] [--device cuda] [--rows FILE]
 
 DATA holds magnetic_tile/, mvtec_ad/transistor/ and mnist/; ELPV comes from PyPI. Writes results/spoilt.csv.
 `patchcore`: its image scores and the smoothing of its map, on four sets, each spoilt in three ways. `code`: the
-autoencoder's code sizes on two digits. `noise`: SimpleNet's, on two sets. Only images to learn from are used: no test
-image, no label, no real defect.
+autoencoder's code sizes on two digits. `noise`: SimpleNet's, on two sets. `steps`: how long EfficientAD learns, on two
+sets. Only images to learn from are used: no test image, no label, no real defect.
 One seed decides which are held out and how they are spoilt; every case meets the same images.
 """
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ import numpy as np
 import torch
 
 from okng.benchmark.code import present_code
-from okng.benchmark.reproduce import versions
+from okng.benchmark.reproduce import machine, versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import NG, OK, open_dataset
 from okng.datasets.corruptions import scratch_mask, stain_mask
@@ -44,9 +42,9 @@ FIELDS = (
     "experiment", "detector", "dataset", "case", "spoilt by", "figure", "value", "n", "command", "code", "versions",
     "machine", "date",
 )  # fmt: skip
-DETECTORS = {"patchcore": "patchcore", "code": "autoencoder", "noise": "simplenet"}
+DETECTORS = {"patchcore": "patchcore", "code": "autoencoder", "noise": "simplenet", "steps": "efficientad"}
 HELD_OUT = 40  # photographs; digits are cheap, HELD_OUT_DIGITS
-NOISE_LEARNT = 173  # photographs, all that transistor has beside those held out
+LEARNT = 173  # photographs, all that transistor has beside those held out
 DIGITS, HELD_OUT_DIGITS = 1000, 300  # learnt from, and held out
 PIECE = (1 / 8, 1 / 3)  # sides of what is pasted or erased, in shares of the image's
 LEVELS = (10, 220)  # between which the one grey level of a scratch or stain lies, as in `okng.datasets.corruptions`
@@ -118,11 +116,11 @@ def parted(images: list[Source], held_out: int) -> tuple[list[Source], list[Sour
     return [images[i] for i in np.flatnonzero(~np.isin(groups, chosen))], [images[i] for i in first]
 
 
-def fitted(detector: Detector, images: list[Source], preprocess: Preprocess) -> TorchEngine:
+def fitted(detector: Detector, images: list[Source], preprocess: Preprocess, device: str = "cpu") -> TorchEngine:
     """`detector` after all its phases."""
     with Narrator(quiet=True) as tell:
-        run_phases(detector, TrainingImages(images, preprocess), device="cpu", seed=0, tell=tell)
-    return TorchEngine(detector)
+        run_phases(detector, TrainingImages(images, preprocess), device=device, seed=0, tell=tell)
+    return TorchEngine(detector, device)
 
 
 def judged(engine: TorchEngine, images: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -140,7 +138,7 @@ def separated(plain: np.ndarray, spoilt: np.ndarray) -> float:
     return auroc(np.repeat([OK, NG], len(plain)), np.concatenate([plain, spoilt]))
 
 
-def patchcore(data: Path) -> Iterator[dict[str, Any]]:
+def patchcore(data: Path, device: str) -> Iterator[dict[str, Any]]:
     """Its three scores and three widths of its smoothing, each from one fit per set."""
     for source in (data / "mvtec_ad" / "transistor", data / "magnetic_tile", "elpv/mono", "elpv/poly"):
         dataset = open_dataset(str(source))
@@ -148,7 +146,7 @@ def patchcore(data: Path) -> Iterator[dict[str, Any]]:
         torch.manual_seed(0)
         detector = create("patchcore")
         preprocess = Preprocess("RGB", 256, detector.multiple)
-        engine: Any = fitted(detector, learnt, preprocess)
+        engine: Any = fitted(detector, learnt, preprocess, device)
         plain = [preprocess.load(image)[0].copy() for image in held_out]
         ways = {"piece of another": piece_of_another, "scratch": scratch, "stain": stain}
         spoilt = {name: all_spoilt(plain, way) for name, way in ways.items()}
@@ -166,7 +164,7 @@ def patchcore(data: Path) -> Iterator[dict[str, Any]]:
                 yield {**common, **more, "figure": "aupro", "value": found.aupro}
 
 
-def code(data: Path) -> Iterator[dict[str, Any]]:
+def code(data: Path, device: str) -> Iterator[dict[str, Any]]:
     """The autoencoder's code on digits 2 and 8, with the other arguments of the budget "cpu"."""
     for digit in "28":
         dataset = open_dataset(str(data / "mnist"), normal=digit)
@@ -181,7 +179,7 @@ def code(data: Path) -> Iterator[dict[str, Any]]:
             torch.manual_seed(0)
             given = arguments_for("cpu", "autoencoder", small=True) or {}
             detector = create("autoencoder", **{**given, "code": size, "image_size": (28, 28), "channels": 1})
-            engine = fitted(detector, learnt, preprocess)
+            engine = fitted(detector, learnt, preprocess, device)
             common = {"dataset": f"MNIST {digit}", "case": f"code={size}"}
             fine = judged(engine, plain)[0]
             held = {"spoilt by": "nothing", "figure": "held-out error", "n": f"{len(plain)}"}
@@ -191,7 +189,7 @@ def code(data: Path) -> Iterator[dict[str, Any]]:
                 yield {**common, **more, "value": separated(fine, judged(engine, [image for image, _ in made])[0])}
 
 
-def noise(data: Path) -> Iterator[dict[str, Any]]:
+def noise(data: Path, device: str) -> Iterator[dict[str, Any]]:
     """SimpleNet's noise, with the other arguments of the budget "cpu", and what its loss is on held-out images."""
     for source in (data / "mvtec_ad" / "transistor", "elpv/poly"):
         dataset = open_dataset(str(source))
@@ -202,10 +200,11 @@ def noise(data: Path) -> Iterator[dict[str, Any]]:
             detector: Any = create("simplenet", **{**given, "noise": deviation})
             preprocess = Preprocess("RGB", 256, detector.multiple)
             plain = [preprocess.load(image)[0].copy() for image in held_out]
-            engine = fitted(detector, learnt[:NOISE_LEARNT], preprocess)
+            engine = fitted(detector, learnt[:LEARNT], preprocess, device)
             common = {"dataset": dataset.name, "case": f"noise={deviation:g}"}
             with torch.no_grad():
-                patches = detector.patches(torch.from_numpy(np.stack(plain)).permute(0, 3, 1, 2) / 255)
+                pixels = torch.from_numpy(np.stack(plain)).to(device)  # (40, H, W, 3)
+                patches = detector.patches(pixels.permute(0, 3, 1, 2) / 255)
                 torch.manual_seed(0)
                 losses = detector.loss(Batch(patches, torch.arange(len(plain)), (patches,)))
             held = {"spoilt by": "nothing", "figure": "held-out loss", "n": f"{len(plain)}"}
@@ -217,26 +216,52 @@ def noise(data: Path) -> Iterator[dict[str, Any]]:
                 yield {**common, **more, "value": separated(fine, odd)}
 
 
+def steps(data: Path, device: str) -> Iterator[dict[str, Any]]:
+    """EfficientAD's, of the teacher and of the student, with the other arguments of the budget "cpu"."""
+    for source in (data / "mvtec_ad" / "transistor", "elpv/poly"):
+        dataset = open_dataset(str(source))
+        learnt, held_out = parted([sample.image for sample in dataset.train], HELD_OUT)
+        given = dict(arguments_for("cpu", "efficientad", small=False) or {})
+        size = tuple(given.pop("size"))
+        for teacher, student in ((2_000, 3_000), (4_000, 6_000), (8_000, 12_000)):
+            torch.manual_seed(0)
+            case = {"teacher_steps": teacher, "training_steps": student, "image_size": size}
+            detector = create("efficientad", **{**given, **case})
+            preprocess = Preprocess("RGB", size)
+            plain = [preprocess.load(image)[0].copy() for image in held_out]
+            engine = fitted(detector, learnt[:LEARNT], preprocess, device)
+            common = {"dataset": dataset.name, "case": f"steps={teacher}+{student}"}
+            fine = judged(engine, plain)[0]
+            for name, way in {"piece of another": piece_of_another, "scratch": scratch, "stain": stain}.items():
+                odd = judged(engine, [image for image, _ in all_spoilt(plain, way)])[0]
+                more = {"spoilt by": name, "figure": "image_auroc", "n": f"{len(plain)} plain, {len(plain)} spoilt"}
+                yield {**common, **more, "value": separated(fine, odd)}
+
+
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    experiments = {"patchcore": patchcore, "code": code, "noise": noise}
+    experiments = {"patchcore": patchcore, "code": code, "noise": noise, "steps": steps}
     parser.add_argument("--only", nargs="+", choices=experiments, default=list(experiments))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--rows", type=Path, default=RESULTS)
     asked = parser.parse_args()
     for experiment in asked.only:
         common = {
             "experiment": experiment, "detector": DETECTORS[experiment],
-            "command": f"python benchmarks/spoilt.py DATA --only {experiment}",
+            "command": f"python benchmarks/spoilt.py DATA --only {experiment}"
+            + f" --device {asked.device}" * (asked.device != "cpu"),
             "code": present_code(DETECTORS[experiment]), "versions": versions(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+            "machine": machine(asked.device),
             "date": datetime.date.today().isoformat(),
         }  # fmt: skip
         rows = []
-        for row in experiments[experiment](asked.data.expanduser()):
+        for row in experiments[experiment](asked.data.expanduser(), asked.device):
             rows.append({**common, **row, "value": f"{row['value']:.4f}"})
             print(row["dataset"], row["case"], row["spoilt by"], row["figure"], rows[-1]["value"], flush=True)
-        write_rows(RESULTS, FIELDS, [*(r for r in read_rows(RESULTS) if r["experiment"] != experiment), *rows])
+        others = [r for r in read_rows(asked.rows) if r["experiment"] != experiment]
+        write_rows(asked.rows, FIELDS, [*others, *rows])
 
 
 if __name__ == "__main__":

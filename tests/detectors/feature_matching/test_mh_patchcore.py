@@ -188,3 +188,17 @@ def test_images_of_one_colour_leave_finite_scores() -> None:
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="mh_patchcore: "):
         built(**arguments)
+
+
+def test_a_pass_at_half_precision_holds_full_ones() -> None:
+    detector = built(chunk=8, bank=16).float()
+    covariance, memory = detector.phases()
+    for phase in (covariance, memory):
+        assert isinstance(phase, Collect) and phase.prepare is not None
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            for seed in range(2):
+                batch = images(2, seed)
+                prepared = tuple(f.bfloat16() for f in phase.prepare(batch))
+                phase.visit(Batch(batch, torch.arange(2), prepared))
+            phase.finish()
+    assert detector.memories.dtype == torch.float32

@@ -105,8 +105,9 @@ class MHPatchCore(Detector):
         """A pass through `stream`, of which the memory is chosen."""
 
         def visit(batch: Batch) -> None:
-            patches = self.described(batch.prepared).to(self.mean.dtype)  # full precision from here on
-            stream.add(self.whitened(patches).flatten(0, 2))  # (B*h*w, r)
+            patches = self.described(batch.prepared).to(self.mean.dtype)
+            with torch.autocast(patches.device.type, enabled=False):  # full precision from here on
+                stream.add(self.whitened(patches).flatten(0, 2))  # (B*h*w, r)
 
         def finish() -> None:
             self.memories = farthest_first(stream.held, self.bank)
