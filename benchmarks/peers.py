@@ -116,14 +116,24 @@ class Bench:
                     self.record("fit", case, library, self.run(library, "fit", **arguments), run)
 
     def accuracy(self) -> None:
-        """Image and pixel AUROC on the same test images, each library with the settings it comes with."""
+        """Image and pixel AUROC on the same test images, each library with the settings it comes with.
+
+        What stands there by okng's present code, or by the peer, is not measured again.
+        """
         for source in ACCURACY_SETS:
             path = source if source.startswith("elpv") else str(self.data / source)
             for library, detector, bank in ACCURACY:
                 arguments: dict[str, Any] = {"source": path, "detector": detector}
                 arguments |= {"bank": bank} if library == "anomalib" else {}
                 case = f"{detector}, {source.rpartition('mvtec_ad/')[2]}" + (f", {bank} patches" if bank else "")
-                self.record("accuracy", case, library, self.run(library, "accuracy", **arguments))
+                code = present_code(detector) if library == "okng" else ""
+                key = ("accuracy", case, library)
+                there = [r for r in read_rows(RESULTS) if (r["benchmark"], r["case"], r["library"]) == key]
+                if there and all(r["code"] == code for r in there):
+                    continue
+                figures = self.run(library, "accuracy", **arguments)
+                write_rows(RESULTS, FIELDS, [r for r in read_rows(RESULTS) if r not in there])
+                self.record("accuracy", case, library, figures)
 
     def padim(self) -> None:
         """PaDiM of both on transistor with the same features and channels: is it the method or the code?"""
@@ -264,7 +274,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     bench = Bench(asked.data.expanduser().resolve(), asked.peer, asked.threads)
-    forget(list(asked.only))
+    forget([name for name in asked.only if name != "accuracy"])  # which goes on where it stopped
     for name in asked.only:
         getattr(bench, name)()
 
