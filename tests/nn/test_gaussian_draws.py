@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from okng.nn.gaussian import divergence, sample
+from okng.nn.gaussian import divergence, sample, surprise
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 2, 4)])
@@ -24,3 +24,9 @@ def test_draws_have_the_mean_and_the_variance_and_give_both_a_gradient() -> None
     assert abs(float(drawn.detach().mean()) - 3) < 0.03 and abs(float(drawn.detach().std()) - 2) < 0.03
     drawn.square().sum().backward()
     assert mean.grad is not None and mean.grad.any() and log_variance.grad is not None and log_variance.grad.any()
+
+
+def test_the_surprise_is_the_density_s() -> None:
+    values, mean, log_variance = (torch.randn(3, 2, 4, 5) for _ in range(3))
+    wanted = -Normal(mean, (log_variance / 2).exp()).log_prob(values)
+    torch.testing.assert_close(surprise(values, mean, log_variance), wanted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,3 +16,8 @@ def sample(mean: Tensor, log_variance: Tensor) -> Tensor:
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Kullback-Leibler divergence of N(mean, variance) from N(0, I), in nats: (B, …) → (B,)."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+
+
+def surprise(values: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """-log of the density of N(mean, variance) at each of `values`, in nats: (B, …), of their shape."""
+    return 0.5 * ((values - mean).square() / log_variance.exp() + log_variance + math.log(2 * math.pi))

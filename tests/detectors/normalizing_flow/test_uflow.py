@@ -14,10 +14,10 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.normalizing_flow.fastflow import subnet
 from okng.detectors.normalizing_flow.uflow import BEYOND, SHARE, UFlow, UShapedFlow, binomial_tails
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
+from okng.nn.convolutional_flow import subnet
 from okng.nn.coupling import Flow, Permutation, all_in_one, surprise
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases

@@ -11,6 +11,7 @@ from okng.checks import at_least, check_input, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
+from okng.nn.convolutional_flow import PositionAffine, subnet
 from okng.nn.coupling import Flow, Permutation, Sequence, all_in_one, surprise
 from okng.nn.patches import on_finest_grid
 
@@ -113,27 +114,3 @@ class FastFlow(Detector):
             probabilities.append((-0.5 * z.square().mean(1, keepdim=True)).exp())  # (B, 1, h_s, w_s) in (0, 1]
         anomaly = -on_finest_grid(probabilities).mean(1).clamp_min(1e-30).log()  # (B, h, w)
         return Scores(anomaly.amax((1, 2)), anomaly)
-
-
-class PositionAffine(Flow):
-    """Every value of a map (B, C, h, w) times a learnt weight plus a learnt bias of its own, as LayerNorm's."""
-
-    def __init__(self, *shape: int):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))  # (C, h, w)
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The weights start as 1 and stay away from 0, where the volume would vanish."""
-        return x * self.weight + self.bias, self.weight.abs().log().sum().expand(x.shape[0])
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Bias off, weight off."""
-        return (z - self.bias) / self.weight
-
-
-def subnet(seen: int, given: int, ratio: float, side: int) -> nn.Module:
-    """Two convolutions that keep the grid, with `ratio` · `seen` channels between."""
-    hidden = max(1, int(ratio * seen))
-    return nn.Sequential(
-        nn.Conv2d(seen, hidden, side, padding="same"), nn.ReLU(), nn.Conv2d(hidden, given, side, padding="same")
-    )

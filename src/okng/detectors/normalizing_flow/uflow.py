@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
-from okng.detectors.normalizing_flow.fastflow import PositionAffine, subnet
 from okng.errors import OkngError
 from okng.nn import coupling
 from okng.nn.backbones import Backbone
+from okng.nn.convolutional_flow import PositionAffine, subnet
 from okng.nn.coupling import Flow, Permutation, all_in_one, surprise
 from okng.nn.patches import on_finest_grid
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.gaussian import divergence, sample
+from okng.nn.gaussian import divergence, sample, surprise
 from okng.nn.sspcab import prediction_of, with_block
 from okng.nn.strided import strided_coders
 
@@ -134,8 +134,3 @@ class VAE(Detector):
         if self.score == "elbo":
             image = image + divergence(mean, log_variance) / images[0].numel()
         return Scores(image, expected)
-
-
-def surprise(images: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """-log of the normal density of `images`, in nats: (B, C, H, W)."""
-    return 0.5 * ((images - mean).square() / log_variance.exp() + log_variance + math.log(2 * math.pi))

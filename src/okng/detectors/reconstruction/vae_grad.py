@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.detectors.reconstruction.vae import surprise
 from okng.errors import OkngError
-from okng.nn.gaussian import divergence, sample
+from okng.nn.gaussian import divergence, sample, surprise
 from okng.nn.strided import strided_coders
 
 FASTER = 30  # times the weights' learning rate is the variance's

@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as TF
-from torch import Tensor, nn
+from torch import Tensor
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
+from okng.nn.discriminator import projection_and_discriminator
 from okng.nn.focal import focal_loss
 from okng.nn.patches import local_average, on_finest_grid
 from okng.nn.perlin import perlin_mask
@@ -99,12 +100,7 @@ class GLASS(Detector):
         self.epochs, self.batch_size = epochs, batch_size
         self.learning_rate, self.discriminator_rate = learning_rate, discriminator_rate
         d = sum(self.backbone.channels)
-        self.projection = nn.Linear(d, d)
-        self.discriminator = nn.Sequential(
-            nn.Linear(d, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1, bias=False)
-        )
-        for layer in (self.projection, self.discriminator[0], self.discriminator[3]):
-            nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
+        self.projection, self.discriminator = projection_and_discriminator(d, hidden)
         h, w = (side // min(self.backbone.strides) for side in image_size)
         self.register_buffer("centre", torch.zeros(h, w, d))  # the mean patch of each position
         self.register_buffer("sphere", torch.tensor(hypothesis == "hypersphere"))

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import Backbone
 from okng.nn.blur import gaussian_blur
+from okng.nn.discriminator import projection_and_discriminator
 from okng.nn.patches import local_average, on_finest_grid
 
 MARGIN = 0.5  # beyond which neither kind of patch is pushed any further
@@ -64,12 +65,7 @@ class SimpleNet(Detector):
         self.epochs, self.batch_size = epochs, batch_size
         self.learning_rate, self.discriminator_rate = learning_rate, discriminator_rate
         d = sum(self.backbone.channels)
-        self.projection = nn.Linear(d, d)
-        self.discriminator = nn.Sequential(
-            nn.Linear(d, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1, bias=False)
-        )
-        for layer in (self.projection, self.discriminator[0], self.discriminator[3]):
-            nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
+        self.projection, self.discriminator = projection_and_discriminator(d, hidden)
 
     @property
     def multiple(self) -> int:
