@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.exporting import export_onnx
+from okng.inspection import engines
 from okng.inspection.calibration import Calibration
 from okng.inspection.engines import ENGINES, load_onnx, make_engine
 from okng.inspection.images import Preprocess
@@ -50,8 +52,11 @@ def assert_same(ours: tuple[np.ndarray, np.ndarray | None], torchs: tuple[np.nda
 
 
 @pytest.fixture(scope="session", params=ENGINES)
-def loaded(request: pytest.FixtureRequest, exported: Path) -> Inspector:
-    return load_onnx(exported, request.param, threads=1)
+def loaded(request: pytest.FixtureRequest, exported: Path) -> Iterator[Inspector]:
+    """With two compiled models for a shape of their own, the least to tell them apart; all other shapes share one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engines, "SHAPES", 2)
+        yield load_onnx(exported, request.param, threads=1)
 
 
 def test_engines_agree_with_torch(fitted: Fitted, loaded: Inspector) -> None:
