@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from okng.benchmark.rows import json_ready
 from okng.errors import OkngError
+from okng.inspection.urls import url_of
 
 if TYPE_CHECKING:
     from okng.datasets import Dataset
@@ -168,6 +169,11 @@ def unrun(path: Path) -> Inspector:
 
 def check_writable(path: Path, option: str = "-o", example: str = "parts.okng") -> None:
     """Find out before long work, not after it, that `path`, which `option` named, can't be written."""
+    if (url := url_of(path)) is not None:
+        from okng.inspection import stored
+
+        stored.check_writable(url)
+        return
     if path.is_dir():
         raise OkngError(f"{path} is a folder; give {option} a file such as {path / example}")
     try:

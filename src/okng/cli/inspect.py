@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +26,10 @@ if TYPE_CHECKING:
 
 NG_FOUND = 3  # 1 is a mistake, 2 a command that can't be read, 130 Ctrl-C
 NAMED = 10  # overlays that fail are named one by one until then
-IMAGES = "Images, folders, lists of them (.txt, .csv, .json), or one video: FILE.mp4, camera:0, rtsp://…."
+IMAGES = (
+    "Images, folders, lists of them (.txt, .csv, .json), archives (.zip, .tar), URLs of storage (s3://…), or one "
+    "video: FILE.mp4, camera:0, rtsp://…."
+)
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -51,11 +53,11 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Say of each image whether it is OK or NG, how odd it is, and where."""
-    from okng.inspection.files import find_images
     from okng.inspection.formats import exists, printable
     from okng.inspection.inspector import each_image
     from okng.inspection.outputs import CsvFile, Overlays, is_stream
     from okng.inspection.result import p_words
+    from okng.inspection.urls import storage_url, url_of
     from okng.training.progress import Narrator
 
     csv_printed = str(csv) in STDOUT
@@ -66,19 +68,23 @@ def inspect(
     if report is not None:
         check_writable(report / "report.html", "--report")
     if overlays is not None:
+        if url_of(overlays) is not None:
+            raise OkngError("--overlays is a folder on this machine; --report and --csv may be in storage")
         check_writable(overlays / "overlay.png", "--overlays")
     inspector = open_model(
         model, false_alarm_rate, threshold, device=device, engine=engine, precision=precision, threads=threads
     )
     video = _video(images, every)
-    paths = [] if video is not None else [Path(image) for image in images]
-    if missing := [path for path in paths if not exists(path)]:
+    paths: list[Path | str] = [] if video is not None else [storage_url(image) or Path(image) for image in images]
+    if missing := [path for path in paths if isinstance(path, Path) and not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
     if overlays is not None and inspector.calibration.pixel_threshold is None:
         raise OkngError("this detector gives no map, so there is no heat to draw; leave out --overlays")
     drawn = None if overlays is None else Overlays(overlays, inspector)
-    total = video.total if video is not None else sum(1 for _ in each_image(paths, partial(find_images, strict=strict)))
-    if video is None and not total:
+    total = None if video is None else video.total
+    if not any(isinstance(path, str) for path in paths):  # what is in storage is listed on the way, however much it is
+        total = sum(1 for _ in each_image(paths, strict=strict)) if video is None else total
+    if total == 0 and video is None:
         raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
     page = None
     if report is not None:
@@ -224,9 +230,10 @@ def _where(inspection: Inspection) -> str:
 
 def _video(images: list[str], every: int) -> Video | None:
     """The video among `images`, if it is one."""
+    from okng.inspection.urls import is_stream, url_of
     from okng.line.sources import is_video
 
-    videos = [text for text in images if is_video(text)]
+    videos = [text for text in images if is_video(text) and (url_of(text) is None or is_stream(text))]
     if not videos and every != 1:
         raise OkngError("--every is about the frames of a video or a camera; leave it out for images")
     if not videos:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def train(
     source: Annotated[
-        str, typer.Argument(help="A folder or a list of OK images, or any data set of `okng list datasets`.")
+        str,
+        typer.Argument(
+            help="A folder, an archive, a list or a URL (s3://…) of OK images, or a data set of `okng list datasets`."
+        ),
     ],
     more: Annotated[list[str] | None, typer.Argument(help="With --update: more images.")] = None,
     detector: Annotated[str | None, typer.Option("-d", "--detector", help=DETECTOR)] = None,
@@ -123,6 +126,9 @@ def train(
     from okng.cli.common import check_writable, parse_parameters, parse_size, parse_time, print_json, say
     from okng.detectors.catalogue import DEFAULT, detector_class, name_of
     from okng.errors import OkngError
+    from okng.inspection import stored
+    from okng.inspection.formats import exists
+    from okng.inspection.urls import url_of
 
     detector_name = name_of(detector or DEFAULT)
     arguments, sides, seconds = parse_parameters(parameter), parse_size(size), parse_time(time_per_image)
@@ -142,15 +148,18 @@ def train(
         raise OkngError("an update keeps the model's rules; leave out --rules, or change them by: okng rules")
     if update is not None and auxiliary is not None:
         raise OkngError("an update takes in OK images only; leave out --auxiliary, or fit again without --update")
-    if ng is not None and not ng.exists():
+    if ng is not None and not exists(ng):
         raise OkngError(f"{ng} does not exist; --ng is a folder of NG images")
-    if auxiliary is not None and not auxiliary.exists():
+    if auxiliary is not None and not exists(auxiliary):
         raise OkngError(f"{auxiliary} does not exist; --auxiliary is a folder of images")
     if update is not None and update.suffix == ".onnx":
         raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
     if output.suffix == ".onnx":
         raise OkngError(f"{output} would be a PyTorch model; train a .okng file, then run: okng export")
     check_writable(output)
+    far = url_of(output)
+    if far is not None and update is None and not force and stored.exists(far):
+        raise OkngError(f"{far} is there already; give -o another name, or add --force")
     if report is not None:
         check_writable(report / "training.html")
     if curves is not None:
@@ -170,8 +179,8 @@ def train(
     from okng.training.saving import save_beside, save_over, state_of
 
     review = None if report is None else Review(plant=True)
-    read = None if update is None else state_of(update)
-    checkpoint = output.with_name(output.name + ".partial")
+    read = None if update is None or url_of(update) is not None else state_of(update)
+    checkpoint = (Path() if far else output.parent) / f"{output.name}.partial"
     if resume and not is_stopped(checkpoint):
         say(f"there is no {checkpoint} to go on with; this fit begins anew")
     if update is None and not resume and is_stopped(checkpoint):
@@ -215,7 +224,9 @@ def train(
     done["source"] = name
     kept = None
     try:
-        if update is not None and read is not None and output.resolve() == update.resolve():
+        if far is not None:
+            inspector.save(far)
+        elif update is not None and read is not None and output.resolve() == update.resolve():
             save_over(inspector, output, read)
         else:
             kept = save_beside(inspector, output, force)
@@ -241,11 +252,11 @@ def train(
         from okng.report.curves import write_curves
 
         say(f"wrote {write_curves(curves, f'Losses of {output.name}', inspector)}")
-    say(f"wrote {output}; next: okng inspect {output} NEW_IMAGES --report report")
+    say(f"wrote {far or output}; next: okng inspect {far or output} NEW_IMAGES --report report")
     if as_json:
         described = inspector.manifest | {"calibration": calibration.to_json(), "promise": inspector.promise()}
         del described["seen"], described["unlearnt"]  # as long as the list of images
-        print_json({"model": str(output), "preprocess": inspector.preprocess.to_json(), **described})
+        print_json({"model": far or str(output), "preprocess": inspector.preprocess.to_json(), **described})
 
 
 def _cheaper(detector: str) -> str:

@@ -31,6 +31,7 @@ from okng.datasets.shanghaitech import has_shanghaitech_layout, open_shanghaitec
 from okng.datasets.visa import has_visa_layout, open_visa
 from okng.errors import OkngError, nearest_names
 from okng.inspection.files import subfolders
+from okng.inspection.urls import storage_url
 
 
 class Layout(NamedTuple):
@@ -63,6 +64,8 @@ def open_dataset(
 ) -> Dataset:
     """The data set in the folder `source`, or the built-in one: "elpv", "elpv/mono" or "elpv/poly".
 
+    An archive (.zip, .tar, .tar.gz), and a URL of storage such as s3://bucket/parts, are brought to this machine whole.
+
     What lies in the folder decides, in this order: IDX files (MNIST); Python batches (CIFAR); COCO's annotations and
     images, of which `source`/masked gives the crops without background; DAGM 2007; NanoTWICE; ShanghaiTech Campus;
     VisA; KolektorSDD and KolektorSDD2; magnetic tiles; Real-IAD; `train/` and `test/` as in MVTec AD and its kin;
@@ -88,6 +91,10 @@ def open_dataset(
 
 def _read(source: str | Path, normal: str | None, seed: int, by_class: bool) -> Dataset | Classes:
     folder = Path(source).expanduser()
+    if (url := storage_url(source)) is not None:
+        from okng.inspection.stored import brought
+
+        folder = brought(url)
     if not folder.exists():
         if folder.name in VERSIONS and has_coco_files(folder.parent):
             return read_coco(folder.parent, folder.name, seed)

@@ -17,7 +17,18 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from okng.inspection.formats import FORMATS, Encoded, File, UnreadableImage, blaming, located, named_page, state_of
+from okng.inspection.formats import (
+    FORMATS,
+    Encoded,
+    File,
+    UnreadableImage,
+    blaming,
+    located,
+    named_page,
+    page_of,
+    state_of,
+)
+from okng.inspection.urls import url_of
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,6 +40,9 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each EXIF orientation."""
+
+ONE_PAGE = (".png", ".jpg", ".jpeg", ".jfif", ".bmp")
+"""Suffixes of files in storage that aren't brought just to count their pages, as they have one."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of an image, in pixels."""
@@ -63,14 +77,17 @@ def each_page(source: File) -> list[File]:
 
     Reduced copies and masks inside a TIFF are no pages, nor is what a telephone puts behind a JPEG.
     """
+    url = url_of(source)
+    if url is not None and (page_of(url)[1] is not None or url.partition("::")[0].lower().endswith(ONE_PAGE)):
+        return [url]
     if isinstance(source, Encoded) or not named_page(source):
         with suppress(UnreadableImage):  # it is told of where it is decoded
             pages = header(source).pages
             if len(pages) > 1 and isinstance(source, Encoded):
                 return [Encoded(source.content, page) for page in pages]
             if len(pages) > 1:
-                return [Path(f"{source}[{page}]") for page in pages]
-    return [source]
+                return [Path(f"{source}[{page}]") if url is None else f"{url}[{page}]" for page in pages]
+    return [source if url is None else url]
 
 
 def decode(source: File) -> Image.Image | np.ndarray:

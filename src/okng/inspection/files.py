@@ -13,6 +13,7 @@ from pathlib import Path
 
 from okng.errors import OkngError, OkngWarning
 from okng.inspection.formats import FORMATS, exists
+from okng.inspection.urls import url_of
 
 SUFFIXES_OF = {"JPEG2000": (".jp2", ".j2k"), "AVIF": (".avif",), "HEIF": (".heic", ".heif", ".hif")}
 IMAGE_SUFFIXES = (
@@ -75,10 +76,11 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
 
 
-def read_list(path: Path) -> list[Path]:
+def read_list(path: Path) -> list[Path | str]:
     """The images that a list names: a .txt with one path a line, a .csv with a column "path", a .json list of paths.
 
-    Paths are relative to the list's folder or, where there is no such file, to the working folder.
+    Paths are relative to the list's folder or, where there is no such file, to the working folder; URLs of storage are
+    taken as they are.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -88,14 +90,14 @@ def read_list(path: Path) -> list[Path]:
             names = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
             if not isinstance(names, list):
                 raise TypeError(names)
-        named = [Path(name.strip()).expanduser() for name in names if name.strip()]
+        named = [url_of(name.strip()) or Path(name.strip()).expanduser() for name in names if name.strip()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OkngError(
             f"{path} is no list of images; give images, folders, a .txt with one path a line, a .csv with a column "
             "named path, or a .json list of paths"
         ) from error
-    found = [beside if exists(beside := path.parent / name) else name for name in named]
-    if not any(map(exists, found)):
+    found = [beside if isinstance(name, Path) and exists(beside := path.parent / name) else name for name in named]
+    if not any(exists(Path(name)) for name in found):
         raise OkngError(f"{path} names no file that is there; its paths are relative to its folder, or to this one")
     return found
 

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
 from okng.errors import OkngError
+from okng.inspection.urls import url_of
 
 with suppress(ImportError):  # Pillow before 11.3 has none
     from PIL import AvifImagePlugin  # noqa: F401
@@ -58,8 +59,8 @@ File = Path | str | Encoded
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` is a file, a folder, or a page of a file."""
-    return path.exists() or named_page(path) is not None
+    """Whether `path` is a file, a folder, or a page of a file; of what is in storage only listing it will say."""
+    return url_of(path) is not None or path.exists() or named_page(path) is not None
 
 
 @contextmanager
@@ -83,6 +84,11 @@ def located(source: File) -> tuple[Any, int | None]:
     """What Pillow shall open, a path or a stream, and the page that is meant."""
     if isinstance(source, Encoded):
         return io.BytesIO(source.content), source.page
+    if (url := url_of(source)) is not None:
+        from okng.inspection.stored import fetched
+
+        file, page = page_of(url)
+        return fetched(file), page
     return named_page(source) or (Path(source), None)
 
 
@@ -96,10 +102,16 @@ def state_of(path: Path) -> os.stat_result:
 
 def named_page(path: Path | str) -> tuple[Path, int] | None:
     """The file and the page that "scan.tif[3]" means, unless a file is really called so."""
-    match = re.fullmatch(r"(.+)\[(\d{1,9})\]", str(path), re.DOTALL)
-    if match is None or Path(path).exists() or not Path(match[1]).is_file():
+    file, page = page_of(str(path))
+    if page is None or Path(path).exists() or not Path(file).is_file():
         return None
-    return Path(match[1]), int(match[2])
+    return Path(file), page
+
+
+def page_of(name: str) -> tuple[str, int | None]:
+    """A name without the page it ends in, and that page: "scan.tif[3]" is page 3."""
+    match = re.fullmatch(r"(.+)\[(\d{1,9})\]", name, re.DOTALL)
+    return (name, None) if match is None else (match[1], int(match[2]))
 
 
 def _reason(error: Exception, source: object) -> str:

@@ -24,11 +24,16 @@ from okng.inspection.likeness import Likeness, Traits
 from okng.inspection.result import Inspection, judged
 from okng.inspection.rules import Rules
 from okng.inspection.tiling import Tiled
+from okng.inspection.urls import names_image, storage_url, url_of
 from okng.inspection.workers import Workers
 
 Images = Source | bytes | BinaryIO | Image.Image | Iterable[Any]
-"""A folder, a file, a list of files (.txt, .csv, .json), a file's bytes, a file opened to read bytes, a Pillow image,
-an array or a PyTorch tensor (its shapes: `arrays.each_image_of`), or any iterable of these."""
+"""A folder, a file, a list of files (.txt, .csv, .json), an archive (.zip, .tar, .tar.gz), a URL of storage
+(`s3://bucket/parts`, a folder or a file), a file's bytes, a file opened to read bytes, a Pillow image, an array or a
+PyTorch tensor (its shapes: `arrays.each_image_of`), or any iterable of these."""
+
+
+FETCHING = 16  # threads where images come from storage
 
 
 class Engine(Protocol):
@@ -138,7 +143,7 @@ class Inspector:
         At the end an `OkngWarning` tells of images unlike those learnt from, and of five or more that are all NG.
         """
         batch_size = self.usual_batch() if batch_size is None else batch_size
-        sources = each_image(images, partial(find_images, strict=unreadable is None))
+        sources = each_image(images, strict=unreadable is None)
         decoded = self._decoded(enumerate(sources), 2 * batch_size, unreadable)
         likeness = Likeness(self.manifest.get("learnt_images"))
         try:
@@ -211,7 +216,8 @@ class Inspector:
         waiting: deque[Callable[[], Decoded]] = deque()
         if first is not None:
             waiting.append(partial(self.decode, first[1], first[0]))
-        with Workers() as workers:
+        far = first is not None and url_of(first[1]) is not None  # there is more of waiting than of decoding
+        with Workers(FETCHING if far else 2) as workers:
             while waiting:
                 for place, source in islice(sources, ahead - len(waiting)):
                     waiting.append(workers.submit(self.decode, source, place).result)
@@ -235,24 +241,36 @@ class Inspector:
             yield batch
 
 
-def each_image(images: Images, listed: Callable[[Path], list[Path]] = find_images) -> Iterator[Source]:
-    """The single images of whatever a person handed over; a folder gives what `listed` finds, all images below it.
+def each_image(
+    images: Images, listed: Callable[[Path], list[Path]] | None = None, strict: bool = False
+) -> Iterator[Source]:
+    """The single images of whatever a person handed over; a folder gives what `listed` finds, or all images below it.
 
-    A file gives its pages. Raises `OkngError` for a path that doesn't exist and for what is no image, or may be two
-    things.
+    A file gives its pages. `strict`: a folder below that can't be read is an error. What is in storage is listed as it
+    is asked for, and named by its URL; for `listed` a folder there is brought to this machine. Raises `OkngError` for a
+    path that doesn't exist and for what is no image, or may be two things.
     """
     if isinstance(images, str | Path) and not exists(Path(images).expanduser()):
         raise OkngError(f"{images} does not exist; give images or folders of images")
-    return _each(images, listed)
+    return _each(images, listed, strict)
 
 
-def _each(images: Any, listed: Callable[[Path], list[Path]]) -> Iterator[Source]:
-    if isinstance(images, str | Path):
-        path = Path(images).expanduser()
-        if not path.is_dir():
-            listed = read_list if path.suffix.lower() in LISTS else lambda file: [file]
-        for file in listed(path):
+def _each(images: Any, listed: Callable[[Path], list[Path]] | None, strict: bool) -> Iterator[Source]:
+    if (url := storage_url(images)) is not None:
+        from okng.inspection.stored import brought, find_stored
+
+        for file in find_stored(url) if listed is None or names_image(url) else listed(brought(url)):
             yield from each_page(file)
+    elif isinstance(images, str | Path):
+        path = Path(images).expanduser()
+        if path.is_dir():
+            for file in find_images(path, strict) if listed is None else listed(path):
+                yield from each_page(file)
+        elif path.suffix.lower() in LISTS:
+            for file in read_list(path):
+                yield from each_page(file)
+        else:
+            yield from each_page(path)
     elif isinstance(images, bytes | bytearray | memoryview):
         yield from each_page(Encoded(bytes(images)))
     elif isinstance(images, Encoded):
@@ -267,7 +285,7 @@ def _each(images: Any, listed: Callable[[Path], list[Path]]) -> Iterator[Source]
         yield from each_image_of(array)
     elif isinstance(images, Iterable) and content is None:
         for image in images:
-            yield from _each(image, listed)
+            yield from _each(image, listed, strict)
     else:
         raise OkngError(
             f"{type(images).__name__} is no image; give files, folders, pixels, Pillow images, or a file's bytes "

@@ -20,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 
 from okng.errors import OkngError, no_number
+from okng.inspection.urls import url_of
 
 FORMAT = 1
 BLANK = "0" * 64  # stands in the digest's place while the digest is computed
@@ -103,6 +104,10 @@ def digest(content: bytes | bytearray, at: int) -> bytes:
 
 def read_bytes(path: Path, remedy: str) -> bytes:
     """The whole file; the `OkngError` for one that is missing ends with `remedy`."""
+    if (url := url_of(path)) is not None:
+        from okng.inspection.stored import read
+
+        return read(url)
     try:
         return Path(path).read_bytes()
     except IsADirectoryError as error:
@@ -115,6 +120,11 @@ def read_bytes(path: Path, remedy: str) -> bytes:
 
 def write_atomically(path: Path, content: bytes | bytearray) -> None:
     """Replace `path` by `content` in one step; an `OkngError` leaves what was there."""
+    if (url := url_of(path)) is not None:
+        from okng.inspection.stored import put
+
+        put(url, content)
+        return
     path = Path(path)
     temporary = None
     try:

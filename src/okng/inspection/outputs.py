@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import short_name, write_atomically
 from okng.inspection.overlay import heat_range, overlay
 from okng.inspection.result import Inspection
+from okng.inspection.urls import url_of
 
 COLUMNS = ("path", "score", "p_value", "verdict", "regions", "left", "top", "right", "bottom", "reasons")
 VERDICTS = ("OK", "NG")
@@ -64,18 +66,23 @@ class CsvFile:
 
     It grows as NAME.partial.csv beside `path` and takes its name when it is complete; until then an older file stays. A
     device or a pipe is written directly, and so is `stream`. What can't be written ends the file, not the run: `error`
-    says why, and `rows` how many images there are in it.
+    says why, and `rows` how many images there are in it. For a URL of storage it grows on this machine.
     """
 
     def __init__(self, path: Path, stream: Stream | None = None):
         self.path, self.rows, self.error = path, 0, ""
-        self._growing = path if stream is not None or is_stream(path) else partial_name(path)
+        self._opened = contextlib.ExitStack()
+        self._far = url_of(path) is not None
+        if self._far:
+            folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="okng-"))
+            self._growing = Path(folder) / path.name
+        else:
+            self._growing = path if stream is not None or is_stream(path) else partial_name(path)
         self._handed = stream is not None
         self._whole = 0  # bytes of whole lines
-        self._opened = contextlib.ExitStack()
         try:
             if stream is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                self._growing.parent.mkdir(parents=True, exist_ok=True)
                 stream = self._opened.enter_context(self._growing.open("wb"))
             self._stream: Stream = stream
         except OSError as error:
@@ -88,6 +95,8 @@ class CsvFile:
 
     def close(self, complete: bool) -> Path | None:
         """Where the lines are now: under their own name if all went well and they are `complete`; None for no file."""
+        if self._far:
+            return self._put(complete and not self.error)
         with contextlib.suppress(OSError):  # what is left in the buffer can't be written either
             self._opened.close()
         if self._growing == self.path:
@@ -102,6 +111,19 @@ class CsvFile:
         if not self.rows:
             self._growing.unlink(missing_ok=True)
         return self._growing if self.rows else None
+
+    def _put(self, whole: bool) -> Path | None:
+        """Bring what has grown here to storage; the path there, None where there is nothing."""
+        target = self.path if whole else partial_name(self.path)
+        with self._opened:
+            if not whole and not self.rows:
+                return None
+            try:
+                write_atomically(target, self._growing.read_bytes()[: self._whole])
+            except OkngError as error:
+                self.error = str(error)
+                return None
+        return target
 
     def _write(self, values: Any) -> bool:
         """Whether the line is in the file."""

@@ -1,0 +1,56 @@
+"""Which texts and paths mean something in storage rather than on this machine; `stored.py` reads it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PACKAGES = {
+    "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp",
+    "zip": "fsspec", "tar": "fsspec",
+}  # fmt: skip
+ARCHIVES = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar"}
+
+_SCHEME = re.compile(rf"(^|::)({'|'.join(PACKAGES)}):/{{1,2}}")
+
+
+def url_of(place: object) -> str | None:
+    """The URL that a text or a path is, if it is one of storage; pathlib has made `s3:/bucket` of `s3://bucket`."""
+    text = str(place) if isinstance(place, str | Path) else ""
+    if ":/" not in text or not _SCHEME.match(text):
+        return None
+    return _SCHEME.sub(r"\1\2://", text)
+
+
+def storage_url(place: object) -> str | None:
+    """The URL of what is in storage: `url_of`, and of an archive, wherever it lies, that of its inside."""
+    url = url_of(place)
+    if not isinstance(place, str | Path) or (url is not None and "::" in url):
+        return url
+    scheme = archive_scheme(url or str(place))
+    if scheme and (url or Path(place).expanduser().is_file()):
+        return f"{scheme}://::{url or Path(place).expanduser()}"
+    return url
+
+
+def is_stream(text: str) -> bool:
+    """Whether an http(s) address can only be a stream: it names no image, no archive, and no folder by a last slash."""
+    path = text.partition("?")[0]
+    return not (path.endswith("/") or archive_scheme(path) or names_image(path))
+
+
+def names_image(url: str) -> bool:
+    """Whether what is at `url` is called as images are."""
+    from okng.inspection.files import is_image
+
+    return is_image(name_in(url))
+
+
+def name_in(url: str) -> str:
+    """The last part of a URL's path, or of an archive's where it is the inside."""
+    return url.partition("::")[0].partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def archive_scheme(name: str) -> str:
+    """The scheme of an archive of this name; "" for none."""
+    return next((scheme for suffix, scheme in ARCHIVES.items() if name.lower().endswith(suffix)), "")
