@@ -126,6 +126,44 @@ def test_streaming_is_close_to_exact(rescale):
     assert streaming_metrics(masks, maps) == pytest.approx(exact, abs=2e-5)
 
 
+@pytest.mark.parametrize("offset", [0, 30, 1000])
+def test_the_bound_of_streaming_holds(offset):
+    masks, maps = smooth_noise(1)
+    maps = [m + np.float32(offset) for m in maps]
+    streaming = StreamingPixelMetrics()
+    for mask, scores in zip(masks, maps, strict=True):
+        streaming.update(mask, scores)
+    off = np.abs(np.subtract(streaming.compute(), pixel_metrics(masks, maps)))
+    assert (off <= streaming.bound()).all()
+    assert max(streaming.bound()) < 0.03  # and says something
+
+
+def test_the_bound_is_reached_where_the_order_within_a_bin_is_all_there_is():
+    mask = np.array([[True, False]])
+    streaming = StreamingPixelMetrics(limit=1)
+    streaming.update(mask, np.array([[1 + 1e-5, 1]]))
+    assert streaming.compute() == (0.5, 0.5) and streaming.bound() == (0.5, 0.5)
+
+
+def test_a_large_set_in_blocks_is_a_curve_with_straight_lines():
+    """Beside a reckoning of the whole curve, from its points; more defect pixels than are taken at once."""
+    rng = np.random.default_rng(0)
+    masks = [np.zeros((420, 300), bool) for _ in range(2)]
+    masks[0][5:400, 3:290] = masks[1][7, 11] = True
+    maps = [np.round(rng.normal(size=m.shape) + m, 3).astype(np.float32) for m in masks]
+    truth, scores = (np.concatenate([x.ravel() for x in xs]) for xs in (masks, maps))
+    weight = np.where(truth, 1 / masks[0].sum(), 0)  # of the pixels of either region
+    weight[masks[0].size :] *= masks[0].sum()
+    levels = np.unique(scores)[::-1]
+    level = np.searchsorted(-levels, -scores)
+    fpr, pro = (np.append(0, np.cumsum(np.bincount(level, w, len(levels)))) for w in (~truth, weight / 2))
+    fpr /= fpr[-1]
+    inside = np.searchsorted(fpr, 0.2)
+    x, y = np.append(fpr[:inside], 0.2), np.append(pro[:inside], np.interp(0.2, fpr, pro))
+    expected = np.trapezoid(y, x) / 0.2
+    assert pixel_metrics(masks, maps, 0.2) == pytest.approx((roc_auc_score(truth, scores), expected), abs=1e-10)
+
+
 def test_streaming_is_exact_where_scores_fit_the_bins():
     masks, maps = tiny_set(1, 16)
     assert {-0.0, 0.0} <= set(np.concatenate([m.ravel() for m in maps])) and min(map(np.min, maps)) < 0

@@ -232,13 +232,15 @@ class _Pixels:
         self.streaming.update(mask, heat)
 
     def compute(self) -> tuple[float, float, str]:
-        """Pixel AUROC, AUPRO, and why they are undefined if they are."""
+        """Pixel AUROC, AUPRO, and what is to be said of them: why they are undefined, or how inexact."""
         if not self.localizes:
             return math.nan, math.nan, "undefined: this detector gives no map"
         if not self.with_mask:
             return math.nan, math.nan, "undefined: the data set has no masks"
-        found = pixel_metrics(self.masks, self.maps) if self.streaming is None else self.streaming.compute()
-        return found.pixel_auroc, found.aupro, ""
+        if self.streaming is None:
+            return *pixel_metrics(self.masks, self.maps), ""
+        note = f"of {self.count:,} pixels, counted in bins: exact to {max(self.streaming.bound()):.1g}"
+        return *self.streaming.compute(), note
 
 
 def metric_lines(figures: dict[str, Any]) -> list[str]:
