@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_csv_after_a_whole_line(tmp_path: Path) -> None:
     assert table.error == os.strerror(errno.EFBIG) and 0 < table.rows < 20
     assert table.close(complete=True) == tmp_path / "r.partial.csv"
     lines = (tmp_path / "r.partial.csv").read_text().splitlines()
-    assert len(lines) == 1 + table.rows and all(line.count(",") == 9 for line in lines)
+    assert len(lines) == 1 + table.rows and all(line.count(",") == 10 for line in lines)
     assert not (tmp_path / "r.csv").exists()
 
 

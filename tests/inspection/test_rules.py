@@ -166,7 +166,7 @@ def test_a_rule_says_ng_of_an_image_whose_score_is_low(rule: dict, spots: tuple,
     assert len(found.regions) == len(spots) and found.verdict == verdict
     if verdict == "NG":
         assert found.reasons[0].startswith("NG by rule 'r': region of ") and found.regions[0].rule == "r"
-        assert found.to_dict()["reasons"] == list(found.reasons) and table_row(found)[-1] == found.reasons[0]
+        assert found.to_dict()["reasons"] == list(found.reasons) and table_row(found)[-2] == found.reasons[0]
     else:
         assert found.reasons == () and found.regions[0].rule is None
 
@@ -311,8 +311,8 @@ def test_what_can_not_be_calibrated_says_so() -> None:
     blind = Inspector(Bright(), Preprocess("L", (8, 8)), calibration, {})  # type: ignore[arg-type]
     with pytest.raises(OkngError, match="does not say where"):
         blind.with_rules({"zones": [LEFT]})
-    grouped = inspector()
-    grouped.calibration = Calibration.fit(np.arange(20.0), np.arange(20.0), "split", 0.1, "group")
+    by_group = Calibration.fit(np.arange(20.0), np.arange(20.0), "split", 0.1, "group")
+    grouped = inspector().calibrated(by_group)
     with pytest.raises(OkngError, match="about groups"):
         grouped.with_rules({"zones": [LEFT]}, [spotted()])
     trained = Inspector(Bright(), Preprocess("L", (8, 8)), inspector().calibration, {"rules": {"zones": [LEFT]}})  # type: ignore[arg-type]

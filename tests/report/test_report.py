@@ -478,7 +478,7 @@ def test_the_oddest_held_out_images_are_shown(tmp_path: Path) -> None:
 def test_a_threshold_set_by_hand_is_not_said_to_come_of_the_held_out_images(tmp_path: Path) -> None:
     inspector = make_inspector()
     for calibration, theirs in ((inspector.calibration, True), (inspector.calibration.with_threshold(90), False)):
-        inspector.calibration = calibration
+        inspector = inspector.calibrated(calibration)
         report = Report("Line 1", inspector)
         report.add(inspected(inspector, 50))
         text = page_of(report, tmp_path).text

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 GUIDES = (
     "start", "guides/first-inspection", "guides/choose-a-method", "guides/few-images", "guides/large-images",
-    "guides/threshold", "guides/false-alarms", "guides/edge", "guides/compare", "guides/reproduce",
-    "reference/file-format",
+    "guides/several-products", "guides/threshold", "guides/false-alarms", "guides/edge", "guides/compare",
+    "guides/reproduce", "reference/file-format",
 )  # fmt: skip
 # What needs more than a folder of parts: data sets to download, solar cells for two minutes, a processor with bf16.
 ELSEWHERE = ("okng reproduce", "okng demo", "okng export parts.okng -o quick.onnx --precision bf16")
@@ -58,6 +59,11 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(draw, check=True)
     for lot, image in enumerate(sorted((folder / "parts" / "ok").iterdir())):
         image.rename(image.with_name(f"lot{lot // 2}-{image.name}"))
+    for turn, into in enumerate(("screw/ok", "nut/ok", "line/new/screw", "line/new/nut"), 1):  # other parts than those
+        (folder / into).mkdir(parents=True)
+        for image in sorted((folder / "parts" / "ok").iterdir())[::4]:
+            with Image.open(image) as opened:
+                opened.rotate(35 * turn).save(folder / into / image.name)
     (folder / "rules.json").write_text('{"rules": [{"name": "dust", "verdict": "OK", "max_area": 20}]}')
     train = [sys.executable, "-m", "okng", "train", "parts/ok", "-o", "parts.okng"]
     subprocess.run(train, cwd=folder, check=True)

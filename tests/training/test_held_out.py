@@ -109,7 +109,7 @@ def test_products_that_pass_for_bursts_are_said_to_be_few() -> None:
         return int(groups.max()) + 1, " ".join(told)
 
     together, words = said(np.concatenate(products))
-    assert together == 4 and "only 4 are different" in words and "train each product by itself" in words
+    assert together == 4 and "only 4 are different" in words and "give each its name" in words
     for product in products:
         assert said(product) == (8, "")
     apart, words = said(np.concatenate(products), all_apart=True)  # a person knows better

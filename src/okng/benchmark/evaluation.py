@@ -88,6 +88,7 @@ def evaluate_inspector(
     says how many.
     """
     tell = tell or Narrator(quiet=True)
+    _ = inspector.calibration  # of several products one has to be meant
     samples, left_out = tested(inspector, dataset)
     if left_out:
         tell.say(f"{left_out} test images are left out, because the model was given them in training")

@@ -25,6 +25,7 @@ ABNORMAL = "The class that is NG, for leave-one-class-out."
 DETECTOR = "A name of `okng list`, in any spelling. Default: patch_memory."
 AUXILIARY = "A folder of images of anything else, such as textures, for detectors that can use them."
 DEVICE = "auto, cpu, cuda or mps, for PyTorch."
+PRODUCT = "Of a model of several products: the one the images are of. Default: as the folder each lies in is called."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
 
@@ -136,17 +137,19 @@ def open_model(
     rate: float | None = None,
     score: float | None = None,
     load: Callable[..., Inspector] | None = None,
+    product: str | None = None,
     **how: Any,
 ) -> Inspector:
     """The inspector in a model file, at the rate or the threshold asked for now; `how` is handed to `okng.load`.
 
-    `load` takes the place of `okng.load`.
+    `load` takes the place of `okng.load`. `product`: which of several is meant.
     """
     import okng
 
     if rate is not None and score is not None:
         raise OkngError("give a false-alarm rate or a threshold, not both")
     inspector = (load or okng.load)(path, **how)
+    inspector = inspector if product is None else inspector.of(product)
     if rate is not None:
         return inspector.at(rate)
     return inspector if score is None else inspector.with_threshold(score)
@@ -165,6 +168,23 @@ def unrun(path: Path) -> Inspector:
         return Inspector.from_file(OnnxEngine(graph), manifest, arrays)
     manifest, tensors = read_model(path)
     return Inspector.from_file(StoredDetector(tensors), manifest, tensors)
+
+
+def threshold_lines(inspector: Inspector, digits: int = 6) -> list[str]:
+    """Each threshold with its promise, as lines for a person."""
+    if inspector.product is None and inspector.products:
+        return [
+            f"{name}: {line}" for name in inspector.products for line in threshold_lines(inspector.of(name), digits)
+        ]
+    return [f"threshold {inspector.calibration.threshold:.{digits}g}: {inspector.promise()}"]
+
+
+def calibrations_json(inspector: Inspector) -> dict[str, Any]:
+    """The calibration as JSON values; of several products each by its name, under "products"."""
+    if inspector.product is None and inspector.products:
+        return {"products": {name: inspector.calibrations[name].to_json() for name in inspector.products}}
+    of = {} if inspector.product is None else {"product": inspector.product}
+    return {**of, **inspector.calibration.to_json()}
 
 
 def check_writable(path: Path, option: str = "-o", example: str = "parts.okng") -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, CONTAMINATION, DEVICE, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, CONTAMINATION, DEVICE, NORMAL, PRODUCT, PROTOCOL
 
 
 def evaluate(
@@ -17,6 +17,7 @@ def evaluate(
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
     abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
     contamination: Annotated[float, typer.Option(help=f"{CONTAMINATION} As in training.")] = 0.0,
+    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed that divided the data set in training.")] = 0,
@@ -39,7 +40,9 @@ def evaluate(
         raise missing_extra("scikit-learn", "train")
     dataset = open_dataset(source, normal, seed, protocol, abnormal, contamination)
     show_dataset(dataset)
-    inspector = open_model(model, false_alarm_rate, device=device, engine=engine, precision=precision, threads=threads)
+    inspector = open_model(
+        model, false_alarm_rate, product=product, device=device, engine=engine, precision=precision, threads=threads
+    )
 
     from okng.benchmark.evaluation import evaluate_inspector, metric_lines
     from okng.report import Report

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from okng.cli.common import DEVICE
+from okng.cli.common import DEVICE, PRODUCT
 
 
 def explain(
@@ -17,6 +17,7 @@ def explain(
     layer: Annotated[
         str | None, typer.Option(help="A convolution by name. Default: the last one whose output has places.")
     ] = None,
+    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
@@ -33,7 +34,7 @@ def explain(
     from okng.inspection.outputs import Overlays
 
     check_writable(output / "picture.png")
-    inspector = open_model(model, device=device)
+    inspector = open_model(model, product=product, device=device)
     from okng.detectors.explanation import explainer
 
     explaining = explainer(inspector, layer)

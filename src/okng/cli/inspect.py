@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from okng.benchmark.rows import json_ready
-from okng.cli.common import DEVICE, Lines, check_writable, open_model, say
+from okng.cli.common import DEVICE, PRODUCT, Lines, calibrations_json, check_writable, open_model, say
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def inspect(
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for one line per image; - for standard output.")] = None,
+    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
@@ -72,18 +73,30 @@ def inspect(
             raise OkngError("--overlays is a folder on this machine; --report and --csv may be in storage")
         check_writable(overlays / "overlay.png", "--overlays")
     inspector = open_model(
-        model, false_alarm_rate, threshold, device=device, engine=engine, precision=precision, threads=threads
+        model,
+        false_alarm_rate,
+        threshold,
+        product=product,
+        device=device,
+        engine=engine,
+        precision=precision,
+        threads=threads,
     )
     video = _video(images, every)
+    if video is not None and (whose := inspector.product_of(images[0])) is not None:
+        inspector = inspector.of(whose)
     paths: list[Path | str] = [] if video is not None else [storage_url(image) or Path(image) for image in images]
     if missing := [path for path in paths if isinstance(path, Path) and not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")
-    if overlays is not None and inspector.calibration.pixel_threshold is None:
+    if report is not None and inspector.product is None and inspector.products:
+        raise OkngError(f"a report is of one product; add --product {inspector.products[0]}, or leave out --report")
+    if overlays is not None and any(each.pixel_threshold is None for each in inspector.calibrations.values()):
         raise OkngError("this detector gives no map, so there is no heat to draw; leave out --overlays")
     drawn = None if overlays is None else Overlays(overlays, inspector)
     total = None if video is None else video.total
-    if not any(isinstance(path, str) for path in paths):  # what is in storage is listed on the way, however much it is
-        total = sum(1 for _ in each_image(paths, strict=strict)) if video is None else total
+    if video is None and not any(isinstance(path, str) for path in paths):
+        # Of each image, before the first is judged, its product is known; storage is listed on the way, however much.
+        total = len([inspector.product_of(each) for each in each_image(paths, strict=strict)])
     if total == 0 and video is None:
         raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
     page = None
@@ -109,8 +122,8 @@ def inspect(
                 if as_json:
                     lines.put((", " if files.judged else "") + json.dumps(json_ready(inspection.to_dict())), end="")
                 elif not csv_printed:
-                    p = p_words(inspection.p_value, inspector.calibration.smallest_rate)
-                    judged = f"{inspection.verdict}  score {inspection.score:.4g}  {p}"
+                    p = p_words(inspection.p_value, inspector.calibrations[inspection.product].smallest_rate)
+                    judged = f"{inspection.verdict}  score {inspection.score:.4g}  {p}{_of(inspection)}"
                     lines.put(f"{judged}  {printable(str(inspection.path))}{_where(inspection)}{_why(inspection)}")
                 files.add(inspection, frame)
                 tell.advance()
@@ -128,7 +141,7 @@ def inspect(
                 "not_drawn": [] if drawn is None else drawn.failed,
                 "total": files.total,
                 "complete": complete,
-                "calibration": json_ready(inspector.calibration.to_json()),
+                "calibration": json_ready(calibrations_json(inspector)),
             }
             lines.put(f"], {json.dumps(closing)[1:]}")
         if lines.lost:
@@ -213,6 +226,11 @@ class _Files:
         return failures
 
 
+def _of(inspection: Inspection) -> str:
+    """The product, where there are several."""
+    return "" if inspection.product is None else f"  {inspection.product}"
+
+
 def _why(inspection: Inspection) -> str:
     """What a rule said; that a score is above the threshold needs no words."""
     said = [why for why in inspection.reasons if " by rule " in why]
@@ -254,7 +272,7 @@ def _frames(inspector: Inspector, video: Video) -> Iterator[tuple[Inspection, np
 
     from okng.inspection.likeness import Likeness
 
-    number, likeness = 0, Likeness(inspector.manifest.get("learnt_images"))
+    number, likeness = 0, Likeness(inspector.learnt_images)
     try:
         for arrivals in video:
             for arrival in arrivals:

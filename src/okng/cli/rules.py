@@ -25,7 +25,7 @@ def rules(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Show zones and rules, or change them: in the file, nothing is fitted again."""
-    from okng.cli.common import open_model, print_json, say, unrun
+    from okng.cli.common import calibrations_json, open_model, print_json, say, threshold_lines, unrun
     from okng.errors import OkngError
     from okng.inspection.rules import Rules
 
@@ -49,10 +49,11 @@ def rules(
         say(f"rule {rule.name!r}: {rule.verdict} for {said}, {rule.colour}")
     if not inspector.rules:
         say("no zones and no rules: the whole image is inspected, and the score decides")
-    say(f"threshold {inspector.calibration.threshold:.6g}: {inspector.promise()}")
+    for line in threshold_lines(inspector):
+        say(line)
     if changes:
         inspector.save(output or model)
         say(f"wrote {output or model}")
     if as_json:
-        told = {"model": str(output or model), **inspector.rules.to_json(), **inspector.calibration.to_json()}
+        told = {"model": str(output or model), **inspector.rules.to_json(), **calibrations_json(inspector)}
         print_json(told | {"promise": inspector.promise()})

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import DEVICE
+from okng.cli.common import DEVICE, PRODUCT
 
 
 def sensitivity(
@@ -29,6 +29,7 @@ def sensitivity(
     csv: Annotated[
         Path | None, typer.Option(help="File for one line per kind and size; - for standard output.")
     ] = None,
+    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
@@ -55,7 +56,9 @@ def sensitivity(
         check_writable(report / "sensitivity.html", "--report")
     if missing := [path for path in images if not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give OK images or folders of OK images")
-    inspector = open_model(model, false_alarm_rate, device=device, engine=engine, precision=precision, threads=threads)
+    inspector = open_model(
+        model, false_alarm_rate, product=product, device=device, engine=engine, precision=precision, threads=threads
+    )
     wanted = None if kinds is None else [kind.strip().lower() for kind in kinds.split(",") if kind.strip()]
     with Narrator() as tell:
         tell.hint = "; --plants 5 takes a quarter of the time of 20"

@@ -14,21 +14,24 @@ def threshold(
     score: Annotated[
         float | None, typer.Option("--threshold", "--score", help="A score threshold chosen by hand.")
     ] = None,
+    product: Annotated[
+        str | None, typer.Option(help="Of a model of several products: which one. Default: all.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here instead of in place.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Show the threshold, or change it: a number in the file, nothing is fitted again."""
-    from okng.cli.common import open_model, print_json, say, unrun
+    from okng.cli.common import calibrations_json, open_model, print_json, say, threshold_lines, unrun
     from okng.errors import OkngError
 
     changes = false_alarm_rate is not None or score is not None
     if output is not None and not changes:
         raise OkngError("-o is for a changed threshold; add --false-alarm-rate or --score")
-    inspector = open_model(model, rate=false_alarm_rate, score=score, load=unrun)
-    calibration = inspector.calibration
-    say(f"threshold {calibration.threshold:.6g}: {inspector.promise()}")
+    inspector = open_model(model, rate=false_alarm_rate, score=score, load=unrun, product=product)
+    for line in threshold_lines(inspector):
+        say(line)
     if changes:
         inspector.save(output or model)
         say(f"wrote {output or model}")
     if as_json:
-        print_json({"model": str(output or model), **calibration.to_json(), "promise": inspector.promise()})
+        print_json({"model": str(output or model), **calibrations_json(inspector), "promise": inspector.promise()})

@@ -17,10 +17,13 @@ def train(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder, an archive, a list or a URL (s3://…) of OK images, or a data set of `okng list datasets`."
+            help="A folder, an archive, a list or a URL (s3://…) of OK images, or a data set of `okng list datasets`; "
+            "NAME=FOLDER of each of several products."
         ),
     ],
-    more: Annotated[list[str] | None, typer.Argument(help="With --update: more images.")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(help="NAME=FOLDER of the other products; with --update more images.")
+    ] = None,
     detector: Annotated[str | None, typer.Option("-d", "--detector", help=DETECTOR)] = None,
     parameter: Annotated[
         list[str],
@@ -123,7 +126,15 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Learn what OK looks like from a folder of OK images."""
-    from okng.cli.common import check_writable, parse_parameters, parse_size, parse_time, print_json, say
+    from okng.cli.common import (
+        check_writable,
+        parse_parameters,
+        parse_size,
+        parse_time,
+        print_json,
+        say,
+        threshold_lines,
+    )
     from okng.detectors.catalogue import DEFAULT, detector_class, name_of
     from okng.errors import OkngError
     from okng.inspection import stored
@@ -135,10 +146,7 @@ def train(
     if update is not None and (detector or parameter or size or tile or time_per_image or resume or budget or preset):
         left_out = "leave out -d, -p, --size, --tile, --time-per-image, --preset, --budget, --resume"
         raise OkngError(f"an update keeps the model's detector, parameters and size; {left_out}")
-    if more and update is None:
-        raise OkngError(
-            "one folder of OK images is learnt from; put them all into it (only --update takes several images)"
-        )
+    products = _products([source, *(more or ())]) if update is None else {}
     output = output or update or Path("parts.okng")
     if update is not None and ng is not None:
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
@@ -160,6 +168,8 @@ def train(
     far = url_of(output)
     if far is not None and update is None and not force and stored.exists(far):
         raise OkngError(f"{far} is there already; give -o another name, or add --force")
+    if report is not None and products:
+        raise OkngError("the page of a training is of one product; leave out --report")
     if report is not None:
         check_writable(report / "training.html")
     if curves is not None:
@@ -169,8 +179,13 @@ def train(
             raise OkngError(f"{detector_name} learns in one pass, so it has no losses; leave out --curves")
         check_writable(curves, "--curves", "curves.html")
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
-    images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
-    images += map(Path, more or ())
+    images: list[Source] | dict[str, Any]
+    if products:
+        each = {key: _images(text, normal, seed, divided, file_allowed=False) for key, text in products.items()}
+        images, name = {key: found for key, (found, _) in each.items()}, ", ".join(found for _, found in each.values())
+    else:
+        images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
+        images += map(Path, more or ())
 
     import okng
     from okng.training.fit import discard, is_stopped
@@ -236,10 +251,10 @@ def train(
         raise OkngError(f"{error}; the fit is kept: put that right and add --resume") from error
     if update is None:
         discard(checkpoint)
-    calibration = inspector.calibration
     and_ng = f" and {done['ng_images']} NG images" if done.get("ng_images") else ""
     say(f"learnt from {done['learnt_from']} of {done['images']} images{and_ng} in {done['seconds']:.0f} s")
-    say(f"threshold {calibration.threshold:.4g}: {inspector.promise()}")
+    for line in threshold_lines(inspector, 4):
+        say(line)
     if review is None and update is None and done["stand_apart"] and done["held_out"] < done["images"]:
         say("more like that may be among the learnt images, which were not judged: --report DIR shows the oddest")
     if kept is not None:
@@ -252,11 +267,33 @@ def train(
         from okng.report.curves import write_curves
 
         say(f"wrote {write_curves(curves, f'Losses of {output.name}', inspector)}")
-    say(f"wrote {far or output}; next: okng inspect {far or output} NEW_IMAGES --report report")
+    which = f" --product {inspector.products[0]}" if inspector.products else ""
+    say(f"wrote {far or output}; next: okng inspect {far or output} NEW_IMAGES{which} --report report")
     if as_json:
-        described = inspector.manifest | {"calibration": calibration.to_json(), "promise": inspector.promise()}
+        described = inspector.described()[0] | {"promise": inspector.promise()}
         del described["seen"], described["unlearnt"]  # as long as the list of images
-        print_json({"model": far or str(output), "preprocess": inspector.preprocess.to_json(), **described})
+        print_json({"model": far or str(output), **described})
+
+
+def _products(given: list[str]) -> dict[str, str]:
+    """What was given as NAME=FOLDER by name; empty for a single folder without a name."""
+    from okng.errors import OkngError
+    from okng.inspection.urls import url_of
+
+    named = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or url_of(text) or Path(text).exists():
+            if len(given) == 1:
+                return {}
+            raise OkngError(
+                f"{text} has no name: several products are given as NAME=FOLDER each, such as screw=parts/screw/ok; "
+                "images of one product are put into one folder (only --update takes several)"
+            )
+        if name in named:
+            raise OkngError(f"two products are called {name}; give one another name")
+        named[name] = folder
+    return named
 
 
 def _cheaper(detector: str) -> str:

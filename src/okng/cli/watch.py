@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from okng.cli.common import DEVICE, open_model, say
+from okng.cli.common import DEVICE, PRODUCT, open_model, say
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def watch(
     keep_images: Annotated[str, typer.Option(help="all, odd (NG and borderline) or none.")] = "odd",
     keep_days: Annotated[float | None, typer.Option(help="Remove records after that. Default: never.")] = None,
     keep_gb: Annotated[float | None, typer.Option(help="Remove the oldest beyond that. Default: never.")] = None,
+    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
@@ -57,8 +58,11 @@ def watch(
     sinks = [open_sink(text) for text in to or []]
     came = open_source(source, line.say, every, then, settle)
     check_folders(sinks, came.name, there=then == "leave" and Path(source).is_dir(), kept=keep_images == "all")
-    inspector = open_model(model, false_alarm_rate, threshold, device=device, engine=engine, threads=threads)
-    used = ModelUsed(model.stem, hashlib.sha256(model.read_bytes()).hexdigest(), inspector.calibration.threshold)
+    inspector = open_model(
+        model, false_alarm_rate, threshold, product=product, device=device, engine=engine, threads=threads
+    )
+    name = model.stem if product is None else f"{model.stem}.{product}"
+    used = ModelUsed(name, hashlib.sha256(model.read_bytes()).hexdigest(), inspector.calibration.threshold)
     records = Store.open(store)
     try:
         with Outbox(records, sinks, line.say) as outbox:

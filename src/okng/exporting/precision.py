@@ -46,6 +46,8 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
     if not good.any():
         raise OkngError(f"{dataset.name} has no OK images to calibrate on; give a folder of new OK images")
     manifest, arrays, graph = read_onnx(path)
+    if "products" in manifest:
+        raise OkngError("a model of several products is exported at f32; for bf16 train a model for each product")
     if manifest["calibration"]["basis"] == "manual":
         raise OkngError(
             "the threshold was set by hand, and scores of another precision need one drawn anew; "
@@ -60,8 +62,8 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
         inspector = Inspector.from_file(engine, {**manifest, "precision": kind}, arrays)
         scores[kind], peaks = inspector.scores_and_peaks([sample.image for sample in samples])
         rate = inspector.calibration.false_alarm_rate
-        inspector.calibration = Calibration.fit(
-            scores[kind][good], None if peaks is None else peaks[good], "split", rate
+        inspector = inspector.calibrated(
+            Calibration.fit(scores[kind][good], None if peaks is None else peaks[good], "split", rate)
         )
         verdicts[kind] = scores[kind] > inspector.calibration.threshold
     moved = differences(scores[precision], scores["f32"], np.abs(scores["f32"]))

@@ -83,7 +83,7 @@ class Drift:
         calibration, manifest = inspector.calibration, inspector.manifest
         whole_maps = inspector.rules.masks and manifest.get("zones_calibrated") == "whole maps"
         self.bounded = calibration.method == "split" and calibration.unit == "image" and not whole_maps
-        samples = (manifest.get("learnt_images") or {}).get("samples", {})
+        samples = (inspector.learnt_images or {}).get("samples", {})
         references = {"score": calibration.scores, **{name: np.array(samples[name]) for name in sorted(samples)}}
         share = risk / len(references)
         self.needed = math.log(2 / share)  # c, and δ = share / 2

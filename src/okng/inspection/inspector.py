@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from okng.errors import OkngError
+from okng.errors import OkngError, nearest_names
 from okng.inspection.arrays import each_image_of, from_pillow, from_tensor, is_tensor
 from okng.inspection.calibration import Calibration
 from okng.inspection.decoding import each_page
@@ -63,13 +63,27 @@ class Inspector:
     """A fitted detector with its preprocessing and calibration; `manifest` is the model file's JSON.
 
     `rules` are those of the manifest: zones and what a region of which size means.
+
+    A model of several products has a calibration for each: `calibrations`, by the names in `products`; of a model of
+    one product its only one stands under None. `product` is the one that is meant, see `of`. While none is, each
+    image's path has to say, and `calibration` raises `OkngError`.
     """
 
-    def __init__(self, engine: Engine, preprocess: Preprocess, calibration: Calibration, manifest: dict[str, Any]):
+    def __init__(
+        self,
+        engine: Engine,
+        preprocess: Preprocess,
+        calibration: Calibration | Mapping[str | None, Calibration],
+        manifest: dict[str, Any],
+        product: str | None = None,
+    ):
         self.engine = engine
         self.preprocess = preprocess
-        self.calibration = calibration
+        self.calibrations: dict[str | None, Calibration] = (
+            {None: calibration} if isinstance(calibration, Calibration) else dict(calibration)
+        )
         self.manifest = manifest
+        self.product = product
         self.rules = Rules.from_json(manifest.get("rules"))
 
     def __repr__(self) -> str:
@@ -78,18 +92,83 @@ class Inspector:
         colour = "grey" if self.preprocess.mode == "L" else self.preprocess.mode
         name = self.manifest.get("detector", {}).get("name", "a detector")
         engine = type(self.engine).__name__.removesuffix("Engine")
-        threshold = f"threshold {self.calibration.threshold:.4g}: {self.promise()}"
+        if self.product is None and self.products:
+            threshold = f"a threshold for each of {', '.join(self.products)}"
+        else:
+            of = "" if self.product is None else f"{self.product}, "
+            threshold = f"{of}threshold {self.calibration.threshold:.4g}: {self.promise()}"
         return f"<Inspector: {name} on {engine}, {area} {colour}, {threshold}>"
 
     @classmethod
     def from_file(cls, engine: Engine, manifest: dict[str, Any], tensors: dict[str, np.ndarray]) -> Inspector:
         """The inspector that `save` wrote, given the engine that runs its detector."""
-        calibration = Calibration.from_json(
-            manifest.get("calibration", {}),
-            tensors.get("calibration.scores", np.empty(0)),
-            tensors.get("calibration.peaks"),
+
+        def read(fields: Any, prefix: str) -> Calibration:
+            calibration = fields.get("calibration") if isinstance(fields, dict) else None
+            scores, peaks = tensors.get(f"{prefix}.scores", np.empty(0)), tensors.get(f"{prefix}.peaks")
+            return Calibration.from_json(calibration, scores, peaks)
+
+        products = manifest.get("products")
+        calibrations: dict[str | None, Calibration]
+        if isinstance(products, dict) and products:
+            calibrations = {name: read(fields, f"products.{name}") for name, fields in products.items()}
+        else:
+            calibrations = {None: read(manifest, "calibration")}
+        return cls(engine, Preprocess.from_json(manifest.get("preprocess", {})), calibrations, manifest)
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The names of the products that have a threshold each; none for a model of one product."""
+        return tuple(name for name in self.calibrations if name is not None)
+
+    @property
+    def calibration(self) -> Calibration:
+        """That of the product that is meant, or the only one; `OkngError` while none of several is."""
+        if self.product not in self.calibrations:
+            raise OkngError(
+                f"this model has a threshold for each of {', '.join(self.products)}; say which is meant: "
+                f"--product {self.products[0]}, in Python inspector.of({self.products[0]!r})"
+            )
+        return self.calibrations[self.product]
+
+    @property
+    def learnt_images(self) -> dict[str, Any] | None:
+        """What the images that were learnt are like, see `likeness.describe`; those of the product that is meant."""
+        described = self.manifest if self.product is None else self.manifest["products"][self.product]
+        learnt: dict[str, Any] | None = described.get("learnt_images")
+        return learnt
+
+    def of(self, product: str) -> Inspector:
+        """The same inspector for images of one of its `products`: the threshold and all that is said are that one's."""
+        if not self.products:
+            raise OkngError(f"this model is of one product and knows no names; leave out {product!r}, or --product")
+        if product not in self.products:
+            raise OkngError(f"this model knows no product {product!r}; {nearest_names(product, self.products)}")
+        return Inspector(self.engine, self.preprocess, self.calibrations, self.manifest, product)
+
+    def product_of(self, source: Source) -> str | None:
+        """The product that the image `source` is judged as: the one that is meant, else what its path says.
+
+        That is the nearest folder that is called like one of `products`. None for a model of one product. `OkngError`
+        where the path says nothing.
+        """
+        if self.product is not None or not self.products:
+            return self.product
+        if isinstance(source, str | Path):
+            for folder in Path(source).absolute().parts[-2::-1]:
+                if folder in self.products:
+                    return folder
+        name = "an array" if isinstance(source, np.ndarray) else source
+        raise OkngError(
+            f"{name} may be of {' or '.join(self.products)}, and lies in no folder called so; say which: "
+            f"--product {self.products[0]}, in Python inspector.of({self.products[0]!r})"
         )
-        return cls(engine, Preprocess.from_json(manifest.get("preprocess", {})), calibration, manifest)
+
+    def calibrated(self, calibration: Calibration, manifest: dict[str, Any] | None = None) -> Inspector:
+        """The same inspector with another `calibration` of the product that is meant, and another `manifest`."""
+        calibrations = {**self.calibrations, self.product: calibration}
+        manifest = self.manifest if manifest is None else manifest
+        return Inspector(self.engine, self.preprocess, calibrations, manifest, self.product)
 
     def save(self, path: str | Path) -> None:
         """Write the model file, all or nothing."""
@@ -97,20 +176,37 @@ class Inspector:
 
     def described(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What a model file holds beside the fitted state: the manifest and the calibration's arrays."""
-        arrays = {"calibration.scores": self.calibration.scores}
-        if self.calibration.peaks is not None:
-            arrays["calibration.peaks"] = self.calibration.peaks
-        fields = {"preprocess": self.preprocess.to_json(), "calibration": self.calibration.to_json()}
-        return {**self.manifest, **fields}, arrays
+        arrays: dict[str, np.ndarray] = {}
+        described = {**self.manifest, "preprocess": self.preprocess.to_json()}
+        if self.products:
+            described["products"] = {}
+        for name, calibration in self.calibrations.items():
+            prefix = "calibration" if name is None else f"products.{name}"
+            arrays[f"{prefix}.scores"] = calibration.scores
+            if calibration.peaks is not None:
+                arrays[f"{prefix}.peaks"] = calibration.peaks
+            if name is None:
+                described["calibration"] = calibration.to_json()
+            else:
+                known = self.manifest.get("products", {}).get(name, {})
+                described["products"][name] = {**known, "calibration": calibration.to_json()}
+        return described, arrays
 
     def at(self, false_alarm_rate: float) -> Inspector:
-        """The same inspector at another false-alarm rate; nothing is fitted again."""
-        return Inspector(self.engine, self.preprocess, self.calibration.at(false_alarm_rate), self.manifest)
+        """The same inspector at another false-alarm rate; nothing is fitted again.
+
+        The product that is meant has it then; all of them where none is.
+        """
+        meant = {self.product} & self.calibrations.keys() or self.calibrations.keys()
+        calibrations = {
+            name: calibration.at(false_alarm_rate) if name in meant else calibration
+            for name, calibration in self.calibrations.items()
+        }
+        return Inspector(self.engine, self.preprocess, calibrations, self.manifest, self.product)
 
     def with_threshold(self, threshold: float) -> Inspector:
         """The same inspector with a score threshold chosen by hand."""
-        calibration = self.calibration.with_threshold(threshold)
-        return Inspector(self.engine, self.preprocess, calibration, self.manifest)
+        return self.calibrated(self.calibration.with_threshold(threshold))
 
     def with_rules(self, rules: Rules | dict[str, Any] | str | Path | None, ok: Images | None = None) -> Inspector:
         """The same inspector with other zones and rules, their JSON or a file of it; None for none.
@@ -125,7 +221,9 @@ class Inspector:
         return ruled(self, Rules.of(rules), ok)
 
     def promise(self) -> str:
-        """One sentence: what the threshold promises, and why, with the zones and rules."""
+        """One sentence: what the threshold promises, and why, with the zones and rules; one for each of several."""
+        if self.product is None and self.products:
+            return "; ".join(f"{name}: {self.of(name).promise()}" for name in self.products)
         whole_maps = self.rules.masks and self.manifest.get("zones_calibrated") == "whole maps"
         return self.calibration.promise() + self.rules.promise(self.calibration, whole_maps)
 
@@ -141,11 +239,12 @@ class Inspector:
         where inputs are smaller than 256 × 256 up to 64. For images that come one after another, as from a camera, 1 is
         quickest. An unreadable image is handed to `unreadable` and skipped; without that it raises `UnreadableImage`.
         At the end an `OkngWarning` tells of images unlike those learnt from, and of five or more that are all NG.
+        Where none of several products is meant, each image's folder says which it is of, see `product_of`.
         """
         batch_size = self.usual_batch() if batch_size is None else batch_size
         sources = each_image(images, strict=unreadable is None)
         decoded = self._decoded(enumerate(sources), 2 * batch_size, unreadable)
-        likeness = Likeness(self.manifest.get("learnt_images"))
+        likeness = Likeness(self.learnt_images)
         try:
             for batch in self._batches(decoded, batch_size):
                 for item, inspection in zip(batch, self.judge(batch), strict=True):
@@ -200,10 +299,12 @@ class Inspector:
         if scores is not None and self.rules.masks:
             scores = self.rules.within(scores)
             score = float(scores.max())
+        product = self.product_of(item.source)
         path = str(item.source) if isinstance(item.source, Path | str) else None
         timing = {"decode": round(item.ms, 3), "score": round(ms, 3)}
-        seen = Inspection(item.place, path, score, 1.0, "", item.traits.size, scores, (), timing, (), item.traits)
-        return judged(seen, self.calibration, self.rules)
+        size, traits = item.traits.size, item.traits
+        seen = Inspection(item.place, path, score, 1.0, "", size, scores, (), timing, (), traits, product)
+        return judged(seen, self.calibrations[product], self.rules)
 
     def _decoded(
         self,

@@ -23,7 +23,7 @@ from okng.inspection.overlay import heat_range, overlay
 from okng.inspection.result import Inspection
 from okng.inspection.urls import url_of
 
-COLUMNS = ("path", "score", "p_value", "verdict", "regions", "left", "top", "right", "bottom", "reasons")
+COLUMNS = ("path", "score", "p_value", "verdict", "regions", "left", "top", "right", "bottom", "reasons", "product")
 VERDICTS = ("OK", "NG")
 
 
@@ -51,7 +51,7 @@ def table_row(inspection: Inspection) -> list[Any]:
     """One result as the values of `COLUMNS`; the box is that of the strongest region, or empty."""
     box = [round(side, 1) for side in inspection.regions[0].box] if inspection.regions else [""] * 4
     judged = [inspection.path, repr(inspection.score), f"{inspection.p_value:.6f}", inspection.verdict]
-    return [*judged, len(inspection.regions), *box, "; ".join(inspection.reasons)]
+    return [*judged, len(inspection.regions), *box, "; ".join(inspection.reasons), inspection.product or ""]
 
 
 def csv_line(values: Any) -> bytes:
@@ -62,7 +62,7 @@ def csv_line(values: Any) -> bytes:
 
 
 class CsvFile:
-    """One line per image: path, score, p_value, verdict, the box of the strongest region, and why.
+    """One line per image: path, score, p_value, verdict, the box of the strongest region, why, and the product.
 
     It grows as NAME.partial.csv beside `path` and takes its name when it is complete; until then an older file stays. A
     device or a pipe is written directly, and so is `stream`. What can't be written ends the file, not the run: `error`
@@ -173,7 +173,7 @@ class Overlays:
         try:
             picture = replace(self.inspector.preprocess, mode="RGB").decode(inspection.path if image is None else image)
             content = io.BytesIO()
-            low, high = heat or heat_range(self.inspector.calibration)
+            low, high = heat or heat_range(self.inspector.calibrations[inspection.product])
             overlay(picture, inspection, low, high, self.inspector.rules).save(content, "PNG")
             mark = self.folder / OVERLAYS_MARK
             if not mark.exists():

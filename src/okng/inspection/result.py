@@ -26,6 +26,7 @@ class Inspection:
     `map` (h, w) is on the detector's own grid, None for detectors that do not localise. `regions` and `size`
     (height, width) are in pixels of the original image. `timing` is in milliseconds: "decode" and "score". `reasons`
     say why an image is NG, or why one with such a score is OK all the same; `traits` what the original is like.
+    `product`: by whose threshold it was judged, None where the model is of one product.
     """
 
     index: int
@@ -39,12 +40,14 @@ class Inspection:
     timing: dict[str, float]
     reasons: tuple[str, ...] = ()
     traits: Traits | None = field(default=None, repr=False)
+    product: str | None = None
 
     def __repr__(self) -> str:
         where = f"image {self.index}" if self.path is None else self.path
         regions = "no map" if self.map is None else f"{len(self.regions)} region{'s'[: len(self.regions) != 1]}"
         figures = f"score {self.score:.4g}, p {self.p_value:.4f}, {regions}"
-        return f"<Inspection: {self.verdict}, {figures}, {where} ({self.size[0]}x{self.size[1]})>"
+        of = "" if self.product is None else f" as {self.product}"
+        return f"<Inspection: {self.verdict}{of}, {figures}, {where} ({self.size[0]}x{self.size[1]})>"
 
     @property
     def is_ng(self) -> bool:
@@ -61,7 +64,8 @@ class Inspection:
         return upsample(self.map, size or self.size)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result without the map, as JSON values."""
+        """The result without the map, as JSON values; "product" is among them where there are several."""
+        of = {} if self.product is None else {"product": self.product}
         return {
             "path": self.path,
             "score": self.score,
@@ -72,6 +76,7 @@ class Inspection:
             "width": self.size[1],
             "regions": [asdict(region) for region in self.regions],
             "timing_ms": self.timing,
+            **of,
         }
 
 

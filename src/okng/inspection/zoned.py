@@ -33,12 +33,17 @@ BY = "zones_calibrated"  # by "whole maps" or by "zones"
 
 def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
     """`inspector` with `rules`, calibrated on `ok` if given: see `Inspector.with_rules`."""
+    if inspector.products:
+        raise OkngError(
+            "zones and rules of a model of several products are given when it is trained: "
+            "okng train NAME=FOLDER NAME=FOLDER --rules FILE"
+        )
     present, manifest = inspector.calibration, dict(inspector.manifest)
     if rules and present.pixel_threshold is None:
         raise OkngError("this detector does not say where; zones and rules need one that does, see: okng list")
     manifest["rules"] = rules.to_json()
     if rules.area == inspector.rules.area and ok is None:
-        return _with(inspector, present, manifest)
+        return inspector.calibrated(present, manifest)
     if present.basis == "manual":
         raise OkngError(
             "the threshold was set by hand, for another score; "
@@ -57,7 +62,7 @@ def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
             )
         manifest[BY] = "zones"
         unjudged = replace(present, threshold=np.inf, pixel_threshold=np.inf)
-        calibration = _by_images(_with(inspector, unjudged, manifest), ok)
+        calibration = _by_images(inspector.calibrated(unjudged, manifest), ok)
     elif before is None:
         raise OkngError("this model was calibrated within its zones alone; give OK images to calibrate by: --ok IMAGES")
     elif rules.masks and before.peaks is not None:
@@ -67,7 +72,7 @@ def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
         )
     else:
         calibration = before.at(present.false_alarm_rate)
-    return _with(inspector, calibration, manifest)
+    return inspector.calibrated(calibration, manifest)
 
 
 def _by_images(inspector: Inspector, ok: Images) -> Calibration:
@@ -109,7 +114,3 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
     assert calibration.peaks is not None
     arrays = {"scores": calibration.scores.tolist(), "peaks": calibration.peaks.tolist()}
     return {**calibration.to_json(), **arrays}
-
-
-def _with(inspector: Inspector, calibration: Calibration, manifest: dict[str, Any]) -> Inspector:
-    return type(inspector)(inspector.engine, inspector.preprocess, calibration, manifest)

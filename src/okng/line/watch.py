@@ -143,7 +143,7 @@ class Watch:
             self._warn()
 
     def _new_likeness(self) -> Likeness:
-        return Likeness(self.inspector.manifest.get("learnt_images"))
+        return Likeness(self.inspector.learnt_images)
 
     def _warn(self) -> None:
         """Say how the last images were unlike those learnt from, the same with other numbers in it once an hour."""

@@ -62,6 +62,7 @@ def sensitivity(
     """
     tell = tell or Narrator(quiet=True)
     inspector = model if isinstance(model, Inspector) else okng.load(model)
+    _ = inspector.calibration  # of several products one has to be meant
     wanted = _kinds(kinds)
     check_seed(seed)
     at_least(1, plants=plants)

@@ -58,6 +58,7 @@ class Report:
     ):
         self.title = title
         self.inspector = inspector
+        _ = inspector.calibration  # of several products one has to be meant
         self.model = model
         self.total = total
         self.inspected = 0

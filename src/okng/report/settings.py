@@ -37,6 +37,7 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
         },
         "Fit": {**manifest.get("provenance", {}), "okng version": manifest.get("okng")},
         "Calibration": {
+            "product": inspector.product,
             "asked false-alarm rate": asked(calibration.false_alarm_rate),
             "OK scores": len(calibration.scores),
             "held out by": METHODS.get(calibration.method, calibration.method),

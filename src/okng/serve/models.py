@@ -121,7 +121,7 @@ class Shelf:
         active = self._active.get(name)
         if active is not None and active.version == version:
             return active
-        return Loaded(version, self._open(self.folder / version.file))
+        return Loaded(version, self._open(name, self.folder / version.file))
 
     def file(self, version: Version) -> Path:
         """The file of a version."""
@@ -130,7 +130,7 @@ class Shelf:
     def add(self, name: str, file: Path, who: str, why: str) -> Version:
         """A new version from a whole model file, which is moved; it is not active, unless it is the first one."""
         checked(name)
-        self._open(file)  # whole, and of a kind that runs here
+        self._open(name, file)  # whole, and of a kind that runs here
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         kept = self._kept(name, digest, file.suffix)
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -193,11 +193,18 @@ class Shelf:
         if self.store.models.active(name) != version.version:
             self.take(name, version.version, "command line", why)
 
-    def _open(self, path: Path) -> Inspector:
+    def _open(self, name: str, path: Path) -> Inspector:
+        """The file's inspector; one of several products is served under the name of the one that is meant."""
         how = {key: value for key, value in self.how.items() if key != "engine" or path.suffix == ".onnx"}
         if path.suffix == ".onnx":
             how.pop("device", None)
-        return okng.load(path, **how)
+        inspector = okng.load(path, **how)
+        if not inspector.products:
+            return inspector
+        if name not in inspector.products:
+            first = inspector.products[0]
+            raise OkngError(f"{path} is of several products; serve each under its name, such as {first}={path}")
+        return inspector.of(name)
 
     def _put_in_place(self, loaded: Loaded) -> None:
         name = loaded.version.name

@@ -28,8 +28,9 @@ FEATURE_BUDGET = 2 << 30  # what a coreset gathers stands beside it
 class TrainingImages:
     """The images to learn from; decoded ones are kept while all of them fit into `budget` bytes.
 
-    `labels`: 0 OK or 1 NG for each image; without them all are OK. `groups`: a number for each image where a person has
-    said which belong together; None where near copies do.
+    `labels`: 0 OK or 1 NG for each image; without them all are OK. `products` (n,): which of several each is of, by
+    number; without them all are of one. `groups`: a number for each image where a person has said which belong
+    together; None where near copies do.
     """
 
     groups: np.ndarray | None = None
@@ -40,11 +41,13 @@ class TrainingImages:
         preprocess: Preprocess,
         budget: int = PIXEL_BUDGET,
         labels: Sequence[int] | None = None,
+        products: Sequence[int] | np.ndarray | None = None,
     ):
         self.sources = list(sources)
         self.labels = [0] * len(self.sources) if labels is None else [int(label) for label in labels]
         if len(self.labels) != len(self.sources):
             raise ValueError(f"{len(self.labels)} labels of {len(self.sources)} images")
+        self.products = np.zeros(len(self.sources), int) if products is None else np.array(products, int)
         self.places = list(range(len(self.sources)))  # among the images that were given
         self.preprocess = preprocess
         self.shapes = [preprocess.shape(*image_size(source)) for source in self.sources]
@@ -102,7 +105,7 @@ class TrainingImages:
         """Some of the images, with what is known of them already."""
         chosen = [int(i) for i in indices]
         sources, labels = [self.sources[i] for i in chosen], [self.labels[i] for i in chosen]
-        part = TrainingImages(sources, self.preprocess, labels=labels)
+        part = TrainingImages(sources, self.preprocess, labels=labels, products=self.products[chosen])
         part.places = [self.places[i] for i in chosen]
         part.groups = None if self.groups is None else self.groups[chosen]
         part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Source, image_size
 from okng.inspection.inspector import Images, Inspector, each_image
-from okng.inspection.likeness import describe, warn_of_shrinking
+from okng.inspection.likeness import Traits, describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.inspection.rules import Rules
 from okng.inspection.tiling import check_tile
@@ -38,13 +39,13 @@ from okng.training.held_out import (
     Judged,
     divided,
     judge,
-    kept_together,
     named,
     once,
     say_apart,
 )
 from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
+from okng.training.products import by_product, check_different, groups_of_each
 from okng.training.progress import Narrator, duration, narrated
 from okng.training.reading import auxiliary_images, given_images, whole, with_header
 from okng.training.review import Review
@@ -61,7 +62,7 @@ LEARNT = "that was learnt as OK; if it is not, take it out and fit again"
 @narrated
 @one_at_a_time
 def fit(
-    images: Images,
+    images: Images | Mapping[str, Images],
     detector: str | type[Detector] = DEFAULT,
     *,
     preset: str | None = None,
@@ -91,24 +92,28 @@ def fit(
 ) -> Inspector:
     """Learn what OK looks like from `images` and calibrate on OK images that the detector had not learnt.
 
-    `images`: a folder, files, or uint8 pixels; all of them OK. `detector` and `arguments`: a name of `okng list`, or
-    your own subclass of `Detector`, and its parameters. `preset`: "fast", "default" or "best" for the default detector;
-    `budget`: "cpu" for arguments that take minutes on one core, by the size of the images, or "paper" for what the
-    method's paper states. `size`, `time_per_image` and `arguments` go before either. `ng`: NG images for the few
-    detectors that need some (their cards say so); all of them are learnt and none calibrates, so figures measured on
-    them later are worth nothing. `auxiliary`: images of anything but what is inspected, such as textures, for the few
-    detectors that can use them; they are brought to the shape of the others. `size`: the area asked for, as the side of
-    a square (aspect ratios are kept), or (height, width); by default as large as the images are, for the default
-    detector from 256 to 640, for others up to 256. `tile`: images are cut into squares of so many pixels that `overlap`
-    by an eighth of it or as many as asked, learnt and judged one by one at their own scale: for defects that shrinking
-    would hide. The time of an image is that of all its tiles; an image's score is the highest of them, calibrated as
-    such. `time_per_image`: seconds that the default detector may take for an image; the size is then the largest that
-    keeps to it, measured on this machine as it is now. `false_alarm_rate`: the share of OK images that may be called
-    NG. `holdout`: the share held out for calibration; 0 cross-fits instead: all images are learnt, and each was judged
-    by one of 5 or 10 detectors that had not learnt it. `promise`: "strict" holds out 0.2, or `holdout`, and guarantees
-    the false-alarm rate. By default, "auto", detectors that train do so from 100 images on, and cross-fit fewer; those
-    that only collect frozen features (`collects_only`) cross-fit up to 19, and of 20 to 999 are fitted without each
-    tenth in turn; all scores calibrate the one that had not learnt the first: about the rate asked, not guaranteed.
+    `images`: a folder, files, or uint8 pixels; all of them OK. Of several products a mapping from each one's name to
+    its images: one detector learns all, and each product is held out and calibrated by itself, with a threshold and a
+    promise of its own; `Inspector.of` says later which product is meant.
+
+    `detector` and `arguments`: a name of `okng list`, or your own subclass of `Detector`, and its parameters. `preset`:
+    "fast", "default" or "best" for the default detector; `budget`: "cpu" for arguments that take minutes on one core,
+    by the size of the images, or "paper" for what the method's paper states. `size`, `time_per_image` and `arguments`
+    go before either. `ng`: NG images for the few detectors that need some (their cards say so); all of them are learnt
+    and none calibrates, so figures measured on them later are worth nothing. `auxiliary`: images of anything but what
+    is inspected, such as textures, for the few detectors that can use them; they are brought to the shape of the
+    others. `size`: the area asked for, as the side of a square (aspect ratios are kept), or (height, width); by default
+    as large as the images are, for the default detector from 256 to 640, for others up to 256. `tile`: images are cut
+    into squares of so many pixels that `overlap` by an eighth of it or as many as asked, learnt and judged one by one
+    at their own scale: for defects that shrinking would hide. The time of an image is that of all its tiles; an image's
+    score is the highest of them, calibrated as such. `time_per_image`: seconds that the default detector may take for
+    an image; the size is then the largest that keeps to it, measured on this machine as it is now. `false_alarm_rate`:
+    the share of OK images that may be called NG. `holdout`: the share held out for calibration; 0 cross-fits instead:
+    all images are learnt, and each was judged by one of 5 or 10 detectors that had not learnt it. `promise`: "strict"
+    holds out 0.2, or `holdout`, and guarantees the false-alarm rate. By default, "auto", detectors that train do so
+    from 100 images on, and cross-fit fewer; those that only collect frozen features (`collects_only`) cross-fit up to
+    19, and of 20 to 999 are fitted without each tenth in turn; all scores calibrate the one that had not learnt the
+    first: about the rate asked, not guaranteed.
 
     Copies of an image count once; near copies of it, such as the frames of a burst, lie on the same side of every split
     and calibrate as one. `group_by` says instead what is kept together, and calibrates by one image of each group: the
@@ -173,9 +178,16 @@ def fit(
     rules = Rules.of(rules)
     if rules and detector in cards() and not cards()[detector].localizes:
         raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
-    given = given_images(images, strict)
-    label = None if group_by is None else labelled(given, group_by)
-    sources, skipped = with_header(given, strict, tell)
+    by_name = by_product(images)
+    names = list(by_name)
+    if len(names) > 1 and review is not None:
+        raise OkngError("the page of a training is of one product; leave out review, or --report")
+    given = [given_images(some, strict) for some in by_name.values()]
+    label = None if group_by is None else labelled(list(chain(*given)), group_by)
+    readable = [with_header(some, strict, tell) for some in given]
+    sources = list(chain(*(some for some, _ in readable)))
+    skipped = sum(unread for _, unread in readable)
+    products = np.repeat(np.arange(len(names)), [len(some) for some, _ in readable])
     if budget is not None:
         chosen = on_budget(budget, detector, sources, tell)
     usual = chosen.pop("size", None)
@@ -200,7 +212,10 @@ def fit(
         odd, unread = with_header(list(each_image(ng, lambda folder: part_images(folder)[0])), strict, tell, "NG")
         skipped += unread
     labels = [0] * len(sources) + [1] * len(odd)
-    everything, broken = whole(TrainingImages([*sources, *odd], preprocess, labels=labels), strict, tell)
+    products = np.append(products, np.zeros(len(odd), int))  # of NG images none
+    both = TrainingImages([*sources, *odd], preprocess, labels=labels, products=products)
+    everything, broken = whole(both, strict, tell)
+    check_different(everything.subset(np.flatnonzero(np.equal(everything.labels, 0))), names)
     everything, copies = once(everything, tell)
     skipped += broken
     n = everything.labels.count(0)  # the OK images come first
@@ -212,11 +227,11 @@ def fit(
         raise OkngError(f"{one}; bring at least 2 OK images, better 20 or more")
     beside = None if auxiliary is None else auxiliary_images(auxiliary, everything, strict, tell)
     ok = everything.subset(range(n))
-    groups, near = kept_together(ok, label, tell)
+    groups, near = groups_of_each(ok, names, label, tell)
     if label is not None:
         everything.groups = np.append(groups, np.full(len(everything) - n, -1))  # NG images never validate
     share = HELD_OUT if holdout is None and promise == "strict" else holdout
-    method, folds = divided(groups, share, seed, built.collects_only)
+    method, folds = divided(groups, share, seed, built.collects_only, ok.products)
 
     learnt_images = ok.traits()
     apart_images = [learnt_images[i] for i in np.unique(groups, return_index=True)[1]]
@@ -275,8 +290,24 @@ def fit(
     one_each = kept.one_of_each(groups, seed)
     if rules and one_each.peaks is None:
         raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
-    unit, dropped = "image" if label is None else "group", len(scores.index) - len(kept.index)
-    calibration = Calibration.fit(one_each.scores, one_each.peaks, method, false_alarm_rate, unit, dropped)
+    unit = "image" if label is None else "group"
+    calibrations: dict[str | None, Calibration] = {}
+    of_each: dict[str, dict[str, Any]] = {}
+
+    def traits_of(index: np.ndarray) -> list[Traits]:
+        return [learnt_images[i] for i in index]
+
+    for number, name in enumerate(names):
+        its = one_each.at(ok.products[one_each.index] == number)
+        dropped = int((ok.products[left_out] == number).sum())
+        calibrations[name] = Calibration.fit(its.scores, its.peaks, method, false_alarm_rate, unit, dropped)
+        if name is not None:
+            its_images = np.flatnonzero(ok.products == number)
+            firsts = its_images[np.unique(groups[its_images], return_index=True)[1]]
+            of_each[name] = {
+                "images": len(its_images), "held_out": int((ok.products[scores.index] == number).sum()),
+                "learnt_images": describe(traits_of(its_images), apart=traits_of(firsts)),
+            }  # fmt: skip
     if review is not None:
         if method == "split" and len(scores.index) >= FOLDS:
             tell.say("for the report: a second detector learns the held-out images alone and judges the others")
@@ -285,7 +316,7 @@ def fit(
             run_phases(second, alone, **{**settings, "resume": False})
             others = judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add, rules)
             say_apart(others, ok, tell, LEARNT)
-        review.conclude(calibration, rules)
+        review.conclude(calibrations[None], rules)
     fingerprints = everything.fingerprints()
     known_beside = [] if beside is None else beside.fingerprints
     manifest = {
@@ -307,7 +338,9 @@ def fit(
     }  # fmt: skip
     if rules:
         manifest |= {"rules": rules.to_json(), BY: "zones"}
-    return Inspector(TorchEngine(built), preprocess, calibration, manifest)
+    if of_each:
+        manifest["products"] = of_each
+    return Inspector(TorchEngine(built), preprocess, calibrations, manifest)
 
 
 def discard(checkpoint: str | Path) -> None:

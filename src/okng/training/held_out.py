@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -55,18 +56,25 @@ class Judged:
 
 
 def say_apart(judged: Judged, images: TrainingImages, tell: Narrator, consequence: str) -> np.ndarray:
-    """The images (m,) that stand apart, highest first, each said with its score, and then the `consequence`."""
-    places = np.flatnonzero(stand_apart(judged.scores))
-    places = places[np.argsort(-judged.scores[places])]
-    middle = float(np.median(judged.scores))
-    for i in places[:NAMED]:
-        name, score = images.name(judged.index[i]), judged.scores[i]
-        tell.say(f"{name} scores {score:.4g}, far above the others (median {middle:.4g}): is it OK?")
-    if len(places) > NAMED:
-        tell.say(f"and {len(places) - NAMED} more like that")
-    if len(places):
+    """The images (m,) that stand apart, highest first, each said with its score, and then the `consequence`.
+
+    Those of each product are compared with each other.
+    """
+    found: list[int] = []
+    for product in np.unique(of := images.products[judged.index]):
+        its = np.flatnonzero(of == product)
+        places = its[stand_apart(judged.scores[its])]
+        places = places[np.argsort(-judged.scores[places])]
+        middle = float(np.median(judged.scores[its]))
+        for i in places[:NAMED]:
+            name, score = images.name(judged.index[i]), judged.scores[i]
+            tell.say(f"{name} scores {score:.4g}, far above the others (median {middle:.4g}): is it OK?")
+        if len(places) > NAMED:
+            tell.say(f"and {len(places) - NAMED} more like that")
+        found += places.tolist()
+    if found:
         tell.say(consequence)
-    return places
+    return np.array(found, int)
 
 
 def named(judged: Judged, places: np.ndarray, images: TrainingImages) -> list[dict[str, Any]]:
@@ -111,13 +119,19 @@ def kept_together(
     if near and len(sizes) < FEW <= len(images):
         tell.say(
             f"so only {len(sizes)} are different, few to calibrate by: if these are several products whose images are "
-            "nearly equal, train each product by itself, or say what belongs together by group_by (--group-by)"
+            "nearly equal, give each its name (okng train NAME=FOLDER NAME=FOLDER), or "
+            "say what belongs together by group_by (--group-by)"
         )
     return groups, near
 
 
-def divided(groups: np.ndarray, holdout: float | None, seed: int, cheap: bool = False) -> tuple[str, list[np.ndarray]]:
+def divided(
+    groups: np.ndarray, holdout: float | None, seed: int, cheap: bool = False, products: np.ndarray | None = None
+) -> tuple[str, list[np.ndarray]]:
     """How images are held out, and which, per fold; `groups` (n,) are never parted.
+
+    `products` (n,): of which product, from 0 on, each image is; without them all are of one. Each is divided by itself,
+    so that every product's share is held out; how is decided by the one with the fewest groups.
 
     "split": some, once. "cross": in folds, and in the end all are learnt. "pooled": in folds too, but the model that
     has not learnt the first one, the smallest, stays. A model that learns more than those whose scores calibrate it
@@ -126,23 +140,30 @@ def divided(groups: np.ndarray, holdout: float | None, seed: int, cheap: bool = 
     `holdout`: the share of the groups, 0 for "cross"; None decides by their number, and by whether fitting again is
     `cheap`.
     """
-    count = int(groups.max()) + 1
-    pooled = holdout is None and cheap and FEW <= count < POOLED_UNTIL
-    share = (HELD_OUT if count >= SPLIT_FROM else 0.0) if holdout is None else holdout
+    products = np.zeros(len(groups), int) if products is None else products
+    of_each = [np.flatnonzero(products == product) for product in range(int(products.max()) + 1)]
+    fewest = min(len(np.unique(groups[places])) for places in of_each)
+    pooled = holdout is None and cheap and FEW <= fewest < POOLED_UNTIL
+    share = (HELD_OUT if fewest >= SPLIT_FROM else 0.0) if holdout is None else holdout
     parts = CHEAP_FOLDS if cheap else FOLDS
-    if count < 2:
+    if fewest < 2:
         raise OkngError("all images are near copies of one, so none can be held out; bring images of other parts")
-    order = np.random.default_rng(seed).permutation(count)
-    folds = (
-        [order[: min(max(1, round(share * count)), count - 1)]]
-        if share and not pooled
-        else np.array_split(order, min(parts, count))
-    )
-    by_order = np.argsort(np.argsort(order)[groups], kind="stable")  # (n,) images in the order of their groups
-    held = [by_order[np.isin(groups[by_order], fold)] for fold in folds]
-    if pooled:
-        return "pooled", sorted(held, key=len)
-    return "split" if share else "cross", held
+    draws = np.random.default_rng(seed)
+    held_of_each: list[list[np.ndarray]] = []
+    for places in of_each:
+        its = np.unique(groups[places], return_inverse=True)[1]  # its groups, from 0 on
+        count = int(its.max()) + 1
+        order = draws.permutation(count)
+        folds = (
+            [order[: min(max(1, round(share * count)), count - 1)]]
+            if share and not pooled
+            else np.array_split(order, min(parts, count))
+        )
+        by_order = np.argsort(np.argsort(order)[its], kind="stable")  # (m,) images in the order of their groups
+        held = [places[by_order[np.isin(its[by_order], fold)]] for fold in folds]
+        held_of_each.append(sorted(held, key=len) if pooled else held)
+    together = [np.concatenate(each) for each in zip_longest(*held_of_each, fillvalue=np.empty(0, int))]
+    return "pooled" if pooled else "split" if share else "cross", together
 
 
 def judge(

@@ -74,6 +74,8 @@ def update(
     check_share("holdout", holdout, "a share of the new images such as 0.2, or 0 to learn from all")
     check_seed(seed)
     old = model if isinstance(model, Inspector) else okng.load(model)
+    if old.products:
+        raise OkngError("a model of several products can't be updated; fit all their images again")
     if false_alarm_rate is not None:
         old = old.at(plain("false_alarm_rate", false_alarm_rate))
     if not isinstance(old.engine, TorchEngine):
