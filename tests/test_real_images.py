@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,20 @@ pytestmark = pytest.mark.real_data
 
 def test_transistor_at_half_size(okng_data: Path) -> None:
     dataset = open_dataset(okng_data / "mvtec_ad" / "transistor")
-    inspector = okng.fit([s.image for s in dataset.train[:120]], size=160, device="cpu")
-    figures = evaluate_inspector(inspector, dataset)
+    inspector = okng.fit([s.image for s in dataset.train[:70]], size=160, device="cpu")
+    figures = evaluate_inspector(inspector, replace(dataset, test=dataset.test[::2]))
     assert figures["image_auroc"] > 0.93
     assert figures["pixel_auroc"] > 0.95
-    assert figures["aupro"] > 0.85
-    assert figures["measured_false_alarm_rate"] < 0.2  # 24 held-out images: the rate of a draw varies
+    assert figures["aupro"] > 0.8
+    assert figures["measured_false_alarm_rate"] < 0.2  # of 30 images: the rate of a draw varies
 
 
 def test_solar_cells_from_their_package() -> None:
     pytest.importorskip("elpv_dataset")
     dataset = open_dataset("elpv/mono")
-    inspector = okng.fit([s.image for s in dataset.train[:150]], size=128, device="cpu")
-    defective = [s.image for s in dataset.test if s.label == 1][:60]
-    fine = [s.image for s in dataset.test if s.label == 0][:60]
+    inspector = okng.fit([s.image for s in dataset.train[:80]], size=128, device="cpu")
+    defective = [s.image for s in dataset.test if s.label == 1][:40]
+    fine = [s.image for s in dataset.test if s.label == 0][:40]
     caught = sum(i.is_ng for i in inspector.inspect(defective))
     alarms = sum(i.is_ng for i in inspector.inspect(fine))
-    assert caught > 35 and alarms < 12
+    assert caught > 28 and alarms < 10
