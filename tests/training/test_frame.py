@@ -267,7 +267,7 @@ def test_each_phase_holds_back_others() -> None:
     assert len(first) == len(second) == 8 and first != second
 
 
-def test_a_pass_sees_what_the_phase_before_it_held_back() -> None:
+def test_passes_see_what_the_phase_before_them_held_back_or_learnt() -> None:
     """Which learns without validating; of too few images all are learnt, and all are seen."""
 
     class HoldsBack(Small):
@@ -277,14 +277,19 @@ def test_a_pass_sees_what_the_phase_before_it_held_back() -> None:
             self.seen: list[int] = []
             yield Collect("held back", lambda b: self.seen.extend(b.index.tolist()), lambda: None, held_back=True)
             yield Collect("all", lambda b: self.seen.extend(b.index.tolist()), lambda: None)
+            self.again: list[int] = []
+            yield Collect("learnt", lambda b: self.again.extend(b.index.tolist()), lambda: None, learnt=True)
+            yield Collect("held back", lambda b: self.again.extend(b.index.tolist()), lambda: None, held_back=True)
 
     detector = run(HoldsBack(), images(26, [1] * 6 + [0] * 20))
     held_back = detector.seen[:4]
     assert detector.seen[4:] == list(range(26)) and min(held_back) >= 6
+    assert detector.again == [i for i in range(26) if i not in held_back] + held_back
     for batch in detector.batches:
         assert not {*held_back} & {*batch.index.tolist()}
     assert {i for batch in detector.batches for i in batch.index.tolist()} == {*range(26)} - {*held_back}
-    assert run(HoldsBack(), images(4)).seen == 2 * list(range(4))
+    few = run(HoldsBack(), images(4))
+    assert few.seen == few.again == 2 * list(range(4))
 
 
 def test_near_copies_are_not_parted_by_what_is_held_back() -> None:

@@ -62,8 +62,8 @@ class Collect:
     made, `Batch.prepared`, alone. It must depend on nothing that was learnt, nor on the other images of the batch: the
     folds of a cross-fit and phases with the same `prepare` share what it made, so that it is run once per image.
 
-    `held_back`: it visits only the images that the phase before it held back, a `Train` that `holds_back`; all of them
-    where that had too few to hold any back.
+    `held_back`: it visits only the images that the last `Train` that `holds_back` held back; all of them where that had
+    too few to hold any back. `learnt`: only those that it learnt.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Collect:
     finish: Callable[[], Iterator[float] | None]
     prepare: Callable[[Tensor], Tensor | Sequence[Tensor]] | None = None
     held_back: bool = False
+    learnt: bool = False
 
 
 @dataclass

@@ -26,7 +26,10 @@ HELD_BACK, FEWEST = 5, 5  # a fifth of the OK images is held back, where there a
 
 @dataclass
 class Fit:
-    """What all phases of a fit work with; `first` is, of each `prepare` of a pass, the first phase's number with it."""
+    """What all phases of a fit work with.
+
+    `first` is, of each `prepare` of a pass, the first phase's number with it; `parted` the last phase's that held back.
+    """
 
     detector: Detector
     images: TrainingImages
@@ -37,6 +40,7 @@ class Fit:
     shared: SharedFeatures | None
     tell: Narrator
     first: dict[Any, int] = field(default_factory=dict)
+    parted: int = 0
 
 
 def collect(fit: Fit, number: int, phase: Collect) -> None:
@@ -49,7 +53,7 @@ def collect(fit: Fit, number: int, phase: Collect) -> None:
         store = stores[first]
     meant = _halves(fit.detector)
     seed_torch(fit.seed, number, 0)
-    shown = (divided(fit, number - 1)[1] if phase.held_back else []) or list(range(len(fit.images)))
+    shown = seen_by(fit, phase)
     fit.tell.begin(phase.name, len(shown))
     fast = compiled_where_it_pays(fit.detector, fit.fabric, len(fit.images)) if store is None else nullcontext()
     with torch.no_grad(), fit.fabric.autocast(), fast:
@@ -64,6 +68,15 @@ def collect(fit: Fit, number: int, phase: Collect) -> None:
                 fit.tell.advance(share - before)
                 before = share
     _widen(fit.detector, meant)
+
+
+def seen_by(fit: Fit, phase: Collect) -> list[int]:
+    """The images that a pass visits."""
+    everyone = list(range(len(fit.images)))
+    if not (phase.held_back or phase.learnt):
+        return everyone
+    learnt, held_back = divided(fit, fit.parted)
+    return learnt if phase.learnt else held_back or everyone
 
 
 def _halves(detector: Detector) -> set[tuple[nn.Module, str]]:

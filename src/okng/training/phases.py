@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from okng.detectors.base import Collect, Detector
+from okng.detectors.base import Collect, Detector, Train
 from okng.detectors.engine import full_float32
 from okng.errors import OkngError, no_device
 from okng.training.checkpoint import Checkpoint
@@ -71,6 +71,8 @@ def run_phases(
     full_float32(fabric.device)
     seed_torch(seed, 0, 0)
     for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
+        if isinstance(phase, Train) and phase.holds_back:
+            fit.parted = number
         if number >= at_phase:
             if number == at_phase and at_epoch:
                 state.take_state(phase)
