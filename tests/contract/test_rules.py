@@ -59,8 +59,8 @@ def unseen(fitted: Fitted) -> np.ndarray:
 
 
 def shapes_of(detector: Detector) -> dict[str, torch.Size]:
-    """Of its weights and all else that it keeps."""
-    return {name: tensor.shape for name, tensor in detector.state_dict().items()}
+    """Of its weights."""
+    return {name: parameter.shape for name, parameter in detector.named_parameters()}
 
 
 def brief(name: str, seed: int = 0, **arguments: object) -> Detector:
