@@ -27,7 +27,9 @@ from .conftest import CARDS, SIDE, Fitted, arguments_of, odd_pictures, pictures,
 from .test_rules import Dies, brief
 
 DEVICE = best_device()
-pytestmark = pytest.mark.skipif(DEVICE == "cpu", reason="there is no GPU here")
+if DEVICE == "cpu":
+    pytest.skip("there is no GPU here", allow_module_level=True)  # eight tests of every method
+
 ALIKE = 0.98  # the correlation of two maps; of DifferNet, whose map is a gradient, .987
 CLOSE = 2e-3  # of how far the scores lie apart: convolutions on a GPU sum in another order
 

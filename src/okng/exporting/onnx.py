@@ -51,7 +51,8 @@ def export_onnx(inspector: Inspector, path: str | Path) -> Parity:
     detector = copy.deepcopy(engine.detector).cpu()
     shapes = example_shapes(inspector.preprocess)
     graph = trace(detector, shapes[0], inspector.preprocess)
-    parity = compare(TorchEngine(detector), OnnxRuntimeEngine(graph), shapes, inspector.preprocess.channels)
+    onnx_engine = OnnxRuntimeEngine(graph, torch.get_num_threads())  # as many as the other has
+    parity = compare(TorchEngine(detector), onnx_engine, shapes, inspector.preprocess.channels)
     if not max(parity.score, parity.map or 0.0) <= TOLERANCE:
         worst = f"scores differ by {parity.score:.1e}, maps by {parity.map or 0.0:.1e}"
         raise OkngError(f"the exported {detector.name} is not the fitted one ({worst}); use the .okng file")

@@ -24,7 +24,7 @@ from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
 SIDE = 32
-SMALL = {"image_size": (SIDE, SIDE), "channels": 1, "width": 8, "epochs": 40, "batch_size": 8, "learning_rate": 5e-3}
+SMALL = {"image_size": (SIDE, SIDE), "channels": 1, "width": 8, "epochs": 24, "batch_size": 8, "learning_rate": 5e-3}
 
 
 def built(**arguments: object) -> AESc:
