@@ -96,6 +96,8 @@ def test_a_model_that_was_there_is_kept_and_the_stray_image_is_said(shop: Path, 
         tmp_path / "look",
         "--group-by",
         r"(\d+|black)\.png",
+        "--language",
+        "ko",
         *FAST,
     ]
     done = okng(*words)
@@ -105,7 +107,8 @@ def test_a_model_that_was_there_is_kept_and_the_stray_image_is_said(shop: Path, 
     result = json.loads(done.stdout)
     assert result["provenance"]["stand_apart"][0]["image"] == "good/black.png"
     assert result["calibration"]["unit"] == "group" and result["provenance"]["groups"] == 25
-    assert "good/black.png" in (tmp_path / "look/training.html").read_text()
+    page = (tmp_path / "look/training.html").read_text()
+    assert "good/black.png" in page and "모두 OK입니까?" in page and "Are all of these OK" not in page
     forced = okng(*words[:5], "--force", "--drop-outliers", *FAST)
     assert json.loads(forced.stdout)["calibration"]["dropped"] == 1
     assert sorted(path.name for path in tmp_path.glob("parts.okng*")) == ["parts.okng", "parts.okng.bak"]
@@ -261,6 +264,7 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, *out, "-d", "autoencoder", "-p", "image_size=70,50"], "follows from the images"),
         (["inspect", model, good, "--csv", "/proc/nowhere/x.csv"], "can't be written"),
         (["evaluate", model, shop / "parts", "--report", "/proc/nowhere"], "can't be written"),
+        (["inspect", model, good, "--language", "fr"], "pages are in en or ko"),
         (["inspect", tmp_path / "no.okng", good], "does not exist"),
         (["inspect", model, tmp_path / "no"], "does not exist"),
         (["inspect", model, tmp_path / "empty"], "no images in"),

@@ -20,12 +20,13 @@ from tests.cli.test_cli import okng as command_line
 from tests.cli.test_cli import one_line
 from tests.comparing.methods import Beside, Broken, Colour, Greedy, Killed, Mean
 from tests.contract.conftest import pictures
+from tests.report.test_report import Page
 
 import okng
 from okng.comparing import comparison
 from okng.comparing.child import fit, peak_memory
 from okng.comparing.comparison import Comparison, _methods, _ranks, _seconds, of_family
-from okng.comparing.page import write_ranks
+from okng.comparing.page import write_page, write_ranks
 from okng.comparing.runs import Method, Result, Run
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
@@ -132,6 +133,18 @@ def test_the_page_shows_the_same_six_images_of_every_method(compared: tuple[Path
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
 
 
+def test_the_page_in_korean(compared: tuple[Path, Path, Any], tmp_path: Path) -> None:
+    _, _, found = compared
+    page, ranks = replace(found.sets[0], page=tmp_path / "parts.html"), tmp_path / "ranks.html"
+    write_page(page, "okng compare", "ko")
+    write_ranks(ranks, found, "ko")
+    said = Page(page.page.read_text("utf-8"))
+    assert "같은 이미지를 방법마다" in said.text and "구별되지 않" in said.text
+    for english in ("Take any", "false alarm", "Learnt from", "How to read", "Original", "95% interval"):
+        assert english not in said.text, english
+    assert "아직 순위가 없습니다" in ranks.read_text("utf-8")
+
+
 def test_nothing_is_measured_twice_until_it_changes(
     compared: tuple[Path, Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,11 +195,11 @@ def test_several_sets_are_ranked(compared: tuple[Path, Path, Any], tmp_path: Pat
     names, ranks = _ranks([one, two, alone])
     assert names == [one.rows[0].method.name, one.rows[1].method.name, one.rows[5].method.name] and ranks is not None
     assert ranks.average.tolist() == [1.5, 3.0, 1.5]  # Greedy is Mean
-    write_ranks(tmp_path / "ranks.html", Comparison([one, two, alone], names, ranks, "okng compare one two"))
+    write_ranks(tmp_path / "ranks.html", Comparison([one, two, alone], names, ranks, "okng compare one two"), "en")
     page = (tmp_path / "ranks.html").read_text()
     assert "Nemenyi" in page and 'href="two.html"' in page and page.count("<circle") == 3
     assert _ranks([one, alone])[1] is None
-    write_ranks(tmp_path / "ranks.html", Comparison([one, alone], [], None, ""))
+    write_ranks(tmp_path / "ranks.html", Comparison([one, alone], [], None, ""), "en")
     assert "There is no ranking yet" in (tmp_path / "ranks.html").read_text()
 
 

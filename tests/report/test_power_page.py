@@ -11,12 +11,13 @@ from tests.report.test_report import Page
 import okng
 from okng.planted.defects import KINDS
 from okng.report.charts import power
-from okng.report.sensitivity import KINDS as WORDS
+from okng.report.language import words
 from okng.report.sensitivity import write_sensitivity
 
 
 def test_every_kind_has_words() -> None:
-    assert set(WORDS) == {*KINDS, "all"}
+    said = {key.removeprefix("kind.said_") for key in words("en") if key.startswith("kind.said_")}
+    assert said == {*KINDS, "all"} == {key for key in said if f"kind.{key}" in words("en")}
 
 
 def test_the_page_shows_each_kind_with_examples_and_is_whole(tmp_path: Path) -> None:

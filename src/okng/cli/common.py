@@ -26,6 +26,7 @@ DETECTOR = "A name of `okng list`, in any spelling. Default: patch_memory."
 AUXILIARY = "A folder of images of anything else, such as textures, for detectors that can use them."
 DEVICE = "auto, cpu, cuda or mps, for PyTorch."
 PRODUCT = "Of a model of several products: the one the images are of. Default: as the folder each lies in is called."
+LANGUAGE = "Of the page: en, English, or ko, Korean."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, AUXILIARY, DEVICE, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, AUXILIARY, DEVICE, LANGUAGE, NORMAL, PROTOCOL
 
 
 def compare(
@@ -30,6 +30,7 @@ def compare(
     ] = None,
     auxiliary: Annotated[Path | None, typer.Option(help=AUXILIARY)] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for pages and tables.")] = Path("comparison"),
+    language: Annotated[str, typer.Option(help=LANGUAGE)] = "en",
     false_alarm_rate: Annotated[float, typer.Option(help="Share of OK images that may be called NG.")] = 0.05,
     normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
@@ -43,11 +44,13 @@ def compare(
     from okng.comparing.comparison import of_family
     from okng.datasets import open_dataset
     from okng.errors import OkngError
+    from okng.report.language import translator
     from okng.training.progress import Narrator
 
     names = [name.strip() for text in detectors for name in text.split(",") if name.strip()]
     if names and family is not None:
         raise OkngError("give names with -d or a --family, not both")
+    translator(language)
     check_writable(output / "comparison.html")
     opened = [open_dataset(source, normal, 0, protocol, abnormal) for source in data]
     for dataset in opened:
@@ -58,7 +61,7 @@ def compare(
         with Narrator() as tell:
             found = okng.compare(
                 opened, chosen, seeds=seeds, time_limit=time_limit, budget=budget, auxiliary=auxiliary, output=output,
-                false_alarm_rate=false_alarm_rate, device=device, command=words, tell=tell,
+                false_alarm_rate=false_alarm_rate, device=device, command=words, language=language, tell=tell,
             )  # fmt: skip
     except KeyboardInterrupt:
         say(f"what is measured is kept in {output}: the same command goes on")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, CONTAMINATION, DEVICE, NORMAL, PRODUCT, PROTOCOL
+from okng.cli.common import ABNORMAL, CONTAMINATION, DEVICE, LANGUAGE, NORMAL, PRODUCT, PROTOCOL
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
     product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
+    language: Annotated[str, typer.Option(help=LANGUAGE)] = "en",
     seed: Annotated[int, typer.Option(min=0, help="The seed that divided the data set in training.")] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
@@ -33,7 +34,9 @@ def evaluate(
     from okng.cli.common import check_writable, open_model, print_json, say, show_dataset
     from okng.datasets import open_dataset
     from okng.errors import OkngError, missing_extra
+    from okng.report.language import translator
 
+    say_of_page = translator(language)
     if report is not None:
         check_writable(report / "report.html", "--report")
     if find_spec("sklearn") is None:  # the line inspects without it
@@ -48,7 +51,8 @@ def evaluate(
     from okng.report import Report
     from okng.training.progress import Narrator
 
-    page = Report(f"{model.name} on {dataset.name}", inspector, model=model) if report is not None else None
+    title = say_of_page("title.evaluate", model=model.name, data=dataset.name)
+    page = Report(title, inspector, model=model, language=language) if report is not None else None
     try:
         with Narrator() as tell:
             figures = evaluate_inspector(inspector, dataset, page, tell)

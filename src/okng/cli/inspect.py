@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from okng.benchmark.rows import json_ready
-from okng.cli.common import DEVICE, PRODUCT, Lines, calibrations_json, check_writable, open_model, say
+from okng.cli.common import DEVICE, LANGUAGE, PRODUCT, Lines, calibrations_json, check_writable, open_model, say
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def inspect(
     model: Annotated[Path, typer.Argument(help="The model file of `okng train` or `okng export`.")],
     images: Annotated[list[str], typer.Argument(help=IMAGES)],
     report: Annotated[Path | None, typer.Option(help="Folder for an HTML report.")] = None,
+    language: Annotated[str, typer.Option(help=LANGUAGE)] = "en",
     overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for one line per image; - for standard output.")] = None,
     product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
@@ -59,8 +60,10 @@ def inspect(
     from okng.inspection.outputs import CsvFile, Overlays, is_stream
     from okng.inspection.result import p_words
     from okng.inspection.urls import storage_url, url_of
+    from okng.report.language import translator
     from okng.training.progress import Narrator
 
+    title = translator(language)("title.inspect", model=model.name)
     csv_printed = str(csv) in STDOUT
     if csv_printed and as_json:
         raise OkngError("--json and --csv - both want standard output; give --csv the name of a file")
@@ -103,7 +106,7 @@ def inspect(
     if report is not None:
         from okng.report import Report
 
-        page = Report(f"Inspection with {model.name}", inspector, model=model, total=total)
+        page = Report(title, inspector, model=model, total=total, language=language)
     lines = Lines(alone=drawn is None and page is None and (csv is None or csv_printed))
     table = None if csv is None else CsvFile(csv, lines if csv_printed else None)
     files = _Files(total, table, drawn, page, report)

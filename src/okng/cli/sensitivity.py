@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import DEVICE, PRODUCT
+from okng.cli.common import DEVICE, LANGUAGE, PRODUCT
 
 
 def sensitivity(
@@ -26,6 +26,7 @@ def sensitivity(
         int | None, typer.Option(help="How many of each kind and size. Default: 20, fewer for large inputs.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for a page with curves and examples.")] = None,
+    language: Annotated[str, typer.Option(help=LANGUAGE)] = "en",
     csv: Annotated[
         Path | None, typer.Option(help="File for one line per kind and size; - for standard output.")
     ] = None,
@@ -45,8 +46,10 @@ def sensitivity(
     from okng.inspection.model_file import write_atomically
     from okng.planted.measure import sensitivity as measure
     from okng.planted.result import as_csv, lines
+    from okng.report.language import translator
     from okng.training.progress import Narrator
 
+    say_of_page = translator(language)
     printed = str(csv) in ("-", "/dev/stdout")
     if printed and as_json:
         raise OkngError("--json and --csv - both want standard output; give --csv the name of a file")
@@ -71,8 +74,8 @@ def sensitivity(
     if report is not None:
         from okng.report.sensitivity import write_sensitivity
 
-        title = f"What {model.name} would find"
-        say(f"wrote {write_sensitivity(report / 'sensitivity.html', title, inspector, result)}")
+        title = say_of_page("title.sensitivity", model=model.name)
+        say(f"wrote {write_sensitivity(report / 'sensitivity.html', title, inspector, result, language)}")
     if printed:
         print(as_csv(result), end="")
     if as_json:

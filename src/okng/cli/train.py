@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from okng.cli.common import ABNORMAL, AUXILIARY, CONTAMINATION, DETECTOR, DEVICE, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, AUXILIARY, CONTAMINATION, DETECTOR, DEVICE, LANGUAGE, NORMAL, PROTOCOL
 
 if TYPE_CHECKING:
     from okng.inspection.images import Source
@@ -111,6 +111,7 @@ def train(
     curves: Annotated[
         Path | None, typer.Option(help="A page (.html) or a table (.csv) of the losses, epoch by epoch.")
     ] = None,
+    language: Annotated[str, typer.Option(help=LANGUAGE)] = "en",
     normal: Annotated[str | None, typer.Option(help=NORMAL)] = None,
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
     abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
@@ -140,7 +141,9 @@ def train(
     from okng.inspection import stored
     from okng.inspection.formats import exists
     from okng.inspection.urls import url_of
+    from okng.report.language import translator
 
+    say_of_page = translator(language)
     detector_name = name_of(detector or DEFAULT)
     arguments, sides, seconds = parse_parameters(parameter), parse_size(size), parse_time(time_per_image)
     if update is not None and (detector or parameter or size or tile or time_per_image or resume or budget or preset):
@@ -262,11 +265,13 @@ def train(
     if report is not None and review is not None:
         from okng.report.review import write_review
 
-        say(f"wrote {write_review(report / 'training.html', f'Training of {output.name}', inspector, review)}")
+        title = say_of_page("title.train", model=output.name)
+        say(f"wrote {write_review(report / 'training.html', title, inspector, review, language)}")
     if curves is not None:
         from okng.report.curves import write_curves
 
-        say(f"wrote {write_curves(curves, f'Losses of {output.name}', inspector)}")
+        title = say_of_page("title.curves", model=output.name)
+        say(f"wrote {write_curves(curves, title, inspector, language)}")
     which = f" --product {inspector.products[0]}" if inspector.products else ""
     say(f"wrote {far or output}; next: okng inspect {far or output} NEW_IMAGES{which} --report report")
     if as_json:

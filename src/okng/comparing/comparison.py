@@ -30,6 +30,7 @@ from okng.errors import OkngError, nearest_names
 from okng.inspection.images import Source
 from okng.inspection.inspector import Images
 from okng.inspection.model_file import write_atomically
+from okng.report.language import translator
 from okng.training.input import on_budget
 from okng.training.progress import Narrator, narrated
 
@@ -102,6 +103,7 @@ def compare(
     abnormal: str | None = None,
     device: str = "auto",
     command: str = "",
+    language: str = "en",
     progress: bool = False,
     tell: Narrator | None = None,
 ) -> Comparison:
@@ -115,6 +117,7 @@ def compare(
     with the seeds 0, 1, ...; figures are their means. `budget`: "cpu" or "paper", as in `okng.fit`. `auxiliary`: images
     of anything else, such as textures, for those of the detectors that can use them. `time_limit`: begin no fit after
     so many minutes, or "90s", "60m", "2h". `false_alarm_rate`: the share of OK images that may be called NG.
+    `language` of the pages: "en" or "ko".
 
     `output` is a folder: NAME.html, NAME.csv and NAME.json for each data set, rewritten after every fit, and for
     several ranks.html. What is measured is kept in its folder runs/, each fit under its images, arguments, seed and
@@ -127,6 +130,7 @@ def compare(
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
     check_rate(false_alarm_rate)
+    translator(language)
     if budget not in BUDGETS:
         raise OkngError(f"a budget is {' or '.join(BUDGETS)}, not {budget!r}")
     if not isinstance(seeds, int) or seeds < 1:
@@ -159,8 +163,8 @@ def compare(
             new = False
         of.take(replace(result, run=without_images(run)))
         if new:
-            _write(sets, command, folder)
-    return _write(sets, command, folder)
+            _write(sets, command, folder, language)
+    return _write(sets, command, folder, language)
 
 
 class _Set:
@@ -225,7 +229,7 @@ class _Set:
         )  # fmt: skip
 
 
-def _write(sets: list[_Set], command: str, folder: Path) -> Comparison:
+def _write(sets: list[_Set], command: str, folder: Path, language: str) -> Comparison:
     """All files, each whole or not at all."""
     compared = [of.compared() for of in sets]
     names, ranks = _ranks(compared)
@@ -234,10 +238,10 @@ def _write(sets: list[_Set], command: str, folder: Path) -> Comparison:
         write_rows(one.page.with_suffix(".csv"), COLUMNS, [_csv_row(one, row) for row in one.rows])
         content = json.dumps(json_ready({"command": command, **_as_json(one)}), indent=1)
         write_atomically(one.page.with_suffix(".json"), content.encode())
-        write_page(one, command)
+        write_page(one, command, language)
     if len(compared) > 1:
         write_atomically(folder / "ranks.json", json.dumps(comparison.to_json(), indent=1).encode())
-        write_ranks(folder / "ranks.html", comparison)
+        write_ranks(folder / "ranks.html", comparison, language)
     return comparison
 
 

@@ -10,6 +10,7 @@ from okng.comparing.drawing import scatter
 from okng.comparing.table import FIGURES, Row
 from okng.detectors.catalogue import find
 from okng.inspection.model_file import write_atomically
+from okng.report.language import Translate, translator
 from okng.report.page import page
 from okng.training.progress import duration
 
@@ -17,26 +18,28 @@ if TYPE_CHECKING:
     from okng.comparing.comparison import Compared, Comparison
 
 
-def write_page(compared: Compared, command: str) -> None:
+def write_page(compared: Compared, command: str, language: str) -> None:
     """Write the page of one data set, whole or not at all: the best first, what is not measured last."""
+    t = translator(language)
     rows = sorted(compared.rows, key=_order)
     done = [row for row in rows if row.each]
     has_ng = compared.counts["ng"] > 0 and compared.counts["ok"] > 0
     best = next((row for row in done if row.figures["image_auroc"].best), None)
     html = page(
         "comparison.html",
-        f"Comparison on {compared.name}",
+        t("title.compare", data=compared.name),
         None,
+        language,
         compared=compared,
-        columns=[(name, title) for name, title in FIGURES.items() if any(_defined(row, name) for row in done)],
-        lines=[_line(row) for row in rows],
+        columns=[name for name in FIGURES if any(_defined(row, name) for row in done)],
+        lines=[_line(row, t) for row in rows],
         done=done,
         best=best,
         alike=[row for row in done if row.figures["image_auroc"].alike and row is not best],
         seeds=max((len(row.each) for row in done), default=0),
         has_ng=has_ng,
         spent=duration(sum(one["seconds"] for row in done for one in row.each)),
-        planted=_planted(done),
+        planted=_planted(done, t),
         drawing=scatter([_point(row) for row in done if _drawable(row)]),
         shown=_shown(compared, done),
         stopped=[row for row in done if row.stops],
@@ -45,7 +48,7 @@ def write_page(compared: Compared, command: str) -> None:
     write_atomically(compared.page, html)
 
 
-def write_ranks(path: Path, comparison: Comparison) -> None:
+def write_ranks(path: Path, comparison: Comparison, language: str) -> None:
     """Write the page of ranks over data sets, which leads to the others."""
     ranks = comparison.ranks
     order = [] if ranks is None else sorted(range(len(comparison.ranked)), key=lambda i: ranks.average[i])
@@ -63,8 +66,9 @@ def write_ranks(path: Path, comparison: Comparison) -> None:
     labelled = [compared for compared in comparison.sets if compared.counts["ng"]]
     html = page(
         "ranks.html",
-        f"Ranks over {len(comparison.sets)} data sets",
+        translator(language)("title.ranks", n=len(comparison.sets)),
         None,
+        language,
         comparison=comparison,
         ranks=ranks,
         lines=lines,
@@ -110,7 +114,7 @@ def _defined(row: Row, name: str) -> bool:
     return not math.isnan(row.figures[name].value)
 
 
-def _line(row: Row) -> dict[str, Any]:
+def _line(row: Row, t: Translate) -> dict[str, Any]:
     """What the table shows of a method beside its figures."""
     costs = row.costs
     return {
@@ -123,7 +127,8 @@ def _line(row: Row) -> dict[str, Any]:
             (costs["fit_memory"], size(costs["fit_memory"])),
             (costs["inspect_memory"], size(costs["inspect_memory"])),
         ],
-        "arguments": ", ".join(f"{key} = {value}" for key, value in row.method.arguments.items()) or "its defaults",
+        "arguments": ", ".join(f"{key} = {value}" for key, value in row.method.arguments.items())
+        or t("compare.defaults"),
     }
 
 
@@ -157,7 +162,7 @@ def _shown(compared: Compared, done: list[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def _planted(done: list[Row]) -> dict[str, Any] | None:
+def _planted(done: list[Row], t: Translate) -> dict[str, Any] | None:
     """From which size on each method finds each kind of planted defect; None where none were planted."""
     measured = [row for row in done if "found" in row.planted]
     if not measured:
@@ -166,7 +171,7 @@ def _planted(done: list[Row]) -> dict[str, Any] | None:
     lines = []
     for row in measured:
         found = row.planted["smallest_found"]
-        sizes = [(found.get(kind), _from(found.get(kind), row.planted["curves"].get(kind))) for kind in kinds]
+        sizes = [(found.get(kind), _from(found.get(kind), row.planted["curves"].get(kind), t)) for kind in kinds]
         lines.append({"name": row.method.name, "found": row.planted["found"], "sizes": sizes})
     return {
         "kinds": kinds,
@@ -176,8 +181,8 @@ def _planted(done: list[Row]) -> dict[str, Any] | None:
     }
 
 
-def _from(size: float | None, curve: dict[str, Any] | None) -> str:
+def _from(size: float | None, curve: dict[str, Any] | None, t: Translate) -> str:
     """The size in words: "12 px", "below 4 px", "not reached"."""
     if curve is None or size is None:
         return "–"
-    return f"{size:.3g} px" if size > 0 else f"below {curve['points'][0]['size']:.3g} px"
+    return f"{size:.3g} px" if size > 0 else t("find.below", size=f"{curve['points'][0]['size']:.3g}")

@@ -11,6 +11,7 @@ import numpy as np
 from okng.inspection.calibration import Calibration
 from okng.metrics.shares import wilson
 from okng.planted.result import Curve
+from okng.report.language import translator
 
 BARS = 48
 RUG_LINES = 400
@@ -199,9 +200,10 @@ class Power:
     asked: float | None
 
 
-def power(curve: Curve, smallest: float, largest: float) -> Power:
+def power(curve: Curve, smallest: float, largest: float, language: str = "en") -> Power:
     """The chart of `curve` over sizes from `smallest` to `largest` px, on a logarithmic axis."""
     width = math.log(largest / smallest) or 1.0
+    t = translator(language)
 
     def x(size: float) -> float:
         return round(3 + 94 * math.log(size / smallest) / width, 2)
@@ -215,7 +217,7 @@ def power(curve: Curve, smallest: float, largest: float) -> Power:
             y(p.share),
             y(p.low),
             y(p.high),
-            f"{p.size:.3g} px: {p.found} of {p.plants} found, {p.called} called NG",
+            t("find.hint", size=f"{p.size:.3g}", n=p.found, total=p.plants, called=p.called),
         )
         for p in curve.points
     ]
@@ -245,7 +247,7 @@ class Learning:
     logarithmic: bool
 
 
-def learning(means: Sequence[tuple[int, float]], lowest: bool = False) -> Learning:
+def learning(means: Sequence[tuple[int, float]], lowest: bool = False, language: str = "en") -> Learning:
     """The chart of (epoch, mean) in order, at least one; losses that fall a long way have a logarithmic axis."""
     epochs, values = [epoch for epoch, _ in means], [mean for _, mean in means]
     low, high = min(values), max(values)
@@ -258,9 +260,10 @@ def learning(means: Sequence[tuple[int, float]], lowest: bool = False) -> Learni
         share = math.log(value / low) / math.log(high / low) if logarithmic else (value - low) / ((high - low) or 1.0)
         return round(96 - 92 * share, 2)
 
+    t = translator(language)
     middle = math.sqrt(low * high) if logarithmic else (low + high) / 2
     return Learning(
-        points=[(x(epoch), y(mean), f"epoch {epoch}: {mean:.4g}") for epoch, mean in means],
+        points=[(x(epoch), y(mean), t("curves.at", n=epoch, value=f"{mean:.4g}")) for epoch, mean in means],
         ticks=[(x(epoch), str(epoch)) for epoch in sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1]})],
         levels=[(y(value), f"{value:.4g}") for value in ((low, middle, high) if high > low else (low,))],
         lowest=x(epochs[values.index(low)]) if lowest else None,

@@ -16,7 +16,7 @@ from okng.report.settings import settings
 VALIDATION = "validation"
 
 
-def write_curves(path: Path, title: str, inspector: Inspector) -> Path:
+def write_curves(path: Path, title: str, inspector: Inspector, language: str = "en") -> Path:
     """Write the `history` of a manifest as the page or, where `path` ends in .csv, the table; return `path`."""
     phases = by_phase(inspector.manifest["history"])
     if path.suffix == ".csv":
@@ -29,11 +29,12 @@ def write_curves(path: Path, title: str, inspector: Inspector) -> Path:
         write_atomically(path, text.getvalue().encode())
         return path
     drawn = [
-        (name, [(loss, learning(means, lowest=loss == VALIDATION)) for loss, means in losses.items()])
+        (name, [(loss, learning(means, loss == VALIDATION, language)) for loss, means in losses.items()])
         for name, losses in phases
     ]
     content = {"phases": drawn, "validated": any(VALIDATION in losses for _, losses in phases)}
-    write_atomically(path, page("curves.html", title, inspector, settings=settings(inspector, {}), **content))
+    described = settings(inspector, {}, language)
+    write_atomically(path, page("curves.html", title, inspector, language, settings=described, **content))
     return path
 
 

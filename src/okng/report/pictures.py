@@ -20,21 +20,22 @@ from okng.inspection.overlay import MASK, heat_range, outline, overlay
 from okng.inspection.regions import regions_above
 from okng.inspection.result import NO_RULES, Inspection
 from okng.inspection.rules import Rules
+from okng.report.language import Translate
 from okng.report.shortlist import Kept
 
 THUMBNAIL = 480  # pixels of the longer side
 SMALL = 128  # up to this long a side, pixels are shown as they are, and JPEG would smear them
 
 
-def pictures(kept: Kept, inspector: Inspector) -> dict[str, Any]:
+def pictures(kept: Kept, inspector: Inspector, t: Translate) -> dict[str, Any]:
     """The original and its heatmap as data URIs; None for what there is not."""
     inspection = kept.inspection
-    pixels, reason = kept.pixels, "its pixels were not kept"
+    pixels, reason = kept.pixels, t("card.not_kept")
     if pixels is None and inspection.path is not None:
         try:
             pixels = thumbnail(inspector, inspection.path, inspection.size)
         except UnreadableImage:
-            reason = "the file could not be read again"
+            reason = t("card.not_read")
     if pixels is None:
         return {"original": None, "heatmap": None, "small": False, "reason": reason, "mask": False}
     return drawn(pixels, inspection, inspector.calibration, kept.mask, inspector.rules)

@@ -19,9 +19,10 @@ from okng.inspection.outputs import partial_name
 from okng.inspection.overlay import heat_range_if_any
 from okng.inspection.result import Inspection
 from okng.report.charts import expected_false_alarms, histogram, rate_above, rate_of, roc
+from okng.report.language import Translate, translator, words
 from okng.report.page import page
 from okng.report.pictures import pictures, thumbnail
-from okng.report.settings import BASES, settings
+from okng.report.settings import settings
 from okng.report.shortlist import Kept, Shortlist
 from okng.report.table import Table, learning_command
 from okng.report.words import distance, how_far, p
@@ -29,13 +30,6 @@ from okng.report.words import distance, how_far, p
 NAMED_UNREADABLE = 100
 HELD_OUT = 10  # of the oddest held-out OK images
 OTHER_RATES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)
-METRIC_NAMES = {
-    "image_auroc": "Image AUROC",
-    "image_ap": "Image AP",
-    "f1_max": "F1-max (oracle threshold)",
-    "pixel_auroc": "Pixel AUROC",
-    "aupro": "AUPRO (FPR ≤ 0.3)",
-}
 
 
 class Report:
@@ -44,7 +38,7 @@ class Report:
     A line of some 100 bytes is kept of every image, but maps only of the images to be shown: the `worst` highest
     scores, `borderline` ones around the threshold and, where labels are known, up to `worst` missed NG images
     and as many false alarms. `model` is the file of `inspector`, for the command that learns false alarms; `total` how
-    many images there will be: a report of fewer says that it is one of a part.
+    many images there will be: a report of fewer says that it is one of a part. `language`: "en" or "ko".
     """
 
     def __init__(
@@ -55,8 +49,11 @@ class Report:
         borderline: int = 12,
         model: Path | None = None,
         total: int | None = None,
+        language: str = "en",
     ):
         self.title = title
+        self.language = language
+        self._say = translator(language)
         self.inspector = inspector
         _ = inspector.calibration  # of several products one has to be meant
         self.model = model
@@ -128,7 +125,8 @@ class Report:
         """
         written = Path(path) if self.complete else partial_name(Path(path))
         beside = written.with_suffix(".csv")
-        html = page("report.html", self.title, self.inspector, csv=beside.name, **self._content(metrics or {}))
+        content = self._content(metrics or {})
+        html = page("report.html", self.title, self.inspector, self.language, csv=beside.name, **content)
         write_atomically(beside, self._table.as_csv())
         write_atomically(written, html)
         if self.complete:  # what was left by a run that was stopped is outlived
@@ -148,23 +146,22 @@ class Report:
 
     def _content(self, metrics: dict[str, float]) -> dict[str, Any]:
         """Everything the template shows."""
-        calibration = self.inspector.calibration
+        calibration, t = self.inspector.calibration, self._say
         groups = {key: np.array(scores) for key, scores in self._scores.items()}
         ok, ng, unlabelled = (
             np.concatenate([np.empty(0), *(scores for (_, of), scores in groups.items() if of == label)])
             for label in (OK, NG, None)
         )
         scores = np.concatenate([ok, ng, unlabelled])
-        rows = [("Labelled OK", ok), ("Labelled NG", ng)]
-        rows.append(("Without a label" if len(ok) or len(ng) else "Inspected", unlabelled))
+        rows = [(t("report.row_ok"), ok), (t("report.row_ng"), ng)]
+        rows.append((t("report.row_none" if len(ok) or len(ng) else "report.row_all"), unlabelled))
         rows = [(name, values) for name, values in rows if len(values)]
         return {
-            "bases": BASES,
             "inspected": self.inspected,
             "complete": self.complete,
             "total": self.total,
             "p": partial(p, calibration=calibration),
-            "how_far": partial(how_far, calibration=calibration),
+            "how_far": partial(how_far, calibration=calibration, language=self.language),
             "table": self._table.for_page(calibration),
             "learning": learning_command(self.model, self.inspector),
             "held_out": self._held_out(scores),
@@ -176,12 +173,14 @@ class Report:
             "caught": rate_of(self._called[NG], len(ng)),
             "histogram": histogram(rows, calibration) if rows else None,
             "roc": roc(ok, ng) if len(ok) and len(ng) else None,
-            "metrics": [(METRIC_NAMES.get(name, name), value) for name, value in metrics.items()],
+            "metrics": [(words(self.language).get(f"metric.{name}", name), value) for name, value in metrics.items()],
             "rates": self._other_rates(ok, ng, scores) if self.inspected else [],
             "kinds": self._kinds(groups) if any(kind for kind, _ in groups) else [],
             "sections": self._sections(len(ok), len(ng)),
             "settings": settings(
-                self.inspector, {stage: total / self.inspected for stage, total in self._milliseconds.items()}
+                self.inspector,
+                {stage: total / self.inspected for stage, total in self._milliseconds.items()},
+                self.language,
             ),
             "heat": heat_range_if_any(calibration),
         }
@@ -222,7 +221,7 @@ class Report:
         threshold = self.inspector.calibration.threshold
         rows: list[dict[str, Any]] = [
             {
-                "kind": kind or "(none)",
+                "kind": kind or self._say("report.no_kind"),
                 "label": label,
                 "above": rate_above(scores, threshold),
                 "median": float(np.median(scores)),
@@ -248,14 +247,14 @@ class Report:
         for name, images, total in sections:
             cards = []
             for rank, kept in enumerate(images, 1):
-                seen = None if kept.number in shown else pictures(kept, self.inspector)
-                cards.append({"rank": rank, "kept": kept, "name": _name(kept), "pictures": seen})
+                seen = None if kept.number in shown else pictures(kept, self.inspector, self._say)
+                cards.append({"rank": rank, "kept": kept, "name": _name(kept, self._say), "pictures": seen})
                 shown.add(kept.number)
             result.append({"name": name, "cards": cards, "total": total})
         return result
 
 
-def _name(kept: Kept) -> str:
+def _name(kept: Kept, t: Translate) -> str:
     """Folder and file name, for file names alone repeat (`crack/000.png`, `stain/000.png`)."""
     path = kept.inspection.path
-    return f"image {kept.inspection.index}" if path is None else "/".join(Path(path).parts[-2:])
+    return t("report.image", n=kept.inspection.index) if path is None else "/".join(Path(path).parts[-2:])

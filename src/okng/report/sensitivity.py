@@ -13,29 +13,16 @@ from okng.report.page import page
 from okng.report.pictures import drawn, thumbnail
 from okng.report.settings import settings
 
-KINDS = {
-    "scratch": "a thin, slightly bent line",
-    "spot": "a dark or a bright disc",
-    "stain": "an irregular blot with a darker edge",
-    "dent": "the surface pressed in or out",
-    "smear": "what is there, drawn out",
-    "texture": "a piece of another image, turned and enlarged",
-    "missing": "a part that is not there",
-    "displaced": "a part away from its place",
-    "doubled": "a part once more, beside itself",
-    "all": "all kinds together",
-}
-"""What each kind of planted defect is, for readers."""
 
-
-def write_sensitivity(path: Path, title: str, inspector: Inspector, result: Sensitivity) -> Path:
+def write_sensitivity(path: Path, title: str, inspector: Inspector, result: Sensitivity, language: str = "en") -> Path:
     """Write the HTML file, all or nothing, and return `path`."""
-    html = page("sensitivity.html", title, inspector, settings=settings(inspector, {}), **found(inspector, result))
+    shown = found(inspector, result, language)
+    html = page("sensitivity.html", title, inspector, language, settings=settings(inspector, {}, language), **shown)
     write_atomically(Path(path), html)
     return Path(path)
 
 
-def found(inspector: Inspector, result: Sensitivity) -> dict[str, Any]:
+def found(inspector: Inspector, result: Sensitivity, language: str = "en") -> dict[str, Any]:
     """What the section on sensitivity shows, of this page and of the one of a training."""
     sizes = [point.size for point in result.overall.points]
     curves = [result.overall, *result.curves.values()]
@@ -43,8 +30,7 @@ def found(inspector: Inspector, result: Sensitivity) -> dict[str, Any]:
         "sensitivity": result,
         "sizes": sizes,
         "plants": curves[1].points[0].plants,
-        "kinds": KINDS,
-        "curves": [(curve, power(curve, sizes[0], sizes[-1])) for curve in curves],
+        "curves": [(curve, power(curve, sizes[0], sizes[-1], language)) for curve in curves],
         "examples": [(kind, _examples(inspector, result, kind)) for kind in result.curves],
     }
 

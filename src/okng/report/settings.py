@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from okng.detectors.cards import cards
 from okng.inspection.inspector import Inspector
+from okng.report.language import Translate, translator, words
 
-BASES = {"conformal": "rank of OK scores", "tail": "tail estimate", "largest": "largest score", "manual": "by hand"}
-METHODS = {
-    "split": "a split",
-    "cross": "cross-fitting",
-    "pooled": "cross-fitting, pooled",
-    "updated": "a split, before and since updates",
-}
 SPELT = {name.lower(): name for name in ("NG", "OK", "SSPCAB", "SVDD", "okng")} | {"torch": "PyTorch"}
 
 
-def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[str, list[tuple[str, str]]]:
+def settings(
+    inspector: Inspector, milliseconds: Mapping[str, float], language: str = "en"
+) -> dict[str, list[tuple[str, str]]]:
     """Tables of (name, value); `milliseconds` is the mean time per image by stage."""
+    t, known = translator(language), words(language)
     preprocess, calibration, manifest = inspector.preprocess, inspector.calibration, inspector.manifest
     detector = manifest.get("detector", {})
     card = cards().get(detector.get("name", ""))
     if isinstance(preprocess.size, int):
-        size = f"about {preprocess.size} × {preprocess.size} px, aspect ratio kept"
+        size = t("setting.about", side=preprocess.size)
     else:
         size = f"{preprocess.size[1]} × {preprocess.size[0]} px"
     tables: dict[str, dict[str, Any]] = {
@@ -40,16 +38,16 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
             "product": inspector.product,
             "asked false-alarm rate": asked(calibration.false_alarm_rate),
             "OK scores": len(calibration.scores),
-            "held out by": METHODS.get(calibration.method, calibration.method),
+            "held out by": known.get(f"setting.by_{calibration.method}", calibration.method),
             "score threshold": number(calibration.threshold),
             "map threshold": None if calibration.pixel_threshold is None else number(calibration.pixel_threshold),
-            "threshold from": BASES.get(calibration.basis, calibration.basis),
+            "threshold from": known.get(f"basis.{calibration.basis}", calibration.basis),
         },
         "Input": {
-            "colour": "grey" if preprocess.mode == "L" else preprocess.mode,
+            "colour": t("setting.grey") if preprocess.mode == "L" else preprocess.mode,
             "size": size,
-            "tiles": preprocess.tile and f"{preprocess.tile} px, overlap {preprocess.overlap} px",
-            "sides rounded to": f"multiples of {preprocess.multiple} px",
+            "tiles": preprocess.tile and t("setting.tile", side=preprocess.tile, overlap=preprocess.overlap),
+            "sides rounded to": t("setting.multiples", side=preprocess.multiple),
             "white level": preprocess.white,
         },
         "Rules": {
@@ -58,11 +56,19 @@ def settings(inspector: Inspector, milliseconds: Mapping[str, float]) -> dict[st
         },
         "Time per image": {stage: f"{value:.1f} ms" for stage, value in milliseconds.items()},
     }
-    words = {
-        name: [(_title(key), _text(value)) for key, value in table.items() if value not in (None, "", [])]
+
+    def named(key: str, table: str) -> str:
+        own = table == "Detector" and key in detector.get("arguments", {})  # by their names, as -p takes them
+        word = ("" if table else "of_") + re.sub("[^a-z]+", "_", key.lower())
+        return _title(key) if own else known.get(f"setting.{word}", _title(key))
+
+    said = {
+        named(name, ""): [
+            (named(key, name), _text(value, t)) for key, value in table.items() if value not in (None, "", [])
+        ]
         for name, table in tables.items()
     }
-    return {name: rows for name, rows in words.items() if rows}
+    return {name: rows for name, rows in said.items() if rows}
 
 
 def method(inspector: Inspector) -> str:
@@ -97,12 +103,12 @@ def _title(key: str) -> str:
     return " ".join([SPELT.get(first, first[:1].upper() + first[1:]), *(SPELT.get(word, word) for word in others)])
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, t: Translate) -> str:
     """A manifest's value as a person would write it."""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return t("setting.yes" if value else "setting.no")
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value)
+        return ", ".join(_text(item, t) for item in value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

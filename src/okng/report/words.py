@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from okng.inspection.calibration import Calibration
+from okng.report.language import translator
 
 
 def p(value: float, calibration: Calibration) -> str:
@@ -23,13 +24,14 @@ def distance(score: float, calibration: Calibration) -> float | None:
     return (score - usual) / room if room > 0 else None
 
 
-def how_far(score: float, calibration: Calibration) -> str:
+def how_far(score: float, calibration: Calibration, language: str = "en") -> str:
     """`distance` as a sentence without its stop, or empty."""
     far = distance(score, calibration)
     if far is None:
         return ""
+    t = translator(language)
     if far <= 0:
-        return "No odder than the usual OK image"
+        return t("far.no_odder")
     if far <= 1:
-        return f"{math.floor(100 * far)}% of the way from the usual OK image to the threshold"
-    return f"{far:.3g} times as far from the usual OK image as the threshold"
+        return t("far.of_the_way", share=math.floor(100 * far))
+    return t("far.times", n=f"{far:.3g}")

@@ -13,7 +13,7 @@ import pytest
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.serve.pages.promise import promise
+from okng.report.promise import promise
 from okng.serve.pages.words import LANGUAGES, language_of, translator, words
 
 PAGES = files("okng.serve.pages")

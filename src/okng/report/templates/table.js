@@ -6,18 +6,18 @@ const ticked = new Set();
 const filters = document.getElementById("filters");
 const table = document.getElementById("images");
 const verdict = (row) => (row[CALLED_NG] ? "NG" : "OK");
-const name = (row) => row[PATH] || `image ${row[NUMBER]}`;
+const name = (row) => row[PATH] || say("number", { n: row[NUMBER] });
 const labelled = data.rows.some((row) => row[LABEL]);
 const columns = [
-  ["Image", PATH, (row) => nameCell(row)],
-  ["Verdict", CALLED_NG, (row) => verdictCell(row)],
-  labelled && ["Label", LABEL, (row) => row[LABEL]],
-  data.kinds.length && ["Kind", KIND, (row) => row[KIND]],
-  data.rows.some((row) => row[DISTANCE] !== null) && ["Distance", DISTANCE, (row) => row[DISTANCE]?.toFixed(2) ?? "–"],
-  ["Score", SCORE, (row) => Number(row[SCORE].toPrecision(4))],
-  ["p-value", P, (row) => `${row[P] <= data.smallest ? "≤ " : ""}${Number(row[P].toPrecision(2))}`],
-  ["Regions", REGIONS, (row) => row[REGIONS] || ""],
-  learning && ["Really OK", null, (row) => tickCell(row)],
+  [say("image"), PATH, (row) => nameCell(row)],
+  [say("verdict"), CALLED_NG, (row) => verdictCell(row)],
+  labelled && [say("label"), LABEL, (row) => row[LABEL]],
+  data.kinds.length && [say("kind"), KIND, (row) => row[KIND]],
+  data.rows.some((row) => row[DISTANCE] !== null) && [say("distance"), DISTANCE, (row) => row[DISTANCE]?.toFixed(2) ?? "–"],
+  [say("score"), SCORE, (row) => Number(row[SCORE].toPrecision(4))],
+  [say("p_value"), P, (row) => `${row[P] <= data.smallest ? "≤ " : ""}${Number(row[P].toPrecision(2))}`],
+  [say("regions"), REGIONS, (row) => row[REGIONS] || ""],
+  learning && [say("really_ok"), null, (row) => tickCell(row)],
 ].filter(Boolean);
 
 let order = { column: SCORE, down: true };
@@ -38,7 +38,7 @@ function verdictCell(row) {
   if (!row[LABEL] || row[LABEL] === verdict(row)) return badge;
   const truth = document.createElement("span");
   truth.className = "truth";
-  truth.textContent = row[CALLED_NG] ? "false alarm" : "missed";
+  truth.textContent = row[CALLED_NG] ? say("false_alarm") : say("missed");
   const both = document.createElement("span");
   both.append(badge, " ", truth);
   return both;
@@ -51,7 +51,7 @@ function tickCell(row) {
   box.className = "really-ok";
   box.dataset.number = row[NUMBER];
   box.checked = ticked.has(row[NUMBER]);
-  box.setAttribute("aria-label", `${name(row)} is really OK`);
+  box.setAttribute("aria-label", say("is_really_ok", { name: name(row) }));
   return box;
 }
 
@@ -77,18 +77,18 @@ function show() {
   const page = rows.slice(first, first + PAGE);
   table.tBodies[0].replaceChildren(...page.map((row) => {
     const line = document.createElement("tr");
-    for (const [title, , cell] of columns) {
-      const box = document.createElement(title === "Image" ? "th" : "td");
-      if (title === "Image") box.scope = "row";
-      if (["Verdict", "Label", "Kind"].includes(title)) box.className = "text";
+    for (const [, column, cell] of columns) {
+      const box = document.createElement(column === PATH ? "th" : "td");
+      if (column === PATH) box.scope = "row";
+      if ([CALLED_NG, LABEL, KIND].includes(column)) box.className = "text";
       box.append(cell(row));
       line.append(box);
     }
     return line;
   }));
   document.getElementById("count").textContent = rows.length
-    ? `${first + 1}–${first + page.length} of ${rows.length}`
-    : "no image is like that";
+    ? say("count", { first: first + 1, last: first + page.length, total: rows.length })
+    : say("none");
   document.getElementById("before").disabled = first === 0;
   document.getElementById("after").disabled = first + PAGE >= rows.length;
   [...table.tHead.rows[0].cells].forEach((cell, i) => {
@@ -100,13 +100,13 @@ function show() {
 for (const [title, column] of columns) {
   const cell = document.createElement("th");
   cell.scope = "col";
-  if (["Verdict", "Label", "Kind"].includes(title)) cell.className = "text";
+  if ([CALLED_NG, LABEL, KIND].includes(column)) cell.className = "text";
   if (column === null) cell.textContent = title;
   else {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = title;
-    if (title === "Distance") button.title = "0: the usual OK image, 1: the threshold";
+    if (column === DISTANCE) button.title = say("distance_said");
     button.addEventListener("click", () => {
       const isText = column === PATH || column === LABEL || column === KIND;
       order = { column, down: order.column === column ? !order.down : !isText };
@@ -134,11 +134,11 @@ document.addEventListener("change", ({ target }) => {
   for (const box of document.querySelectorAll(`.really-ok[data-number="${number}"]`)) box.checked = target.checked;
   const paths = [...ticked].sort((a, b) => a - b).map((one) => data.root + byNumber.get(one)[PATH]);
   learn.hidden = !paths.length;
-  learn.querySelector("b").textContent = `${paths.length} ${paths.length === 1 ? "image" : "images"} ticked as really OK.`;
+  learn.querySelector("b").textContent = say(paths.length === 1 ? "ticked_one" : "ticked", { n: paths.length });
   learn.querySelector("textarea").value = [...learning, ...paths].map(quoted).join(" ");
 });
 learn?.querySelector("button").addEventListener("click", () => {
   learn.querySelector("textarea").select();
   document.execCommand("copy"); // a page opened from a disk has no other clipboard
-  learn.querySelector("button").textContent = "Copied";
+  learn.querySelector("button").textContent = say("copied");
 });

@@ -1,38 +1,24 @@
-"""The pages' words, English and Korean: one TOML file a language, the same keys in both."""
+"""The words of the server's pages, beside those of the report, and which language a person reads."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from collections.abc import Mapping
 
-LANGUAGES = {"en": "English", "ko": "한국어"}
+from okng.report import language as shared
+from okng.report.language import LANGUAGES, Translate
 
-Translate = Callable[..., str]
-"""`t("review.left", n=3)`: the words of a key with its figures filled in."""
+__all__ = ["LANGUAGES", "Translate", "language_of", "translator", "words"]
+ROOM = "okng.serve.pages"
 
 
-@cache
 def words(language: str) -> Mapping[str, str]:
-    """All words of a language by dotted key."""
-    text = (files("okng.serve.pages") / "words" / f"{language}.toml").read_text("utf-8")
-    return {
-        f"{page}.{key}": " ".join(value.split())
-        for page, keys in tomllib.loads(text).items()
-        for key, value in keys.items()
-    }
+    """The words of these pages alone, by dotted key."""
+    return shared.words(language, ROOM)
 
 
 def translator(language: str) -> Translate:
     """What turns a key and figures into words of `language`."""
-    known = words(language)
-
-    def t(key: str, **figures: Any) -> str:
-        return known[key].format(**figures)
-
-    return t
+    return shared.translator(language, ROOM)
 
 
 def language_of(chosen: str | None, accepted: str) -> str:

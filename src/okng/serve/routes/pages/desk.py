@@ -14,9 +14,9 @@ from starlette.datastructures import FormData
 
 from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
+from okng.report.promise import promise
 from okng.serve.models import Loaded
 from okng.serve.pages import render
-from okng.serve.pages.promise import promise
 from okng.serve.pages.views import Shown, shown
 from okng.serve.pages.words import LANGUAGES, language_of, translator, words
 from okng.serve.security import Who, may

@@ -5,8 +5,8 @@ from __future__ import annotations
 from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
 from okng.inspection.zoned import BY
+from okng.report.language import Translate
 from okng.report.settings import asked
-from okng.serve.pages.words import Translate
 
 
 def promise(inspector: Inspector, t: Translate) -> str:

@@ -1,0 +1,40 @@
+"""The words of pages, English and Korean: one TOML file a language in a room's folder words/, the same keys in both."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from okng.errors import OkngError
+
+LANGUAGES = {"en": "English", "ko": "한국어"}
+
+Translate = Callable[..., str]
+"""`t("review.left", n=3)`: the words of a key with its figures filled in."""
+
+
+@cache
+def words(language: str, room: str = "okng.report") -> Mapping[str, str]:
+    """All words that `room`, a package, has in a language, by dotted key."""
+    if language not in LANGUAGES:
+        raise OkngError(f"pages are in {' or '.join(LANGUAGES)}, not {language!r}")
+    text = (files(room) / "words" / f"{language}.toml").read_text("utf-8")
+    return {
+        f"{page}.{key}": " ".join(value.split())
+        for page, keys in tomllib.loads(text).items()
+        for key, value in keys.items()
+    }
+
+
+@cache
+def translator(language: str, *rooms: str) -> Translate:
+    """What turns a key and figures into words of `language`: those of the report and, where given, of more `rooms`."""
+    known = {key: value for room in ("okng.report", *rooms) for key, value in words(language, room).items()}
+
+    def t(key: str, **figures: Any) -> str:
+        return known[key].format(**figures)
+
+    return t
