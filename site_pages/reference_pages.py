@@ -19,6 +19,22 @@ CLI = """# Command line
 Every verb of `okng`, read off the program itself. `okng VERB --help` says the same. A mistake is one line and exit code
 1; Ctrl-C is 130; with `--fail-on-ng`, 3 says that an image is NG or could not be read. `--json` prints one object on
 standard output; everything for people goes to standard error. `okng --install-completion` completes verbs and options.
+
+## A project's defaults
+
+A file `okng.toml` in the folder where you type gives options other defaults, in a table for each verb. What you type
+goes before it. A wrong name is an error, and a line says what was read. `okng --config FILE VERB …` takes another file.
+
+```toml
+[train]
+size = 384
+false-alarm-rate = 0.02
+parameter = ["coreset=0.05"]
+
+[inspect]
+report = "report"
+language = "ko"
+```
 """
 REST = """# REST interface
 

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -23,6 +24,7 @@ from okng.cli import (
     inspect,
     list_,
     outbox,
+    project,
     rank,
     reproduce,
     rules,
@@ -33,6 +35,7 @@ from okng.cli import (
     watch,
     weights,
 )
+from okng.cli.common import say
 from okng.errors import OkngError, OkngWarning, missing_package, nearest_names
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
@@ -87,12 +90,23 @@ app.command("doctor")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def _begin(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Defaults of options, a table for each verb. Default: okng.toml, where it is.")
+    ] = None,
+) -> None:
     if version:
         from okng import __version__
 
         print(__version__)
         raise typer.Exit
+    file = project.file_of(config)
+    if file is not None:
+        ctx.default_map = project.defaults(file, ctx.command.commands)  # type: ignore[attr-defined]
+        if given := ctx.default_map.get(ctx.invoked_subcommand or ""):
+            say(f"{file}: defaults for {', '.join(given)}")
 
 
 def main() -> None:

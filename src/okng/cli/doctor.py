@@ -46,12 +46,13 @@ class Finding:
 
 
 def doctor(
+    ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Say what is installed and works on this machine, and how to get what is missing."""
     from okng.cli.common import print_json
 
-    found = [system(), *(of_extra(extra) for extra in PURPOSES), *engines(), *devices()]
+    found = [system(), *of_project(ctx), *(of_extra(extra) for extra in PURPOSES), *engines(), *devices()]
     if as_json:
         print_json({"findings": [asdict(one) for one in found]})
     else:
@@ -69,6 +70,13 @@ def system() -> Finding:
 
     machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     return Finding("okng", "works", f"{okng.__version__}, {machine}")
+
+
+def of_project(ctx: typer.Context) -> list[Finding]:
+    """The file of a project's defaults, where one was read."""
+    given = ctx.parent.default_map if ctx.parent is not None else None
+    said = "; ".join(f"{verb}: {', '.join(options)}" for verb, options in (given or {}).items())
+    return [Finding("okng.toml", "works", f"defaults for {said}")] if said else []
 
 
 def of_extra(extra: str) -> Finding:
