@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from tests.contract.conftest import pictures
+from torch import Tensor
 
+import okng
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
-from okng.training.frozen import compiled_backbones
+from okng.inspection.images import Preprocess
+from okng.training import frozen
+from okng.training.frozen import Engine, FrozenBackbones, compiled_backbones
 
 pytest.importorskip("openvino")
 
@@ -61,3 +67,91 @@ def test_a_compiled_backbone_hands_gradients_back_to_images(stfpm: Detector) -> 
         with torch.no_grad():
             assert not stfpm.teacher(images)[0].requires_grad
     assert torch.equal(found, expected)
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of a backbone was given that is not compiled."""
+    counts: list[int] = []
+    plain = frozen.one_by_one
+
+    def counting(*arguments: Any) -> Engine:
+        engine = plain(*arguments)
+
+        def features(images: Tensor) -> list[Tensor]:
+            counts.append(len(images))
+            return engine(images)
+
+        return features
+
+    monkeypatch.setattr(frozen, "one_by_one", counting)
+    return counts
+
+
+@pytest.mark.parametrize("images", [9, 10])
+def test_a_backbone_is_compiled_where_that_pays_and_once(
+    stfpm: Detector, images: int, passed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(frozen, "COMPILE_FROM", 10)
+    monkeypatch.setattr(frozen, "compiled", lambda backbone: compiled.append(backbone) or (lambda x: backbone.net(x)))
+    with FrozenBackbones() as backbones:
+        for _ in range(2):
+            with backbones.running(stfpm, images), torch.no_grad():
+                stfpm.teacher(torch.rand(2, 3, 32, 32))
+    assert (len(compiled), sum(passed)) == ((1, 0) if images == 10 else (0, 4))
+
+
+def test_an_image_passes_a_backbone_once_and_each_by_itself(stfpm: Detector, passed: list[int]) -> None:
+    images = torch.rand(6, 3, 32, 64)
+    with torch.no_grad(), FrozenBackbones(remembered=5) as backbones:
+        alone = [stfpm.teacher(image) for image in images[:4].split(1)]
+        with backbones.running(stfpm, 5):
+            first = stfpm.teacher(images[:3])
+        fold = copy.deepcopy(stfpm)
+        with backbones.running(fold, 5):
+            found = fold.teacher(images[[3, 1, 0, 1]].to(memory_format=torch.channels_last))
+            assert passed == [3, 1]
+            fold.teacher(images)  # more than were to be remembered: all of them, and none is kept
+            assert passed == [3, 1, 6]
+    for level, parts in enumerate(zip(*alone, strict=True)):
+        assert torch.equal(torch.cat(parts[:3]), first[level])
+        assert torch.equal(torch.cat([parts[i] for i in (3, 1, 0, 1)]), found[level])
+
+
+def test_what_moved_is_not_what_was_remembered(passed: list[int]) -> None:
+    """An average of weights may be a backbone that no gradient trains."""
+    detector, images = create("stfpm", weights="none"), torch.rand(1, 3, 32, 32)
+    with torch.no_grad(), FrozenBackbones(remembered=1) as backbones:
+        for _ in range(2):
+            with backbones.running(detector, 1):
+                found = detector.teacher(images)
+            assert torch.equal(found[0], detector.teacher(images)[0])
+            next(detector.teacher.parameters()).mul_(1.5)
+    assert passed == [1, 1]
+
+
+@pytest.mark.parametrize("detector", ["patchcore", "simplenet"])
+def test_a_cross_fit_reads_each_image_once_and_passes_it_once(
+    detector: str, passed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that collects what is frozen, one that trains on it; six folds and all images, and each fold judges."""
+    read, given = Preprocess.read, []
+
+    def reading(preprocess: Preprocess, source: Any) -> Any:
+        given.append(source)
+        return read(preprocess, source)
+
+    monkeypatch.setattr(Preprocess, "read", reading)
+    arguments: dict[str, Any] = {"coreset": 0.1} if detector == "patchcore" else {"epochs": 1}
+    okng.fit(pictures(6, seed=1), detector, weights="none", size=32, holdout=0, device="cpu", **arguments)
+    assert (sum(passed), len(given)) == (6, 6)
+
+
+def test_calibration_is_what_the_path_that_inspects_says() -> None:
+    """Up to the rounding of a compiled backbone."""
+    images = pictures(60, seed=1)
+    inspector = okng.fit(images, "patchcore", weights="none", size=32, coreset=0.1, promise="strict", device="cpu")
+    again = inspector.score_samples([images[i] for i in range(60)])
+    nearest = abs(inspector.calibration.scores[:, None] - again).min(1)
+    assert nearest.max() <= 1e-4 * again.max()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model
-from okng.training import checkpoint, descent, frozen
+from okng.training import checkpoint, descent
 from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator
@@ -139,22 +138,6 @@ def test_what_an_optimizer_counts_is_stored_too_and_resuming_is_said(
     assert said == [f"going on from {tmp_path / 'c'}: phase 2, epoch 3"]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
-
-
-@pytest.mark.parametrize(("pays_from", "compiled"), [(10, True), (11, False)])
-def test_a_backbone_is_compiled_where_that_pays(
-    pays_from: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def compiling(detector: Detector) -> AbstractContextManager[None]:
-        seen.append(detector)
-        return nullcontext()
-
-    monkeypatch.setattr(frozen, "COMPILE_FROM", pays_from)
-    monkeypatch.setattr(frozen, "compiled_backbones", compiling)
-    run_phases(built(), images(), device="cpu")  # of ten images
-    assert bool(seen) == compiled
 
 
 @pytest.mark.parametrize(("steps", "batches"), [(1, 1), (7, 7), (9, 9)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
@@ -97,6 +97,12 @@ class TrainingImages:
         """The group (n,) of each image: what a person said, or its near copies."""
         return near_copies(self.thumbnails()) if self.groups is None else numbered(self.groups)
 
+    def decoded(self, index: int) -> tuple[np.ndarray, Traits] | None:
+        """The pixels (H, W, C) of image `index` and what the original is like, if they are kept."""
+        if self.preprocess.tile is not None or not (index in self._kept and index in self._traits):
+            return None  # of an image that is cut into tiles its own pixels are wanted
+        return self._kept[index].permute(1, 2, 0).numpy(), self._traits[index]
+
     def traits(self) -> list[Traits]:
         """What each image that has been decoded is like."""
         return [self._traits[index] for index in sorted(self._traits)]
@@ -187,16 +193,22 @@ class AuxiliaryImages:
 
 
 class FeatureStore:
-    """What a `prepare` made of each of `count` images, exactly: in memory, or past `budget` bytes on disk."""
+    """What was made of each of `count` images, exactly: in memory, or past `budget` bytes on disk."""
 
     def __init__(self, count: int, budget: int = FEATURE_BUDGET):
         self.count, self.budget = count, budget
-        self._memory: dict[int, tuple[Tensor, ...]] = {}
-        self._places: dict[int, list[tuple[int, torch.Size, torch.dtype]]] = {}
+        self._memory: dict[Hashable, tuple[Tensor, ...]] = {}
+        self._places: dict[Hashable, list[tuple[int, torch.Size, torch.dtype]]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._end = 0
 
-    def put(self, key: int, features: Sequence[Tensor]) -> None:
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._memory or key in self._places
+
+    def __len__(self) -> int:
+        return len(self._memory) + len(self._places)
+
+    def put(self, key: Hashable, features: Sequence[Tensor]) -> None:
         """Store one image's `features`, each of any shape; raises `OkngError` where the disk has no room."""
         size = sum(f.numel() * f.element_size() for f in features)
         if self._folder is None and not self._memory and size * self.count > self.budget:
@@ -216,7 +228,7 @@ class FeatureStore:
                 f"{tempfile.gettempdir()} has no room for them ({error.strerror}): set TMPDIR to a folder that has"
             ) from error
 
-    def get(self, keys: Sequence[int]) -> tuple[Tensor, ...]:
+    def get(self, keys: Sequence[Hashable]) -> tuple[Tensor, ...]:
         """The features of several images of one shape, stacked: each (B, ...)."""
         each = [self._memory[key] if self._folder is None else self._read(key) for key in keys]
         return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
@@ -231,7 +243,7 @@ class FeatureStore:
         assert self._folder is not None
         return Path(self._folder.name) / "features"
 
-    def _read(self, key: int) -> tuple[Tensor, ...]:
+    def _read(self, key: Hashable) -> tuple[Tensor, ...]:
         read = []
         with self._path.open("rb") as file:
             for at, shape, dtype in self._places[key]:

@@ -13,7 +13,6 @@ from okng.detectors.base import Batch, Train
 from okng.errors import diverged
 from okng.training.checkpoint import Standing
 from okng.training.data import FeatureStore
-from okng.training.frozen import compiled_where_it_pays
 from okng.training.losses import Losses, NoNumber
 from okng.training.passes import FEWEST, Fit, divided, prepare
 from okng.training.seeds import seed_torch
@@ -55,7 +54,7 @@ class _Descent:
         # An average that a step moves may be a backbone, too, and it must not stay what it was when it was compiled.
         fast = phase.augment is not None and phase.after_step is None
         seen = self.steps * phase.batch_size
-        with compiled_where_it_pays(fit.detector, fit.fabric, seen) if fast else nullcontext():
+        with fit.backbones.in_a_fit(fit.detector, fit.fabric, seen, anew=True) if fast else nullcontext():
             for epoch in range(first_epoch, -(-self.steps // whole)):
                 mean, apart = self.epoch(epoch)
                 if standing.first is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import time
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,7 @@ from okng.inspection.tiling import check_tile
 from okng.inspection.zoned import BY
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import SharedFeatures, TrainingImages
+from okng.training.frozen import FrozenBackbones
 from okng.training.held_out import (
     CHEAP_FOLDS,
     FOLDS,
@@ -248,6 +250,8 @@ def fit(
 
     def another() -> Detector:
         """As `built` was before it learnt."""
+        if method != "split":  # then it has not learnt yet: in the end, if at all
+            return copy.deepcopy(built)
         torch.manual_seed(seed)
         return build(detector, sources, preprocess.size, arguments, tile=tile)[0]
 
@@ -258,8 +262,10 @@ def fit(
     everyone = np.arange(len(everything))
     judged, first, begun = [], built, time.monotonic()
     history: list[dict[str, Any]] = []
-    with SharedFeatures(everything if tiles is None else tiles) as features:
-        settings["shared"] = None if method == "split" else features
+    inputs = everything if tiles is None else tiles
+    again = method != "split"  # images pass the frozen backbones more than once
+    with SharedFeatures(inputs) as features, FrozenBackbones(len(inputs) if again else 0) as backbones:
+        settings |= {"shared": features if again else None, "backbones": backbones}
         for k, held in enumerate(folds):
             learner, learner_path = built, path
             if method != "split":
@@ -272,7 +278,7 @@ def fit(
             part = lessons(np.setdiff1d(everyone, held))
             trained = run_phases(learner, part, checkpoint=learner_path, **settings)
             show = None if review is None else review.held_out.add
-            judged.append(judge(learner, ok, held, "calibration", tell, show, rules))
+            judged.append(judge(learner, ok, held, "calibration", tell, show, rules, backbones))
             if k == 0:
                 first, history = learner, trained
             if review is not None:
@@ -314,7 +320,7 @@ def fit(
             second = another()
             alone = lessons([*kept.index, *range(n, len(everything))])
             run_phases(second, alone, **{**settings, "resume": False})
-            others = judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add, rules)
+            others = judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add, rules, backbones)
             say_apart(others, ok, tell, LEARNT)
         review.conclude(calibrations[None], rules)
     fingerprints = everything.fingerprints()

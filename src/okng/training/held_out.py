@@ -14,11 +14,12 @@ from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration, stand_apart
 from okng.inspection.images import Source
-from okng.inspection.inspector import Inspector
+from okng.inspection.inspector import Decoded, Inspector
 from okng.inspection.result import NO_RULES, Inspection
 from okng.inspection.rules import Rules
 from okng.training.copies import near_copies, numbered
 from okng.training.data import TrainingImages
+from okng.training.frozen import FrozenBackbones
 from okng.training.progress import Narrator
 
 HELD_OUT = 0.2  # of the groups of OK images, for calibration
@@ -174,23 +175,39 @@ def judge(
     tell: Narrator,
     show: Callable[[Inspection, Source, str], None] | None = None,
     rules: Rules = NO_RULES,
+    backbones: FrozenBackbones | None = None,
 ) -> Judged:
-    """What `detector` says of `images` at the places `index`, by the very path that later inspects.
+    """What `detector` says of `images` at the places `index`, by the path that later inspects.
 
-    `show` is shown every inspection, with the image and its name. With the zones of `rules` a score is that of the map
-    within them.
+    Images that are decoded already are not read again, and frozen backbones are computed by `backbones`, as they were
+    to learn. `show` is shown every inspection, with the image and its name. With the zones of `rules` a score is that
+    of the map within them.
     """
     tell.begin(name, len(index))
     scores, peaks = [], []
-    inspector = uncalibrated(detector, images, rules)
-    for i, inspection in zip(index, inspector.inspect([images.sources[i] for i in index]), strict=True):
-        scores.append(inspection.score)
-        if inspection.map is not None:
-            peaks.append(float(inspection.map.max()))
-        if show is not None:
-            show(inspection, images.sources[i], images.name(i))
-        tell.advance()
+    inspector = _Rereading(uncalibrated(detector, images, rules), images, index)
+    with (backbones or FrozenBackbones()).running(detector, len(index)):
+        for i, inspection in zip(index, inspector.inspect([images.sources[i] for i in index]), strict=True):
+            scores.append(inspection.score)
+            if inspection.map is not None:
+                peaks.append(float(inspection.map.max()))
+            if show is not None:
+                show(inspection, images.sources[i], images.name(i))
+            tell.advance()
     return Judged(index, np.array(scores), np.array(peaks) if peaks else None)
+
+
+class _Rereading(Inspector):
+    """`inspector` for the `images` at the places `index`, in that order: what is decoded already is not read again."""
+
+    def __init__(self, inspector: Inspector, images: TrainingImages, index: np.ndarray):
+        super().__init__(inspector.engine, inspector.preprocess, inspector.calibration, inspector.manifest)
+        self._images, self._index = images, index
+
+    def decode(self, source: Source, place: int = 0) -> Decoded:
+        """One image as the engine takes it."""
+        known = self._images.decoded(int(self._index[place]))
+        return super().decode(source, place) if known is None else Decoded(place, source, *known, 0.0)
 
 
 def uncalibrated(detector: Detector, images: TrainingImages, rules: Rules = NO_RULES) -> Inspector:

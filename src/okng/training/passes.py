@@ -16,7 +16,7 @@ from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.training.checkpoint import Checkpoint
 from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
 from okng.training.feed import Feed, parts_of
-from okng.training.frozen import compiled_where_it_pays
+from okng.training.frozen import FrozenBackbones
 from okng.training.progress import Narrator
 from okng.training.seeds import generator_at, seed_torch
 
@@ -38,6 +38,7 @@ class Fit:
     feed: Feed
     checkpoint: Checkpoint
     shared: SharedFeatures | None
+    backbones: FrozenBackbones
     tell: Narrator
     first: dict[Any, int] = field(default_factory=dict)
     parted: int = 0
@@ -55,7 +56,7 @@ def collect(fit: Fit, number: int, phase: Collect) -> None:
     seed_torch(fit.seed, number, 0)
     shown = seen_by(fit, phase)
     fit.tell.begin(phase.name, len(shown))
-    fast = compiled_where_it_pays(fit.detector, fit.fabric, len(fit.images)) if store is None else nullcontext()
+    fast = fit.backbones.in_a_fit(fit.detector, fit.fabric, len(fit.images)) if store is None else nullcontext()
     with torch.no_grad(), fit.fabric.autocast(), fast:
         for batch in _passing(fit, phase, store, shown):
             phase.visit(batch)
@@ -97,7 +98,7 @@ def prepare(fit: Fit, number: int, phase: Collect | Train, images: TrainingImage
     store = FeatureStore(len(images))
     fit.tell.begin(f"{phase.name}: frozen features", len(images))
     seed_torch(fit.seed, number, 0)
-    fast = compiled_where_it_pays(fit.detector, fit.fabric, len(images))
+    fast = fit.backbones.in_a_fit(fit.detector, fit.fabric, len(images))
     with torch.no_grad(), fit.fabric.autocast(), fast:
         for indices, pixels in fit.feed.pixels(images, images.batches(COLLECT_BATCH, shuffle=False)):
             parts = parts_of(phase.prepare(pixels))

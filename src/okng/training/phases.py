@@ -14,6 +14,7 @@ from okng.training.checkpoint import Checkpoint
 from okng.training.data import AuxiliaryImages, SharedFeatures, TrainingImages
 from okng.training.descent import train
 from okng.training.feed import Feed
+from okng.training.frozen import FrozenBackbones
 from okng.training.passes import Fit, collect
 from okng.training.progress import Narrator
 from okng.training.seeds import BETWEEN, seed_torch
@@ -34,6 +35,7 @@ def run_phases(
     resume: bool = False,
     update: bool = False,
     shared: SharedFeatures | None = None,
+    backbones: FrozenBackbones | None = None,
     auxiliary: AuxiliaryImages | None = None,
     tell: Narrator | None = None,
 ) -> list[dict[str, Any]]:
@@ -41,7 +43,8 @@ def run_phases(
 
     `shared`: the frozen features of these and other images, for fits of detectors that were built alike; what passes
     over the images need of them is then computed once, for all the images at once, by the first of the fits. Without
-    it a pass computes what it needs on its way and keeps nothing. `auxiliary`: for `Batch.auxiliary`.
+    it a pass computes what it needs on its way and keeps nothing. `backbones`: what computes frozen backbones, for such
+    fits and for what judges by them. `auxiliary`: for `Batch.auxiliary`.
 
     `device` is "auto", "cpu", "cuda" or "mps", `precision` "f32", "bf16" or "f16", the latter two mixed with f32. With
     a `checkpoint` path the state is written there after every phase and every epoch, in phases that are counted in
@@ -65,7 +68,8 @@ def run_phases(
     if checkpoint is not None:
         told += [images.fingerprints(), [] if auxiliary is None else auxiliary.fingerprints]
     state = Checkpoint(checkpoint, detector, fabric, told, tell)
-    fit = Fit(detector, images, fabric, seed, Feed(images, fabric.device, seed, auxiliary), state, shared, tell)
+    feed = Feed(images, fabric.device, seed, auxiliary)
+    fit = Fit(detector, images, fabric, seed, feed, state, shared, backbones or FrozenBackbones(), tell)
     at_phase, at_epoch = state.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     detector.to(fabric.device)
     full_float32(fabric.device)

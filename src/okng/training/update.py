@@ -20,6 +20,7 @@ from okng.inspection.likeness import describe
 from okng.inspection.zoned import BY, WHOLE
 from okng.training.copies import GroupBy, labelled
 from okng.training.data import TrainingImages
+from okng.training.frozen import FrozenBackbones
 from okng.training.held_out import (
     HELD_OUT,
     SPLIT_FROM,
@@ -99,11 +100,13 @@ def update(
     detector = copy.deepcopy(old.engine.detector)
     learnt = everything.subset(np.setdiff1d(np.arange(n), held))
     lessons = learnt if learnt.preprocess.tile is None else TileImages(learnt)
-    run_phases(detector, lessons, seed=seed, device=device, precision=precision, update=True, tell=tell)
+    backbones = FrozenBackbones()
+    settings: dict[str, Any] = {"seed": seed, "device": device, "precision": precision, "backbones": backbones}
+    run_phases(detector, lessons, update=True, tell=tell, **settings)
     scores, peaks = np.empty(0), np.empty(0) if old.calibration.peaks is not None else None
     apart: list[dict[str, Any]] = []
     if len(held):
-        judged = judge(detector, everything, held, "calibration", tell, rules=old.rules)
+        judged = judge(detector, everything, held, "calibration", tell, rules=old.rules, backbones=backbones)
         apart = named(judged, say_apart(judged, everything, tell, COUNTED), everything)
         one_each = judged.one_of_each(groups, seed)
         scores, peaks = one_each.scores, one_each.peaks
