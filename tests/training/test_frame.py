@@ -22,7 +22,7 @@ from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model, write_model
 from okng.nn.backbones import Backbone
-from okng.training import checkpoint, descent, frozen, phases
+from okng.training import checkpoint, descent, frozen, ranks
 from okng.training.data import AuxiliaryImages, TrainingImages
 from okng.training.losses import READ_EVERY, Losses, NoNumber
 from okng.training.phases import run_phases
@@ -91,7 +91,7 @@ def test_a_long_gradient_is_shortened_to_clip(precision: str, monkeypatch: pytes
     if precision == "f16":  # which Fabric itself has on GPUs only
         scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
         half = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
-        monkeypatch.setattr(phases, "Fabric", lambda **settings: half)
+        monkeypatch.setattr(ranks, "Fabric", lambda **settings: half)
     moved = {}
     for clip in (None, 1e-3, 1e3):
         detector = Small({"clip": clip}, epochs=1, steps=1)
@@ -106,7 +106,7 @@ def test_a_long_gradient_is_shortened_to_clip(precision: str, monkeypatch: pytes
 def test_a_gradient_that_overflows_in_f16_makes_its_step_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     half = Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
-    monkeypatch.setattr(phases, "Fabric", lambda **settings: half)
+    monkeypatch.setattr(ranks, "Fabric", lambda **settings: half)
     detector = Small({"clip": 1.0}, steps=1)
     before = detector.net.weight.detach().clone()
     assert torch.equal(run(detector, precision="f16").net.weight, before) and scaler.get_scale() < 2.0**40

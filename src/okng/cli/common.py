@@ -30,8 +30,13 @@ LANGUAGE = "Of the page: en, English, or ko, Korean."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
 
+silent = False  # in all but the first process of a fit
+
+
 def say(line: str = "") -> None:
     """A line for the person, on standard error: standard output belongs to results."""
+    if silent:
+        return
     with contextlib.suppress(BrokenPipeError):  # nobody reads it any more; the work goes on
         print(line, file=sys.stderr, flush=True)
 

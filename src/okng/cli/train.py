@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,6 +121,10 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
     precision: Annotated[str, typer.Option(help="f32, or bf16 or f16 where the device is faster so.")] = "f32",
+    devices: Annotated[
+        int, typer.Option(min=1, help="So many GPUs, or processes of a CPU, share the steps of a method that trains.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="So many machines do; torchrun starts it on each.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a fit that was stopped.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write over an existing model without keeping it as .bak.")
@@ -181,6 +187,7 @@ def train(
         if detector_class(detector_name).collects_only:
             raise OkngError(f"{detector_name} learns in one pass, so it has no losses; leave out --curves")
         check_writable(curves, "--curves", "curves.html")
+    rank = _joined(devices, nodes, update) if devices * nodes > 1 else 0
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
     images: list[Source] | dict[str, Any]
     if products:
@@ -192,7 +199,9 @@ def train(
 
     import okng
     from okng.training.fit import discard, is_stopped
+    from okng.training.launch import GONE, LAUNCHED
     from okng.training.progress import Narrator
+    from okng.training.ranks import Gone
     from okng.training.review import Review
     from okng.training.saving import save_beside, save_over, state_of
 
@@ -230,15 +239,23 @@ def train(
                     rules=rules,
                     checkpoint=checkpoint,
                     resume=resume,
+                    devices=devices,
+                    nodes=nodes,
                     review=review,
                     **common,
                     **{"auxiliary": auxiliary, **arguments},  # oe_sdn has an argument of this name
                 )
                 done = inspector.manifest["provenance"]
+    except Gone:
+        if LAUNCHED in os.environ:
+            sys.exit(GONE)
+        raise
     except KeyboardInterrupt:
         if update is None and is_stopped(checkpoint):
             say(f"{checkpoint} is kept: the same command with --resume goes on")
         raise
+    if rank:
+        return  # the first one has the same, and writes it
     done["source"] = name
     kept = None
     try:
@@ -299,6 +316,25 @@ def _products(given: list[str]) -> dict[str, str]:
             raise OkngError(f"two products are called {name}; give one another name")
         named[name] = folder
     return named
+
+
+def _joined(devices: int, nodes: int, update: Path | None) -> int:
+    """The number of this process among those of a fit. Where nobody has started them it starts and ends with them."""
+    from okng.cli import common
+    from okng.errors import OkngError
+    from okng.training.ranks import HOW, check_ranks
+
+    if update is not None:
+        raise OkngError("an update is of one process; leave out --devices and --nodes")
+    if "WORLD_SIZE" not in os.environ:
+        from okng.training.launch import launch
+
+        if nodes > 1:
+            raise OkngError(f"several nodes need a process on each: {HOW}")
+        sys.exit(launch([sys.executable, "-m", "okng", *sys.argv[1:]], devices))
+    rank = check_ranks(devices, nodes)
+    common.silent = rank > 0
+    return rank
 
 
 def _cheaper(detector: str) -> str:

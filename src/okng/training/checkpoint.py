@@ -65,7 +65,7 @@ class Checkpoint:
         self, phase: int, epoch: int, optimizers: Sequence[Optimizer] = (), standing: Standing | None = None
     ) -> None:
         """Write where we are, if a checkpoint was asked for; after an epoch of a training phase, how that stands."""
-        if self.path is None:
+        if self.path is None or self.fabric.global_rank:
             return
         standing = standing or Standing()
         tensors = {f"detector.{name}": tensor for name, tensor in self.learnt().items()}

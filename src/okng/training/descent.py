@@ -44,7 +44,7 @@ class _Descent:
         self.learnt, self.held_back = self.divided()
         self.whole = len(self.groups(shuffle=False))  # batches of an epoch
         self.steps = phase.epochs * self.whole if phase.steps is None else phase.steps
-        self.losses = Losses(phase.updates, fit.fabric.device)
+        self.losses = Losses(phase.updates, fit.fabric.device, fit.ranks.mean)
 
     def run(self, first_epoch: int) -> None:
         """All epochs that are left, and at the end back to the best one if the phase validates."""
@@ -54,7 +54,8 @@ class _Descent:
         # An average that a step moves may be a backbone, too, and it must not stay what it was when it was compiled.
         fast = phase.augment is not None and phase.after_step is None
         seen = self.steps * phase.batch_size
-        with fit.backbones.in_a_fit(fit.detector, fit.fabric, seen, anew=True) if fast else nullcontext():
+        by_backbones = fit.backbones.in_a_fit(fit.detector, fit.fabric, seen, anew=True) if fast else nullcontext()
+        with by_backbones, fit.ranks.normalising(phase.trains):
             for epoch in range(first_epoch, -(-self.steps // whole)):
                 mean, apart = self.epoch(epoch)
                 if standing.first is None:
@@ -78,13 +79,17 @@ class _Descent:
         for module in phase.trains:
             module.train()
         groups = self.groups(shuffle=True)[: self.steps - epoch * self.whole]
-        batches = fit.feed.batches(groups, self.store, phase.augment, (self.number, 1 + epoch))
+        fit.ranks.seed()
+        batches = fit.feed.batches(
+            list(map(fit.ranks.share, groups)), self.store, phase.augment, (self.number, 1 + epoch)
+        )
         try:
-            for step, batch in enumerate(batches, epoch * self.whole):
-                self.losses.seen += len(batch.images)
+            for step, (group, batch) in enumerate(zip(groups, batches, strict=True), epoch * self.whole):
+                fit.ranks.take(group)
+                self.losses.seen += len(group)
                 for number, optimizer in enumerate(self.optimizers):
                     if step % phase.updates[number].every == 0:
-                        self.descend(number, optimizer, batch, step / self.steps)
+                        self.descend(number, optimizer, batch, len(group), step / self.steps)
                 if phase.after_step is not None:
                     with torch.no_grad():
                         phase.after_step()
@@ -96,10 +101,14 @@ class _Descent:
             raise diverged(f"{phase.name} diverged in epoch {epoch + 1}", str(error)) from error
         for module in phase.trains:
             module.eval()
+        fit.ranks.agree(fit.detector)
         return mean, apart
 
-    def descend(self, number: int, optimizer: Any, batch: Batch, share: float) -> None:
-        """One gradient step of an update, at its rate for the `share` of the steps that is done."""
+    def descend(self, number: int, optimizer: Any, batch: Batch, images: int, share: float) -> None:
+        """One gradient step of an update, at its rate for the `share` of the steps that is done.
+
+        `images`: of all processes' batches together.
+        """
         fit, update = self.fit, self.phase.updates[number]
         if update.schedule is not None:
             factor = update.schedule(share)
@@ -107,8 +116,9 @@ class _Descent:
                 group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
         optimizer.zero_grad()
         with fit.fabric.autocast():
-            total = self.losses.add(number, update.loss(batch), len(batch.images))
-        fit.fabric.backward(total)
+            total = self.losses.add(number, update.loss(batch), images)
+        fit.fabric.backward(fit.ranks.part(total))
+        fit.ranks.add_gradients(update.optimizer)
         if update.clip is not None:  # f16's gradients are unscaled first; one that overflows makes its step be left out
             fit.fabric.clip_gradients(fit.detector, optimizer, max_norm=update.clip, error_if_nonfinite=False)
         optimizer.step()

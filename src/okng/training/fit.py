@@ -49,6 +49,7 @@ from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
 from okng.training.products import by_product, check_different, groups_of_each
 from okng.training.progress import Narrator, duration, narrated
+from okng.training.ranks import check_ranks
 from okng.training.reading import auxiliary_images, given_images, whole, with_header
 from okng.training.review import Review
 from okng.training.size import time_of_one
@@ -84,6 +85,8 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "f32",
+    devices: int = 1,
+    nodes: int = 1,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     strict: bool = False,
@@ -125,6 +128,10 @@ def fit(
     every OK image as a detector judged it that had not learnt it. `rules`: zones of the image to inspect or to ignore,
     and rules for regions, as JSON or a file of it (`okng rules`); the calibration is then within the zones.
 
+    `devices` on each of `nodes`: so many GPUs, or processes of a CPU, share the gradient steps, see `run_phases`;
+    batches stay as large as they are and are divided. `torchrun --nproc-per-node DEVICES --nnodes NODES` starts the
+    script on each node; all processes return the same, so let one save it. `okng train --devices` starts them itself.
+
     `checkpoint` and `resume`: where the state is written as the fit goes on, and whether to continue from it. It stays
     there, so that no fit is lost before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an
     unreadable image instead of naming and skipping it. `progress`: show on standard error how far it is.
@@ -156,6 +163,12 @@ def fit(
         if budget is not None:
             raise OkngError("preset and budget both choose arguments; give one of them")
         chosen = preset_of(preset, detector)
+    rank = check_ranks(devices, nodes)
+    tell = Narrator(quiet=True) if rank else tell
+    if devices * nodes > 1 and detector_class(detector).collects_only:
+        raise OkngError(f"{detector} learns in one pass, with no steps to share; leave out devices and nodes")
+    if devices * nodes > 1 and time_per_image is not None:
+        raise OkngError("processes would measure different times; with several devices give size, not time_per_image")
     if promise not in PROMISES:
         raise OkngError(f"promise is {' or '.join(PROMISES)}, not {promise!r}")
     if promise == "strict" and holdout == 0:
@@ -242,10 +255,10 @@ def fit(
     tiles = None if tile is None else TileImages(everything)
     settings: dict[str, Any] = {
         "seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell,
-        "auxiliary": beside,
+        "auxiliary": beside, "devices": devices, "nodes": nodes,
     }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint).expanduser()
-    if path is not None and not resume:
+    if path is not None and not resume and not rank:
         discard(path)  # a fold of another fit would be gone on with later
 
     def another() -> Detector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
@@ -20,10 +20,15 @@ class NoNumber(ArithmeticError):
 
 
 class Losses:
-    """Of the `updates` of a phase. On a CPU each is read at once, from other devices every `READ_EVERY`."""
+    """Of the `updates` of a phase. On a CPU each is read at once, from other devices every `READ_EVERY`.
 
-    def __init__(self, updates: Sequence[Update], device: torch.device):
-        self.names = _names(updates)
+    `mean` makes of the losses of this process those of all.
+    """
+
+    def __init__(
+        self, updates: Sequence[Update], device: torch.device, mean: Callable[[Tensor], Tensor] = lambda values: values
+    ):
+        self.names, self.mean = _names(updates), mean
         self.every = 1 if device.type == "cpu" else READ_EVERY
         self.latest: dict[int, float] = {}  # the last value of each update's loss that was read
         self.total, self.seen = 0.0, 0  # over an epoch
@@ -43,7 +48,7 @@ class Losses:
             total, names = parts.sum(), [f"{prefix}: {key}" if prefix else key for key in loss]
         else:
             total, parts, names = loss, loss.reshape(1), [prefix or "loss"]
-        values = torch.cat([total.detach().reshape(1), parts.detach()])  # (1 + k,)
+        values = self.mean(torch.cat([total.detach().reshape(1), parts.detach()]))  # (1 + k,)
         self._waiting.append((number, names, values, images))
         if len(self._waiting) >= self.every:
             self.read()

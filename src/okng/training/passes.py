@@ -18,6 +18,7 @@ from okng.training.data import FeatureStore, SharedFeatures, TrainingImages
 from okng.training.feed import Feed, parts_of
 from okng.training.frozen import FrozenBackbones
 from okng.training.progress import Narrator
+from okng.training.ranks import Ranks
 from okng.training.seeds import generator_at, seed_torch
 
 COLLECT_BATCH = 16
@@ -40,6 +41,7 @@ class Fit:
     shared: SharedFeatures | None
     backbones: FrozenBackbones
     tell: Narrator
+    ranks: Ranks
     first: dict[Any, int] = field(default_factory=dict)
     parted: int = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from okng.detectors.base import Collect, Detector, Train
 from okng.detectors.engine import full_float32
@@ -17,6 +17,7 @@ from okng.training.feed import Feed
 from okng.training.frozen import FrozenBackbones
 from okng.training.passes import Fit, collect
 from okng.training.progress import Narrator
+from okng.training.ranks import Ranks, check_ranks, fabric_of
 from okng.training.seeds import BETWEEN, seed_torch
 from okng.training.turns import one_at_a_time
 
@@ -31,6 +32,8 @@ def run_phases(
     seed: int = 0,
     device: str = "auto",
     precision: str = "f32",
+    devices: int = 1,
+    nodes: int = 1,
     checkpoint: Path | None = None,
     resume: bool = False,
     update: bool = False,
@@ -52,26 +55,37 @@ def run_phases(
     draws from a generator seeded by (seed, phase, epoch), a resumed fit ends with the same result as one that was
     never stopped. It is torch's one generator, so fits in threads take turns.
 
+    `devices` on each of `nodes`: so many processes, which torchrun has started and which all call this alike, share the
+    gradient steps: each takes its rows of the same batches, and gradients, losses and batch normalisation are those of
+    the whole batch. What a loss draws at random is drawn by each anew. Passes without gradients are made whole by each.
+    Only the first one writes the checkpoint, and all read it: it has to lie where all nodes see it.
+
     Returned is the history of its training: for each epoch, or in phases that are counted in steps for each 500 of
     them, the name of the "phase", the number of the "epoch", from 1, and by their names the means of its "losses"; in
     phases that validate "validation" too.
     """
-    tell = tell or Narrator(quiet=True)
+    tell = Narrator(quiet=True) if check_ranks(devices, nodes) or tell is None else tell
     precision = PRECISIONS.get(precision, precision)
     if precision not in PRECISIONS.values():
         raise OkngError(f"precision is f32, bf16 or f16, not {precision!r}")
     try:
-        fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
-    except (RuntimeError, ValueError, ImportError) as error:
+        fabric = fabric_of(device, precision, devices, nodes)
+    except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
         raise no_device(device, error) from error
     told: list[Any] = [[detector.name, detector.arguments, images.preprocess.to_json()], seed, precision, images.labels]
+    if devices * nodes > 1:
+        told.append(devices * nodes)
     if checkpoint is not None:
         told += [images.fingerprints(), [] if auxiliary is None else auxiliary.fingerprints]
+    ranks = Ranks(fabric)
     state = Checkpoint(checkpoint, detector, fabric, told, tell)
     feed = Feed(images, fabric.device, seed, auxiliary)
-    fit = Fit(detector, images, fabric, seed, feed, state, shared, backbones or FrozenBackbones(), tell)
+    fit = Fit(detector, images, fabric, seed, feed, state, shared, backbones or FrozenBackbones(), tell, ranks)
+    ranks.wait()
     at_phase, at_epoch = state.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
+    ranks.wait()  # before the first one writes another
     detector.to(fabric.device)
+    ranks.agree(detector)
     full_float32(fabric.device)
     seed_torch(seed, 0, 0)
     for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
@@ -84,6 +98,7 @@ def run_phases(
                 collect(fit, number, phase)
             else:
                 train(fit, number, phase, at_epoch if number == at_phase else 0)
+            ranks.agree(detector)
             state.save(number + 1, 0)
         elif number == at_phase - 1:
             state.take_detector()  # what it does between the phases until then is in there already

@@ -83,9 +83,7 @@ def accuracies(detector: PatchSVDD, images: np.ndarray) -> list[float]:
 
 def test_codes_tell_where_a_neighbour_lies_if_there_is_anything_to_tell_by(trained: PatchSVDD) -> None:
     assert min(accuracies(trained, slopes(8, seed=2))) > 0.5
-    assert (
-        max(accuracies(fitted(noise(8, seed=1), epochs=3, samples=20), noise(8, seed=2))) < 0.25
-    )  # chance: 1 in 8
+    assert max(accuracies(fitted(noise(8, seed=1), epochs=3, samples=20), noise(8, seed=2))) < 0.25  # chance: 1 in 8
 
 
 def test_a_direction_is_that_of_the_second_patch() -> None:
