@@ -6,8 +6,9 @@
 # figure means.
 #
 # You need `pip install '.[train]'` and Fashion-MNIST: 70,000 pictures of 28 × 28 px in ten kinds (MIT licence). On
-# Debian and Ubuntu `apt install dataset-fashion-mnist` brings it. Run the page whole by `python clothes.py`, or
-# `python clothes.py FOLDER` where the four files are elsewhere; the word `quick` at the end takes fewer pictures.
+# Debian and Ubuntu `apt install dataset-fashion-mnist` brings it. Elsewhere take the four files whose names end in
+# `-ubyte.gz` from github.com/zalandoresearch/fashion-mnist, and run `python clothes.py FOLDER`. The word `quick` at the
+# end takes fewer pictures. The script writes `clothes.webp` into the folder where you are.
 
 # %%
 import sys
@@ -57,7 +58,8 @@ print(inspector.promise())
 #
 # - **AUROC**: take any sneaker and any other picture. How often has the other one the higher score? 0.5 is
 #   guessing, 1 is always. It needs no threshold.
-# - **OK called NG** is the false-alarm rate at the threshold. You asked for 5 %.
+# - **OK called NG** is the false-alarm rate at the threshold. You asked for 5 %. One model may have a little more or
+#   less, as the promise says: it is kept on average, over many models and many pictures.
 # - **NG called NG** is the share caught at the same threshold. It is the price of that rate, and nobody can promise it.
 
 # %%

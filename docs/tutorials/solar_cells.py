@@ -2,8 +2,9 @@
 # # Tutorial: solar cells
 #
 # Real photographs of solar cells: learn from good ones, find cracked ones, see where, lower the false alarms, compare
-# methods. Type it line by line in Python, or run it whole: `python solar_cells.py` takes some minutes on two CPU
-# cores, `python solar_cells.py quick` some seconds, on fewer and smaller images.
+# methods. Run it whole: `python solar_cells.py` takes some minutes on two CPU cores, `python solar_cells.py quick` about
+# a quarter of a minute, on fewer and smaller images: with so few the p-values and thresholds are coarse. Or copy it
+# piece by piece into Python. It writes `solar-cells.webp` and `cells.okng` into the folder where you are.
 #
 # You need `pip install '.[train,demo]'`. The cells are those of the ELPV data set (CC BY-NC-SA 4.0: not for
 # commercial use); so are the pictures on this page.
@@ -26,13 +27,15 @@ ok = [sample.image for sample in cells.train[::part]]
 print(len(ok), "OK cells to learn from, such as", ok[0].name)
 
 # %% [markdown]
-# Each second cell, and not the first half: neighbours in a list are often of one panel. Learn all that is normal.
+# We take each second cell, and not the first half: neighbours in a list are often of one panel, and the model has to
+# see all that is normal.
 #
 # ## Learn what OK looks like
 #
 # `okng.fit` sees OK images alone: files, a folder, or arrays. `size=256` is the side of the square that the network
 # looks at; leave it out, and okng decides. The threshold is found by OK cells that the model has *not* learnt, at the
-# false-alarm rate that you ask for. What it promises is one sentence:
+# false-alarm rate that you ask for. "Cross-fitted" means: ten times another tenth of the cells is held out and judged by a
+# model of the others. What it promises is one sentence; a guarantee takes `promise="strict"` in Python:
 
 # %%
 inspector = okng.fit(ok, size=size, false_alarm_rate=0.05)
@@ -54,11 +57,12 @@ for one in seen:
 # %% [markdown]
 # ## See where
 #
-# The first two cells are OK ones. Where they are called NG, it is a false alarm: more on those below.
+# The first two cells are OK ones. Where they are called NG, it is a false alarm: more on those below. A cell may be NG
+# without a region: the image's score and the heat of a place have thresholds of their own.
 #
 # `overlay` draws the heatmap over the image and outlines the regions. One scale of heat serves all images of a model,
 # so that their colours can be compared. Nothing is coloured where a place looks as usual. Look at it before you trust
-# a verdict: an NG for the wrong place is luck.
+# a verdict: an NG for the wrong place is luck, not a find.
 
 # %%
 from PIL import Image
@@ -133,8 +137,8 @@ for rate in (0.1, 0.05, 0.02):
 # %% [markdown]
 # ## Compare two methods
 #
-# `okng list` has all methods. Two of the quickest, on the same cells. A higher AUROC by 0.01 or 0.02 is luck on sets
-# of this size: `okng.compare` makes a page with paired tests, times, memory and the same heatmaps side by side
+# `okng list` has all methods. Here are two of the quickest, on the same cells. On so few cells a difference of 0.01 or
+# 0.02 may be luck: `okng.compare` makes a page with paired tests, times, memory and the same heatmaps side by side
 # ([guide](../guides/compare.md)).
 
 # %%

@@ -179,6 +179,20 @@ def test_a_missing_class_is_nan(metrics, value):
 
 
 @both
+@both
+def test_maps_may_share_their_memory(metrics):
+    masks, maps = tiny_set(seed=3, levels=5)
+    one = np.zeros((9, 9))
+
+    def in_turn():
+        for scores in maps:
+            view = one[: scores.shape[0], : scores.shape[1]]
+            view[...] = scores
+            yield view
+
+    assert metrics(masks, in_turn()) == metrics(masks, maps)
+
+
 def test_no_image_is_nan(metrics):
     assert all(math.isnan(v) for v in metrics([], []))
 

@@ -31,7 +31,7 @@ def defaults(file: Path, verbs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         raise OkngError(f"{file} can't be read: {error.strerror or error}") from error
     except ValueError as error:  # no TOML, or no text
         raise OkngError(f"{file} is no TOML: {in_one_line(error)}") from error
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for verb, table in tables.items():
         if not isinstance(table, dict):
             raise OkngError(f"{file}: {verb!r} stands outside of a table; put it below the verb, such as [train]")

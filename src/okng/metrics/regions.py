@@ -45,25 +45,23 @@ def pixel_metrics(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], limit: 
 
     Both are sums over defect pixels of what depends on how many normal pixels score higher and as high: a pixel's share
     of its region is part of PRO from the FPR on where it is found. So normal pixels' values alone are sorted. Keeps all
-    scores in memory in the maps' own precision, those of normal pixels twice. Raises `OkngError` for a map that is not
+    scores in memory in the maps' own precision, those of normal pixels twice for a moment. Raises `OkngError` for a map that is not
     finite or not of its mask's size, `ValueError` unless there are as many maps as masks.
     """
     _check_limit(limit)
-    pairs = list(_checked_pairs(masks, maps))
-    normals = sum(int((~mask).sum()) for mask, _ in pairs)
-    normal = np.empty(normals, np.result_type(np.float16, *(scores.dtype for _, scores in pairs)))  # (N,)
-    filled, regions = 0, 0
-    defect_parts, weight_parts = [], []
-    for mask, scores in pairs:
-        some = scores[~mask]
-        normal[filled : filled + some.size] = some
-        filled += some.size
+    regions = 0
+    normal_parts, defect_parts, weight_parts = [], [], []
+    for mask, scores in _checked_pairs(masks, maps):
         weight, count = region_weights(mask)
         regions += count
+        normal_parts.append(scores[~mask])  # a copy, as the next one: whoever gives the maps may use their memory again
         defect_parts.append(scores[mask])
         weight_parts.append(weight)
+    normals = sum(part.size for part in normal_parts)
     if not normals or not regions:
         return PixelMetrics(math.nan, math.nan)
+    normal = np.concatenate(normal_parts)  # (N,)
+    normal_parts.clear()
     normal.sort()
     defect, weight = np.concatenate(defect_parts), np.concatenate(weight_parts)  # (P,), (P,)
     misordered, found = 0, 0.0
