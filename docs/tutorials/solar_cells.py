@@ -2,8 +2,8 @@
 # # Tutorial: solar cells
 #
 # Real photographs of solar cells: learn from good ones, find cracked ones, see where, lower the false alarms, compare
-# methods. Run it whole: `python solar_cells.py` takes some minutes on two CPU cores, `python solar_cells.py quick` about
-# a quarter of a minute, on fewer and smaller images: with so few the p-values and thresholds are coarse. Or copy it
+# methods. Run it whole: `python solar_cells.py` takes some minutes on two CPU cores, `python solar_cells.py quick` a
+# quarter of a minute, on fewer and smaller images: with so few the p-values and thresholds are coarse. Or copy it
 # piece by piece into Python. It writes `solar-cells.webp` and `cells.okng` into the folder where you are.
 #
 # You need `pip install '.[train,demo]'`. The cells are those of the ELPV data set (CC BY-NC-SA 4.0: not for
@@ -34,8 +34,8 @@ print(len(ok), "OK cells to learn from, such as", ok[0].name)
 #
 # `okng.fit` sees OK images alone: files, a folder, or arrays. `size=256` is the side of the square that the network
 # looks at; leave it out, and okng decides. The threshold is found by OK cells that the model has *not* learnt, at the
-# false-alarm rate that you ask for. "Cross-fitted" means: ten times another tenth of the cells is held out and judged by a
-# model of the others. What it promises is one sentence; a guarantee takes `promise="strict"` in Python:
+# false-alarm rate that you ask for. "Cross-fitted" means: ten times another tenth of the cells is held out and judged by
+# a model of the others. What it promises is one sentence; a guarantee takes `promise="strict"` in Python:
 
 # %%
 inspector = okng.fit(ok, size=size, false_alarm_rate=0.05)

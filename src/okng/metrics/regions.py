@@ -45,8 +45,8 @@ def pixel_metrics(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], limit: 
 
     Both are sums over defect pixels of what depends on how many normal pixels score higher and as high: a pixel's share
     of its region is part of PRO from the FPR on where it is found. So normal pixels' values alone are sorted. Keeps all
-    scores in memory in the maps' own precision, those of normal pixels twice for a moment. Raises `OkngError` for a map that is not
-    finite or not of its mask's size, `ValueError` unless there are as many maps as masks.
+    scores in memory in the maps' own precision, those of normal pixels twice for a moment. Raises `OkngError` for a map
+    that is not finite or not of its mask's size, `ValueError` unless there are as many maps as masks.
     """
     _check_limit(limit)
     regions = 0
