@@ -34,8 +34,8 @@ print(len(ok), "OK cells to learn from, such as", ok[0].name)
 #
 # `okng.fit` sees OK images alone: files, a folder, or arrays. `size=256` is the side of the square that the network
 # looks at; leave it out, and okng decides. The threshold is found by OK cells that the model has *not* learnt, at the
-# false-alarm rate that you ask for. "Cross-fitted" means: ten times another tenth of the cells is held out and judged by
-# a model of the others. What it promises is one sentence; a guarantee takes `promise="strict"` in Python:
+# false-alarm rate that you ask for. "Cross-fitted" means: ten times another tenth of the cells is held out and judged
+# by a model of the others. What it promises is one sentence; a guarantee takes `promise="strict"` in Python:
 
 # %%
 inspector = okng.fit(ok, size=size, false_alarm_rate=0.05)
