@@ -17,10 +17,10 @@ def explain(
     layer: Annotated[
         str | None, typer.Option(help="A convolution by name. Default: the last one whose output has places.")
     ] = None,
-    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
 ) -> None:
     """Draw over each image which places raise its score, by Grad-CAM, each image on a scale of its own."""
     import json
