@@ -83,3 +83,38 @@ def textures(count: int, seed: int = 0) -> np.ndarray:
 def in_colour(pixels: np.ndarray) -> Tensor:
     """Uint8 (N, H, W, 3) as a detector takes them, (N, 3, H, W) in [0, 1]."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+def boards(count: int, fault: str = "", seed: int = 0) -> np.ndarray:
+    """OK: a board with a disc and a square side by side, a bar below the disc, and a free quarter, flipped anyhow.
+
+    `fault`: a part is "missing", the free quarter has a "doubled" one, or two are "swapped". All that is seen of a part
+    and around it, wherever it lies, is on OK boards too: only the four quarters together are odd. Places vary by up to
+    a pixel. uint8 (count, 64, 64, 3).
+    """
+    rng = np.random.default_rng(seed)
+    colours = np.array([[200, 60, 60], [60, 180, 80], [70, 90, 210]])
+    y, x = np.mgrid[:32, :32] - 15.5
+    made = []
+    for i in range(count):
+        placed = [0, 1, 2, None]  # of each quarter the part
+        if fault == "missing":
+            placed[i % 3] = None
+        elif fault == "doubled":
+            placed[3] = i % 3
+        elif fault == "swapped":
+            placed[i % 3], placed[(i + 1) % 3] = placed[(i + 1) % 3], placed[i % 3]
+        quarters = np.array(placed, dtype=object).reshape(2, 2)[:: rng.choice([1, -1]), :: rng.choice([1, -1])]
+        image = np.full((64, 64, 3), 120.0)
+        for row, column in np.ndindex(2, 2):
+            down, right = y - rng.uniform(-1, 1), x - rng.uniform(-1, 1)
+            part = quarters[row, column]
+            if part is not None:
+                inside = (
+                    np.hypot(down, right) < 6,
+                    np.maximum(abs(down), abs(right)) < 5,
+                    abs(down) + abs(right) / 3 < 3,
+                )
+                image[32 * row : 32 * row + 32, 32 * column : 32 * column + 32][inside[part]] = colours[part]
+        made.append(np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8))
+    return np.stack(made)

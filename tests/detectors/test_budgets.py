@@ -27,13 +27,18 @@ NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with
     "fastflow": {"flow_steps": 2},
     "glass": {"steps": 1, "hidden": 32},
     "inp_former": {"depth": 2},
+    "salad": {"composition_width": 8},
     "uflow": {"flow_steps": 1},
 }
 SIDES = {
     "padim": 32,  # of 128 px it keeps 550² numbers for each of 32² places
     "uninformed_students": 72,  # more than its largest field: all networks look at each pixel
 }
-SIZES = {"efficientad": (64, 64), "uflow": (128, 128)}  # whose layers follow the size: of the paper's a step takes long
+SIZES = {
+    "efficientad": (64, 64),
+    "salad": (64, 64),
+    "uflow": (128, 128),
+}  # whose layers follow the size: of the paper's a step takes long
 
 
 def paper(name: str) -> dict[str, object]:
