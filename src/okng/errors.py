@@ -57,7 +57,7 @@ EXTRAS = {
     "sqlalchemy": "serve", "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "multipart": "serve",
     "python_multipart": "serve", "prometheus_client": "serve", "psycopg": "serve,postgres", "pyarrow": "serve,parquet",
     "watchfiles": "serve", "httpx": "serve", "cv2": "serve,video", "paho": "serve,mqtt", "asyncua": "serve,opcua",
-    "fsspec": "cloud", "s3fs": "cloud", "aiohttp": "cloud",
+    "ray": "ray", "fsspec": "cloud", "s3fs": "cloud", "aiohttp": "cloud",
 }  # fmt: skip
 
 

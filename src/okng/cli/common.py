@@ -27,6 +27,7 @@ AUXILIARY = "A folder of images of anything else, such as textures, for detector
 DEVICE = "auto, cpu, cuda or mps, for PyTorch."
 PRODUCT = "Of a model of several products: the one the images are of. Default: as the folder each lies in is called."
 LANGUAGE = "Of the page: en, English, or ko, Korean."
+RAY = "Inspect on a Ray cluster: local for one on this machine, auto for the one it belongs to, or ray://HOST:PORT."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
 
@@ -159,6 +160,17 @@ def open_model(
     if rate is not None:
         return inspector.at(rate)
     return inspector if score is None else inspector.with_threshold(score)
+
+
+def on_cluster(
+    inspector: Inspector, address: str, threads: int | None, device: str, written: Path | None = None
+) -> Inspector:
+    """The same inspector on the Ray cluster at `address`; each worker has `threads` cores, or a GPU."""
+    from okng.cluster import ClusterInspector
+
+    if written is not None:
+        check_writable(written / "part.parquet", "--parquet")
+    return ClusterInspector(inspector, address, threads or 1, device not in ("cpu", "auto"), written)
 
 
 def unrun(path: Path) -> Inspector:

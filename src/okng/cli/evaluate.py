@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, CONTAMINATION, DEVICE, LANGUAGE, NORMAL, PRODUCT, PROTOCOL
+from okng.cli.common import ABNORMAL, CONTAMINATION, DEVICE, LANGUAGE, NORMAL, PRODUCT, PROTOCOL, RAY
 
 
 def evaluate(
@@ -26,12 +26,13 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
+    ray: Annotated[str | None, typer.Option(help=RAY)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure a model on a labelled data set: AUROC, AP, F1, AUPRO, false alarms."""
     from importlib.util import find_spec
 
-    from okng.cli.common import check_writable, open_model, print_json, say, show_dataset
+    from okng.cli.common import check_writable, on_cluster, open_model, print_json, say, show_dataset
     from okng.datasets import open_dataset
     from okng.errors import OkngError, missing_extra
     from okng.report.language import translator
@@ -46,6 +47,8 @@ def evaluate(
     inspector = open_model(
         model, false_alarm_rate, product=product, device=device, engine=engine, precision=precision, threads=threads
     )
+    if ray is not None:
+        inspector = on_cluster(inspector, ray, threads, device)
 
     from okng.benchmark.evaluation import evaluate_inspector, metric_lines
     from okng.report import Report

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from okng.benchmark.rows import json_ready
-from okng.cli.common import DEVICE, LANGUAGE, PRODUCT, Lines, calibrations_json, check_writable, open_model, say
+from okng.cli.common import DEVICE, LANGUAGE, PRODUCT, RAY, Lines, calibrations_json, check_writable, open_model, say
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def inspect(
     engine: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="f32 or bf16. Default: the file's.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
+    ray: Annotated[str | None, typer.Option(help=RAY)] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="With --ray: a folder or URL of Parquet files; the same command goes on there.")
+    ] = None,
     fail_on_ng: Annotated[
         bool, typer.Option("--fail-on-ng", help=f"Exit code {NG_FOUND} if an image is NG or could not be read.")
     ] = False,
@@ -88,6 +92,14 @@ def inspect(
     video = _video(images, every)
     if video is not None and (whose := inspector.product_of(images[0])) is not None:
         inspector = inspector.of(whose)
+    if ray is None and parquet is not None:
+        raise OkngError("--parquet is written by the workers of a cluster; add --ray, or take --csv")
+    if ray is not None:
+        if video is not None:
+            raise OkngError("a video is one after another; leave out --ray")
+        from okng.cli.common import on_cluster
+
+        inspector = on_cluster(inspector, ray, threads, device, parquet)
     paths: list[Path | str] = [] if video is not None else [storage_url(image) or Path(image) for image in images]
     if missing := [path for path in paths if isinstance(path, Path) and not exists(path)]:
         raise OkngError(f"{missing[0]} does not exist; give images or folders of images")

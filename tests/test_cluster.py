@@ -1,0 +1,191 @@
+"""A cluster says what one machine says, whatever dies; its parts are read again, not judged again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import okng as library
+from okng import cluster
+from okng.cluster import ClusterInspector
+from okng.errors import OkngError
+from okng.inspection.formats import UnreadableImage
+from okng.inspection.inspector import Inspector
+from tests.cli.test_cli import okng, one_line
+from tests.contract.conftest import pictures
+
+IMAGES = 41
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Inspector:
+    """A model with a map."""
+    return library.fit(pictures(24, 1), "padim", size=32, holdout=0.4, device="cpu", dimensions=20, weights="none")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cluster") / "new"
+    folder.mkdir()
+    for i, image in enumerate(pictures(IMAGES, 5, defect=True)):
+        Image.fromarray(image[: 48 if i % 7 == 0 else None]).save(folder / f"{i}.png")
+    (folder / "12.png").write_bytes(b"torn")
+    return folder
+
+
+class Here:
+    """Ray's few words, done in this process and late, so that order is for the cluster to keep."""
+
+    exceptions = SimpleNamespace(RayActorError=ZeroDivisionError, RayError=ArithmeticError)
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.most = 0
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def put(self, value: Any) -> Any:
+        return lambda: value
+
+    def get(self, reference: Any) -> Any:
+        if reference in self.calls:
+            self.calls.remove(reference)
+        return reference()
+
+    def wait(self, references: list[Any], **how: Any) -> tuple[list[Any], list[Any]]:
+        return [one for one in references if one not in self.calls], []
+
+    def remote(self, kind: type) -> Any:
+        here = self
+
+        class Made:
+            def __init__(self, *given: Any):
+                self.made = kind(*given)
+                self.judge = SimpleNamespace(remote=self.call)
+
+            def call(self, *given: Any) -> Any:
+                def work() -> Any:
+                    self.made.inspector = given[-1][0]()
+                    return self.made.judge(*given)
+
+                here.calls.append(work)
+                here.most = max(here.most, len(here.calls))
+                return work
+
+        return SimpleNamespace(options=lambda **how: SimpleNamespace(remote=Made))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    made = Here()
+
+    @contextmanager
+    def joined(address: str) -> Iterator[Here]:
+        yield made
+
+    monkeypatch.setattr(cluster, "_cluster", joined)
+    monkeypatch.setattr(cluster, "BATCHES", 1)
+    return made
+
+
+def said(inspector: Inspector, images: Path) -> tuple[list[Any], list[str]]:
+    skipped: list[str] = []
+    found = list(inspector.inspect(images, 4, lambda error: skipped.append(str(error))))
+    return [(one.index, one.to_dict() | {"timing_ms": 0}) for one in found], skipped
+
+
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
+def test_a_cluster_says_what_one_machine_says(here: Here, inspector: Inspector, images: Path, tmp_path: Path) -> None:
+    alone, torn = said(inspector, images)
+    assert len(alone) == IMAGES - 1 and len(torn) == 1
+    spread = ClusterInspector(inspector, "local", written=tmp_path / "out")
+    found, skipped = said(spread, images)
+    assert skipped == torn and [place for place, _ in found] == [place for place, _ in alone]
+    for (_, one), (_, other) in zip(found, alone, strict=True):
+        assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-5)
+        assert {**one, "regions": len(one["regions"])} == {**other, "regions": len(other["regions"])}
+    assert here.most == 4  # two parts for each of two workers: no more is under way, however many images there are
+
+
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
+def test_what_was_written_is_not_judged_again(here: Here, inspector: Inspector, images: Path, tmp_path: Path) -> None:
+    first = said(ClusterInspector(inspector, "local", written=tmp_path), images)
+    parts = sorted(tmp_path.glob("*.parquet"))
+    assert len(parts) == -(-IMAGES // 4)
+    parts[3].unlink()
+    again = ClusterInspector(inspector, "local", written=tmp_path)
+    assert said(again, images) == first and again.read == len(parts) - 1
+    other = ClusterInspector(inspector.with_threshold(1e6), "local", written=tmp_path)
+    assert all(one["verdict"] == "OK" for _, one in said(other, images)[0]) and other.read == 0
+
+
+def test_what_stops_a_worker_stops_the_run(here: Here, inspector: Inspector, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match=r"12\.png"):
+        list(ClusterInspector(inspector, "local").inspect(images))
+    (tmp_path / "file").touch()
+    with pytest.raises(OkngError, match="can't be written"):
+        said(ClusterInspector(inspector, "local", written=tmp_path / "file" / "out"), images)
+    with pytest.raises(OkngError, match="no GPU"):
+        said(ClusterInspector(inspector, "local", gpu=True), images)
+
+
+def test_mistakes_are_one_line(
+    inspector: Inspector, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector.save(tmp_path / "parts.okng")
+    assert "add --ray" in one_line(okng("inspect", tmp_path / "parts.okng", images, "--parquet", tmp_path / "out"))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "'.[ray]'" in one_line(okng("inspect", tmp_path / "parts.okng", images, "--ray", "local"))
+
+
+def workers() -> list[int]:
+    """The processes of actors of a cluster that this process started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ray::_Judge" in (entry / "cmdline").read_bytes() and is_ours(entry):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def is_ours(entry: Path) -> bool:
+    while (pid := int((entry / "stat").read_text().rpartition(")")[2].split()[1])) > 1:
+        if pid == os.getpid():
+            return True
+        entry = Path("/proc") / str(pid)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
+def test_a_worker_that_is_killed_loses_nothing(
+    inspector: Inspector, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    monkeypatch.setattr(cluster, "BATCHES", 1)
+    alone, torn = said(inspector, images)
+    skipped: list[str] = []
+    found = []
+    killed: list[int] = []
+    spread = ClusterInspector(inspector, "local", written=tmp_path)
+    for one in spread.inspect(images, 4, lambda error: skipped.append(str(error))):
+        found.append((one.index, one.to_dict() | {"timing_ms": 0}))
+        if len(found) == 3:
+            killed = workers()[:1]
+            os.kill(killed[0], signal.SIGKILL)
+    assert killed and skipped == torn and [place for place, _ in found] == [place for place, _ in alone]
+    np.testing.assert_allclose([one["score"] for _, one in found], [one["score"] for _, one in alone], rtol=1e-5)
+    assert len(list(tmp_path.glob("*.parquet"))) == -(-IMAGES // 4)
