@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import socket
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ from okng.inspection.urls import url_of
 
 BATCHES = 8  # of an engine, that an actor is given at a time
 AHEAD = 2  # such parts an actor has, so that it never waits; no more are listed, judged or held
+CONNECTED_WITHIN = 10.0  # seconds
 RETRIES = 3  # of a part whose actor died under it
 
 
@@ -212,7 +214,10 @@ def _cluster(address: str) -> Iterator[Any]:
         raise missing_extra("ray", "ray") from error
     how: dict[str, Any] = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of it
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if colon and port.isdecimal():  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), CONNECTED_WITHIN).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **how)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         why = in_one_line(error)
