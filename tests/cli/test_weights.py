@@ -32,6 +32,12 @@ def test_a_line_for_each_that_a_method_needs(capsys: pytest.CaptureFixture[str])
     assert any("-p weights=FILE" in line for line in lines)
 
 
+def test_of_clip_both_towers_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    verb("winclip")
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.split()[0] == "vit_base_patch16_plus_clip_240" and line.endswith("/open_clip_model.safetensors")
+
+
 def test_a_method_without_weights_says_so_and_an_unknown_one_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     verb("autoencoder")
     assert capsys.readouterr().out == "autoencoder needs no pre-trained weights\n"

