@@ -37,6 +37,17 @@ def test_it_gives_defaults_and_the_command_line_wins(
     assert "okng.toml" not in capsys.readouterr().err
 
 
+def test_defaults_of_a_fit_are_none_of_an_update(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "okng.toml").write_text('[train]\nsize = 64\nreport = "look"\nseed = 99999999999999\n')
+    for words in (["--update", "none.okng", "parts"], ["parts", "--update", "none.okng"]):
+        assert run(monkeypatch, "train", *words) == 1
+        assert "an update keeps" not in (said := capsys.readouterr().err) and "--report" not in said
+    assert run(monkeypatch, "train", "parts", "--update", "none.okng", "--size", "64") == 1
+    assert "an update keeps" in capsys.readouterr().err
+
+
 def test_help_and_doctor_say_what_was_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from okng.inspection.images import Source
 
 
+OF_A_FIT = (
+    "detector", "parameter", "preset", "budget", "ng", "auxiliary", "size", "tile", "overlap", "time_per_image",
+    "promise", "drop_outliers", "rules", "report", "language", "curves", "resume",
+)  # fmt: skip
+
+
+def without_those_of_a_fit(ctx: typer.Context, update: Path | None) -> Path | None:
+    """Defaults that okng.toml gives to fits are none of an update, which keeps the model's own."""
+    if update is not None and ctx.default_map:
+        ctx.default_map = {name: value for name, value in ctx.default_map.items() if name not in OF_A_FIT}
+    return update
+
+
 def train(
     source: Annotated[
         str,
@@ -56,6 +69,8 @@ def train(
         Path | None,
         typer.Option(
             "--update",
+            is_eager=True,
+            callback=without_those_of_a_fit,
             help="A model file (of anomalydino, mahalanobis, padim, patch_memory, patchcore, rad, spade "
             "or subspace_ad) that shall learn the images too, without the old ones; a single image, such as a false "
             "alarm, will do.",
