@@ -71,7 +71,7 @@ def saved(code: str) -> list[tuple[str, str]]:
 
 def page(script: Path, run_cell: Callable[[str], Said]) -> str:
     """The page as Markdown, with what `run_cell` says of each cell of code."""
-    parts = [f"<!-- made by python benchmarks/tutorials.py of {script.name} -->"]
+    parts = []
     for kind, text in cells(script.read_text(encoding="utf-8")):
         if kind == "markdown":
             parts.append(text)
@@ -81,7 +81,7 @@ def page(script: Path, run_cell: Callable[[str], Said]) -> str:
         if printed:
             parts.append(f"```text\n{printed.rstrip()}\n```")
         parts += [f"![{words}]({name})" for name, words in pictures]
-    parts.append(f"[The whole script]({script.name})")
+    parts.append(f"[The whole script]({script.name}), of which `python benchmarks/tutorials.py` made this page.")
     return "\n\n".join(parts) + "\n"
 
 
