@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OF_A_FIT = (
     "detector", "parameter", "preset", "budget", "ng", "auxiliary", "size", "tile", "overlap", "time_per_image",
-    "promise", "drop_outliers", "rules", "report", "language", "curves", "resume",
+    "promise", "drop_outliers", "rules", "report", "language", "curves", "resume", "devices", "nodes",
 )  # fmt: skip
 
 
