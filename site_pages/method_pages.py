@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[1]
 SETS = {"transistor": "transistor", "magnetic_tile": "magnetic tile", "elpv/mono": "mono", "elpv/poly": "poly"}
 ACCURACY = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 FINDS = {"defects": "defects", "classes": "other kinds of pictures", "both": "defects and other kinds of pictures"}
+STRIP = (
+    "Learnt from 60 OK images at 160 px, with its defaults otherwise (`python benchmarks/strips.py`). One image shows "
+    "what a heatmap looks like, not how good a method is. Image of MVTec AD, CC BY-NC-SA 4.0, and so is this picture."
+)
 HEAD = """# Methods
 
 {count} methods, one interface. Each page says what the method's idea is, which property tells it from a toy, what was
@@ -74,6 +78,7 @@ def page(name: str) -> str:
             f"    okng train {source(card)} -d {name}{' --ng parts/ng' if needs_ng(name) else ''}",
             "## The idea",
             *idea,
+            strip(name, card),
             "## The property",
             proof(name),
             "## Published and measured",
@@ -88,6 +93,14 @@ def page(name: str) -> str:
         )
         if part
     ).rstrip() + ("\n" if otherwise or card.left_out else "\n\nNothing that is known.\n")
+
+
+def strip(name: str, card: Card) -> str:
+    """What it makes of one image, where `python benchmarks/strips.py` drew that."""
+    if not (ROOT / "docs" / "images" / "methods" / f"{name}.webp").exists():
+        return ""
+    words = f"A transistor with a damaged case, the heatmap of {card.title} over it, and the labelled mask"
+    return f"![{words}](../images/methods/{name}.webp)\n\n*{words}. {STRIP}*"
 
 
 def source(card: Card) -> str:

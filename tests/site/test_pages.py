@@ -106,6 +106,15 @@ def test_a_method_has_its_page_for_free(pages: dict[str, str]) -> None:
     assert "--ng parts/ng" in pages["methods/cavga_w.md"] and "--ng" not in padim
 
 
+def test_a_strip_is_small_and_says_its_licence(pages: dict[str, str]) -> None:
+    strips = sorted((DOCS / "images" / "methods").glob("*"))
+    assert "padim.webp" in [strip.name for strip in strips]
+    for strip in strips:
+        assert strip.stem in cards() and cards()[strip.stem].localizes and strip.stat().st_size <= 25_000
+    assert "(../images/methods/padim.webp)" in pages["methods/padim.md"]
+    assert "CC BY-NC-SA" in pages["methods/padim.md"] and "CC BY-NC-SA" not in pages["methods/cavga_w.md"]
+
+
 def test_the_command_line_is_there_whole(pages: dict[str, str]) -> None:
     import typer
 
