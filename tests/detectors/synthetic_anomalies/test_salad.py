@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from tests.detectors.scenes import boards, in_colour
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Detector, Phase, Train
 from okng.detectors.catalogue import create
-from okng.detectors.synthetic_anomalies import salad
-from okng.detectors.synthetic_anomalies.salad import SALAD, CompositionNet, corrupted, pasted, renamed
+from okng.detectors.synthetic_anomalies.salad import SALAD
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
+from okng.nn.compositions import CompositionNet
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
@@ -60,6 +59,7 @@ def fitted() -> SALAD:
     return detector
 
 
+@pytest.mark.slow  # the fit is half a minute
 def test_it_finds_what_is_wrong_only_together_and_a_local_method_does_not(fitted: SALAD) -> None:
     local = learnt(create("patchcore", strides=(4,), neighbourhood=1, coreset=0.1))
     images = [in_colour(boards(24, fault, seed)) for seed, fault in enumerate(("", *FAULTS), 1)]
@@ -71,6 +71,7 @@ def test_it_finds_what_is_wrong_only_together_and_a_local_method_does_not(fitted
             assert least <= roc_auc_score([0] * 24 + [1] * 24, torch.cat([found[0], fault])) <= most
 
 
+@pytest.mark.slow  # the fit is half a minute
 def test_parts_are_told_apart_and_the_border_is_background(fitted: SALAD) -> None:
     images = boards(12, seed=5)
     with torch.no_grad():
@@ -86,6 +87,7 @@ def test_parts_are_told_apart_and_the_border_is_background(fitted: SALAD) -> Non
         )
 
 
+@pytest.mark.slow  # the fit is half a minute
 def test_terms_are_in_deviations_on_what_was_held_back(fitted: SALAD) -> None:
     images = in_colour(boards(OK))
     with torch.no_grad():
@@ -150,43 +152,6 @@ def scene() -> np.ndarray:
     kinds = np.zeros((32, 32), np.uint8)
     kinds[4:12, 4:12], kinds[18:28, 18:28] = 1, 2
     return kinds
-
-
-def test_a_piece_becomes_of_a_kind_that_is_beside_it() -> None:
-    kinds, seen = scene(), set()
-    for seed in range(20):
-        torch.manual_seed(seed)
-        changed = (spoilt := renamed(kinds, kinds, 4)) != kinds
-        assert ndimage.label(changed)[1] == 1
-        (before,), (after,) = np.unique(kinds[changed]), np.unique(spoilt[changed])
-        assert changed.sum() == (kinds == before).sum()
-        seen.add((int(before), int(after)))
-    assert seen == {(0, 1), (0, 2), (1, 0), (2, 0)}
-
-
-def test_a_piece_of_another_composition_is_laid_on_turned() -> None:
-    ground, other = np.zeros((32, 32), np.uint8), scene()
-    sizes = set()
-    for seed in range(20):
-        torch.manual_seed(seed)
-        spoilt = pasted(ground, other, 4)
-        kind = int(spoilt.max())
-        sizes.add(kind)
-        assert kind == 0 or abs(int((spoilt == kind).sum()) - int((other == kind).sum())) < 20
-        assert not set(np.unique(spoilt)) - {0, kind}
-    assert sizes == {0, 1, 2}
-
-
-def test_half_of_the_compositions_are_corrupted_and_stay_compositions(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds, changed = scene(), 0
-    torch.manual_seed(0)
-    for _ in range(200):
-        spoilt = corrupted(kinds, kinds.T.copy(), 4)
-        assert spoilt.dtype == np.uint8 and spoilt.shape == kinds.shape and spoilt.max() < 4
-        changed += bool((spoilt != kinds).any())
-    assert 60 < changed <= 125  # some blots are empty
-    monkeypatch.setattr(salad, "SMALLEST", 1.0)
-    assert np.array_equal(renamed(kinds, kinds, 4), kinds) and np.array_equal(pasted(kinds, kinds, 4), kinds)
 
 
 def test_the_losses_are_0_for_a_perfect_repair_and_count_only_what_was_changed() -> None:
