@@ -73,6 +73,75 @@ def test_every_fold_holds_out_each_product() -> None:
     assert method == "split" and np.bincount(products[held]).tolist() == [6, 5]
 
 
+@pytest.mark.parametrize(("holdout", "cheap"), [(0.2, False), (0.0, False), (None, True)])
+def test_what_two_products_share_lies_in_one_fold(holdout: float | None, cheap: bool) -> None:
+    """Each product has its share held out all the same, and the one with all its groups in another one, too."""
+    groups = np.array([*range(40), *range(30, 60), *range(20, 45)])
+    products = np.repeat([0, 1, 2], [40, 30, 25])
+    for seed in range(20):
+        method, folds = divided(groups, holdout, seed, cheap, products)
+        held = np.concatenate(folds)
+        assert len(set(held)) == len(held) and (method == "split" or len(held) == len(groups))
+        for fold in folds:
+            assert not set(groups[fold]) & set(np.delete(groups, fold))
+            sizes = np.bincount(products[fold], minlength=3)
+            few, many = ([5, 4, 4], [12, 11, 9]) if holdout else ([2, 1, 1], [10, 8, 7])
+            assert (sizes >= few).all() and (sizes <= many).all(), sizes
+    products = np.repeat([0, 1, 2], 2)
+    with pytest.raises(OkngError, match="c: its images are near copies of other products' images"):
+        for seed in range(20):  # c has a group of a and one of b, which may lie in one fold
+            divided(np.array([0, 1, 2, 3, 0, 2]), 0.0, seed, products=products, names=["a", "b", "c"])
+
+
+def frames(parts: np.ndarray, seed: int) -> np.ndarray:
+    """A noisy frame of each of the `parts` (n, 32, 32)."""
+    return (parts + np.random.default_rng(seed).normal(0, 2, parts.shape)).clip(0, 255).astype(np.uint8)
+
+
+def test_near_copies_in_two_products_keep_the_promise() -> None:
+    """A frame of each part in both: a memory that knew a part by the other product would find it too little odd."""
+    cells = np.random.default_rng(0).normal(128, 30, (200, 8, 8))
+    parts = np.kron(cells, np.ones((1, 4, 4)))  # (200, 32, 32)
+    said: list[str] = []
+    tell = Narrator(quiet=True)
+    tell.say = said.append  # type: ignore[method-assign]
+    products = {"top": frames(parts[:60], 1), "bottom": frames(parts[:60], 2)}
+    inspector = okng.fit(products, "knn", neighbours=1, size=32, device="cpu", tell=tell)
+    made = inspector.manifest["provenance"]
+    assert (made["groups"], made["near_copies"], made["copies"]) == (60, 120, 0)
+    assert any(line.startswith("60 images of top are near copies of images of bottom, such as image") for line in said)
+    for name in products:
+        assert len(inspector.of(name).calibration.scores) == 60  # each calibrates both
+        alarms = np.mean([found.is_ng for found in inspector.of(name).inspect(frames(parts[60:], 3))])
+        assert alarms < 0.15, alarms  # 5 % were asked
+
+
+def test_a_person_tells_near_copies_of_two_products_apart() -> None:
+    """And products that are each as alike as frames are no near copies of each other."""
+    parts = np.kron(np.random.default_rng(1).normal(128, 30, (24, 8, 8)), np.ones((1, 4, 4)))
+    said: list[str] = []
+    tell = Narrator(quiet=True)
+    tell.say = said.append  # type: ignore[method-assign]
+    asked: dict[str, Any] = {"detector": "knn", "neighbours": 1, "size": 32, "device": "cpu", "tell": tell}
+    both = {"top": frames(parts, 1), "bottom": frames(parts, 2)}
+    made = okng.fit(both, **asked, group_by=list(range(48))).manifest["provenance"]
+    assert made["groups"] == 48 and any("of bottom, such as" in line and "told apart as asked" in line for line in said)
+    said.clear()
+    alike = [np.repeat(parts[i : i + 1], 20, 0) for i in range(2)]
+    okng.fit({"top": frames(alike[0], 1), "bottom": frames(alike[1], 2), "side": frames(alike[0] + 30, 3)}, **asked)
+    assert not any("near copies of images of" in line for line in said), said
+
+
+def test_the_same_pixels_in_two_files_are_of_one_product(tmp_path: Path) -> None:
+    for name in ("ring", "cross"):
+        (tmp_path / name).mkdir()
+        for i, pixels in enumerate(MADE[name](6, 1)):
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    Image.open(tmp_path / "ring" / "3.png").save(tmp_path / "cross" / "again.bmp")
+    with pytest.raises(OkngError, match=r"ring/3.png of ring and cross/again.bmp of cross are one picture, pixel"):
+        okng.fit({name: tmp_path / name for name in ("ring", "cross")}, **ASKED)
+
+
 def test_a_model_file_holds_them_all(both: okng.Inspector, tmp_path: Path) -> None:
     changed = both.of("ring").at(0.3)
     changed.save(tmp_path / "both.okng")
@@ -163,7 +232,7 @@ def test_what_is_not_there_yet_says_so(both: okng.Inspector) -> None:
         ({"ring": rings(5, 1), "a/b": rings(5, 2)}, "without / "),
         ({"ring": rings(5, 1), "": rings(5, 2)}, "a word or a few"),
         ({"ring": rings(5, 1), "cross": list(grainy(1, 1))}, "cross has 1 readable images"),
-        ({"ring": rings(5, 1), "cross": rings(9, 1)[3:]}, "among the images of ring and of cross"),
+        ({"ring": rings(5, 1), "cross": rings(9, 1)[3:]}, "image 3 of ring and image 5 of cross are one picture"),
     ],
 )
 def test_products_that_can_not_be_told_apart(products: dict[str, Any], words: str) -> None:

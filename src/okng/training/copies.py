@@ -55,8 +55,13 @@ def near_copies(thumbnails: np.ndarray) -> np.ndarray:
     differs from the other by a shift, to first order, is taken out (the tangent distance of Simard, LeCun & Denker,
     1993). Shifts up to about a 60th of the width are recognised.
     """
+    return joined(len(thumbnails), *near_pairs(thumbnails))
+
+
+def near_pairs(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of near copies among `thumbnails` (n, SIDE, SIDE), as places (p,) and (p,), see `near_copies`."""
     n = len(thumbnails)
-    rows, columns = [np.arange(n)], [np.arange(n)]
+    rows, columns = [np.empty(0, int)], [np.empty(0, int)]
     if n >= FEWEST:
         points, tangents = _prepared(thumbnails)  # (n, D), (2, n, D)
         squared = np.square(points).sum(1)  # (n,)
@@ -80,7 +85,7 @@ def near_copies(thumbnails: np.ndarray) -> np.ndarray:
             row, place = np.nonzero(np.arange(seen) < last[:, None])
             rows.append(close[row] + begin)
             columns.append(nearest[row, place])
-    return joined(n, np.concatenate(rows), np.concatenate(columns))
+    return np.concatenate(rows), np.concatenate(columns)
 
 
 def joined(n: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

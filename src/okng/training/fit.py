@@ -31,7 +31,7 @@ from okng.inspection.model_file import remove
 from okng.inspection.rules import Rules
 from okng.inspection.tiling import check_tile
 from okng.inspection.zoned import BY
-from okng.training.copies import GroupBy, labelled
+from okng.training.copies import GroupBy, labelled, numbered
 from okng.training.data import SharedFeatures, TrainingImages
 from okng.training.frozen import FrozenBackbones
 from okng.training.held_out import (
@@ -243,10 +243,10 @@ def fit(
     beside = None if auxiliary is None else auxiliary_images(auxiliary, everything, strict, tell)
     ok = everything.subset(range(n))
     groups, near = groups_of_each(ok, names, label, tell)
-    if label is not None:
+    if label is not None or len(names) > 1:
         everything.groups = np.append(groups, np.full(len(everything) - n, -1))  # NG images never validate
     share = HELD_OUT if holdout is None and promise == "strict" else holdout
-    method, folds = divided(groups, share, seed, built.collects_only, ok.products)
+    method, folds = divided(groups, share, seed, built.collects_only, ok.products, names)
 
     learnt_images = ok.traits()
     apart_images = [learnt_images[i] for i in np.unique(groups, return_index=True)[1]]
@@ -306,7 +306,7 @@ def fit(
             history = run_phases(built, lessons(learnt), checkpoint=path, **settings)
         else:
             built = first
-    one_each = kept.one_of_each(groups, seed)
+    one_each = kept.one_of_each(numbered(list(zip(groups, ok.products, strict=True))), seed)
     if rules and one_each.peaks is None:
         raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
     unit = "image" if label is None else "group"

@@ -127,12 +127,18 @@ def kept_together(
 
 
 def divided(
-    groups: np.ndarray, holdout: float | None, seed: int, cheap: bool = False, products: np.ndarray | None = None
+    groups: np.ndarray,
+    holdout: float | None,
+    seed: int,
+    cheap: bool = False,
+    products: np.ndarray | None = None,
+    names: Sequence[str | None] = (None,),
 ) -> tuple[str, list[np.ndarray]]:
     """How images are held out, and which, per fold; `groups` (n,) are never parted.
 
     `products` (n,): of which product, from 0 on, each image is; without them all are of one. Each is divided by itself,
-    so that every product's share is held out; how is decided by the one with the fewest groups.
+    so that every product's share is held out; how is decided by the one with the fewest groups. A group with images of
+    several lies in one fold for all of them. `names`: of the products, for what can't be divided.
 
     "split": some, once. "cross": in folds, and in the end all are learnt. "pooled": in folds too, but the model that
     has not learnt the first one, the smallest, stays. A model that learns more than those whose scores calibrate it
@@ -143,28 +149,53 @@ def divided(
     """
     products = np.zeros(len(groups), int) if products is None else products
     of_each = [np.flatnonzero(products == product) for product in range(int(products.max()) + 1)]
-    fewest = min(len(np.unique(groups[places])) for places in of_each)
-    pooled = holdout is None and cheap and FEW <= fewest < POOLED_UNTIL
-    share = (HELD_OUT if fewest >= SPLIT_FROM else 0.0) if holdout is None else holdout
+    counts = [len(np.unique(groups[places])) for places in of_each]
+    for name, count in zip(names, counts, strict=False):
+        if count < 2:
+            whose = "" if name is None else f"{name}: "
+            raise OkngError(
+                f"{whose}all images are near copies of one, so none can be held out; bring images of other parts"
+            )
+    method = how_held_out(min(counts), holdout, cheap)
+    share = HELD_OUT if holdout is None else holdout
     parts = CHEAP_FOLDS if cheap else FOLDS
-    if fewest < 2:
-        raise OkngError("all images are near copies of one, so none can be held out; bring images of other parts")
     draws = np.random.default_rng(seed)
-    held_of_each: list[list[np.ndarray]] = []
-    for places in of_each:
-        its = np.unique(groups[places], return_inverse=True)[1]  # its groups, from 0 on
-        count = int(its.max()) + 1
-        order = draws.permutation(count)
-        folds = (
-            [order[: min(max(1, round(share * count)), count - 1)]]
-            if share and not pooled
-            else np.array_split(order, min(parts, count))
-        )
-        by_order = np.argsort(np.argsort(order)[its], kind="stable")  # (m,) images in the order of their groups
-        held = [places[by_order[np.isin(its[by_order], fold)]] for fold in folds]
-        held_of_each.append(sorted(held, key=len) if pooled else held)
+    orders = [draws.permutation(count) for count in counts]
+    fold_of = np.full(int(groups.max()) + 1, -1)
+    held_of_each: list[list[np.ndarray]] = [[] for _ in of_each]
+    for product in sorted(range(len(of_each)), key=counts.__getitem__):  # what a small one shares is divided by it
+        places, order, count = of_each[product], orders[product], counts[product]
+        its, of = np.unique(groups[places], return_inverse=True)
+        by_order = places[np.argsort(np.argsort(order)[of], kind="stable")]  # (m,) in the order of their groups
+        if method == "split":
+            held_out = min(max(1, round(share * count)), count - 1)
+            sizes = np.array([held_out, count - held_out])
+        else:
+            sizes = np.array([len(fold) for fold in np.array_split(order, min(parts, count))])
+        known = fold_of[its][fold_of[its] >= 0]  # of groups that it shares
+        room = np.maximum(0, sizes - np.bincount(known, minlength=len(sizes)))
+        folds = np.split(its[order][fold_of[its[order]] < 0], np.cumsum(room)[:-1])
+        if method == "pooled" and not len(known):
+            folds.sort(key=lambda fold: int(np.isin(groups[places], fold).sum()))
+        for number, fold in enumerate(folds):
+            fold_of[fold] = number
+        held = [by_order[fold_of[groups[by_order]] == number] for number in range(len(sizes))]
+        if max(map(len, held)) == len(places):
+            raise OkngError(
+                f"{names[product]}: its images are near copies of other products' images, and can't be held out and "
+                "learnt; bring images of other parts"
+            )
+        held_of_each[product] = held[:1] if method == "split" else held
     together = [np.concatenate(each) for each in zip_longest(*held_of_each, fillvalue=np.empty(0, int))]
-    return "pooled" if pooled else "split" if share else "cross", together
+    return method, together
+
+
+def how_held_out(groups: int, holdout: float | None, cheap: bool) -> str:
+    """What `divided` does with so many groups."""
+    if holdout is None and cheap and FEW <= groups < POOLED_UNTIL:
+        return "pooled"
+    share = (HELD_OUT if groups >= SPLIT_FROM else 0.0) if holdout is None else holdout
+    return "split" if share else "cross"
 
 
 def judge(

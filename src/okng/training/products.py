@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from okng.errors import OkngError
 from okng.inspection.images import Source
 from okng.inspection.inspector import Images
+from okng.training.copies import joined, near_pairs
 from okng.training.data import TrainingImages
 from okng.training.held_out import kept_together
 from okng.training.progress import Narrator
@@ -30,24 +33,28 @@ def by_product(images: Images | Mapping[str, Images]) -> dict[str | None, Images
 
 
 def check_different(images: TrainingImages, names: list[str | None]) -> None:
-    """`OkngError` where one of the OK `images`, by its bytes, was given as of two products."""
-    first: dict[str, int] = {}
-    for index, mark in enumerate(images.fingerprints()):
-        product = int(images.products[index])
-        known = first.setdefault(mark, product)
-        if known != product:
-            raise OkngError(
-                f"{images.name(index)} is among the images of {names[known]} and of {names[product]}; "
-                "leave it to one of them"
-            )
+    """`OkngError` where one of the OK `images`, pixel for pixel, was given as of two products, in whatever files."""
+    if len(names) == 1:
+        return
+    alike: dict[bytes, list[int]] = defaultdict(list)
+    for index, thumbnail in enumerate(images.thumbnails()):
+        for other in alike[key := thumbnail.tobytes()]:
+            a, b = (int(images.products[i]) for i in (other, index))
+            if a != b and images[other].equal(images[index]):
+                raise OkngError(
+                    f"{images.name(other)} of {names[a]} and {images.name(index)} of {names[b]} are one picture, "
+                    "pixel for pixel; leave it to one of them"
+                )
+        alike[key].append(index)
 
 
 def groups_of_each(
     images: TrainingImages, names: list[str | None], label: Callable[[Source], Hashable] | None, tell: Narrator
 ) -> tuple[np.ndarray, int]:
-    """The group (n,) of each of the OK `images`, none of two products, and how many are near copies.
+    """The group (n,) of each of the OK `images`, and how many are near copies.
 
-    Each product is looked at by itself: beside another one its own images would all look alike.
+    Each product is looked at by itself: beside another one its own images would all look alike. Near copies of two
+    products, such as frames of one part, are of one group too, unless a person's `label` tells them apart.
     """
     groups, near, whose = np.zeros(len(images), int), 0, dict[Any, str | None]()
     begun = 0
@@ -68,4 +75,34 @@ def groups_of_each(
                         "let group_by (--group-by) tell the product too"
                     )
         groups[places], near, begun = found + begun, near + copies, begun + int(found.max()) + 1
-    return groups, near
+    rows, columns = _across(images, names, "told apart as asked" if label is not None else "kept together", tell)
+    if label is not None or not len(rows):
+        return groups, near
+    first = np.unique(groups, return_index=True)[1]  # an image of each group, which all its images are joined to
+    everyone = np.arange(len(images))
+    groups = joined(len(images), np.append(rows, everyone), np.append(columns, first[groups]))
+    return groups, int((np.bincount(groups)[groups] > 1).sum())
+
+
+def _across(
+    images: TrainingImages, names: list[str | None], done: str, tell: Narrator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of near copies, places (p,) and (p,), of two products each; they are said, and what is `done` with them.
+
+    Two products at a time: beside a third, unlike one the images of both would look alike.
+    """
+    thumbnails = images.thumbnails() if len(names) > 1 else np.empty(0)
+    found = [np.empty((2, 0), int)]
+    for a, b in combinations(range(len(names)), 2):
+        places = np.flatnonzero(np.isin(images.products, (a, b)))
+        pairs = places[np.stack(near_pairs(thumbnails[places]))]  # (2, p)
+        of = images.products[pairs]
+        pairs = np.where(of[0] < of[1], pairs, pairs[::-1])[:, of[0] != of[1]]
+        if pairs.size:
+            tell.say(
+                f"{len(set(pairs[0]))} images of {names[a]} are near copies of images of {names[b]}, such as "
+                f"{images.name(pairs[0, 0])} and {images.name(pairs[1, 0])}: {done}"
+            )
+        found.append(pairs)
+    rows, columns = np.concatenate(found, axis=1)
+    return rows, columns
