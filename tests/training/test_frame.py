@@ -313,6 +313,17 @@ def test_groups_that_a_person_gave_are_not_parted_either() -> None:
     assert not {*lots[held_back]} & {*lots[learnt]}
 
 
+def test_each_of_several_products_validates_where_it_has_enough_images() -> None:
+    """Of 40, 10 and 3 images; one group has an image of either of the first two."""
+    everyone = images(53)
+    everyone.products = np.repeat([0, 1, 2], [40, 10, 3])
+    everyone.groups = np.array([*range(40), 7, *range(41, 53)])
+    for seed in range(5):
+        held_back = run(Valley(-2.0, epochs=1), everyone.subset(range(53)), seed=seed).validated[0][0]
+        of_each = np.bincount(everyone.products[held_back], minlength=3).tolist()
+        assert of_each == [8, 2, 0] and (7 in held_back) == (40 in held_back)
+
+
 def test_where_every_group_is_too_large_none_validates_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     everyone = images(12)
     everyone.groups = np.arange(12) % 3

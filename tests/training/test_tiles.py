@@ -156,8 +156,9 @@ def test_an_image_and_not_its_tiles_calibrates(tiled: Inspector) -> None:
 
 
 def test_all_tiles_of_an_image_are_learnt_or_none(tiled: Inspector) -> None:
-    images = TrainingImages(ground(5, 4), tiled.preprocess)
+    images = TrainingImages(ground(5, 4), tiled.preprocess, products=[0, 0, 1, 1, 1])
     tiles = TileImages(images)
+    assert tiles.products.tolist() == [0] * 98 + [1] * 147 and tiles.of([1, 3]).products.tolist() == [0] * 49 + [1] * 49
     assert len(tiles) == 5 * 49 and tiles.preprocess.inputs(160, 160) == 49
     part = tiles.of([1, 3])
     assert set(part.parents) == {1, 3} and len(part) == 98 and part.places == [*range(49, 98), *range(147, 196)]

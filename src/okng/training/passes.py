@@ -113,19 +113,24 @@ def prepare(fit: Fit, number: int, phase: Collect | Train, images: TrainingImage
 def divided(fit: Fit, number: int) -> tuple[list[int], list[int]]:
     """The images that phase `number` learns from where it holds some back, and those held back, OK ones alone.
 
-    What belongs together is not parted: groups that a person gave, else near copies.
+    What belongs together is not parted: groups that a person gave, else near copies. Of several products each has its
+    share held back, where it has enough images.
     """
     everyone = range(len(fit.images))
     ok = [i for i in everyone if fit.images.labels[i] == 0]
     if len(ok) < FEWEST:
         return list(everyone), []
     groups = fit.images.subset(ok).alike()  # (n,)
+    products = fit.images.products[ok]  # (n,)
+    room = np.bincount(products) // HELD_BACK  # of each product
     order = torch.randperm(int(groups.max()) + 1, generator=generator_at(fit.seed, number)).tolist()
     held_back: set[int] = set()
     for group in order:
-        copies = [ok[i] for i in np.flatnonzero(groups == group)]
-        if len(held_back) + len(copies) <= len(ok) // HELD_BACK:
-            held_back |= {*copies}
+        copies = np.flatnonzero(groups == group)
+        of_each = np.bincount(products[copies], minlength=len(room))
+        if (of_each <= room).all():
+            held_back |= {ok[i] for i in copies}
+            room -= of_each
     return [i for i in everyone if i not in held_back], sorted(held_back)
 
 

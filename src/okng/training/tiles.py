@@ -33,6 +33,7 @@ class TileImages(TrainingImages):
         self.corners = [corner for each in cornered for corner in each]
         self.sources = [images.sources[i] for i in self.parents]
         self.labels = [images.labels[i] for i in self.parents]
+        self.products = images.products[self.parents]
         self.places, self.shapes = list(range(len(self.parents))), [size] * len(self.parents)
         self._keep = len(self.parents) * size[0] * size[1] * self.preprocess.channels <= PIXEL_BUDGET
         self._decoded: dict[int, np.ndarray] = {}
@@ -60,6 +61,7 @@ class TileImages(TrainingImages):
         part.__dict__ |= self.__dict__
         for name in ("parents", "corners", "sources", "labels", "places", "shapes"):
             setattr(part, name, [getattr(self, name)[i] for i in chosen])
+        part.products = self.products[chosen]
         part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
         return part
 
