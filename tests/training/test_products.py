@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,37 @@ def test_the_folder_says_which_product_an_image_is_of(both: okng.Inspector, tmp_
         pytest.importorskip(engine)
         lined = list(okng.load(tmp_path / "both.onnx", engine=engine).inspect(tmp_path))
         assert [(i.verdict, i.product, i.p_value) for i in lined] == [(i.verdict, i.product, i.p_value) for i in found]
+
+
+def test_folders_that_say_nothing_of_an_image_do_not_say_its_product(
+    both: okng.Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those from what was handed over down to the image, as it was handed over."""
+    home = tmp_path / "ring"  # where somebody works, who inspects crosses
+    for folder in ("new", "cross/new", "other"):
+        (home / folder).mkdir(parents=True)
+        Image.fromarray(grainy(1, 5)[0]).save(home / folder / "1.png")
+    monkeypatch.chdir(home)
+
+    def said(images: Any) -> list[str | None]:
+        return [found.product for found in both.inspect(images)]
+
+    (home / "list.txt").write_text("cross/new/1.png\n")
+    (home / "other/outside.txt").write_text("../new/1.png\n")
+    with zipfile.ZipFile(home / "cross.zip", "w") as archive:
+        archive.write(home / "new/1.png", "ring/lot/1.png")
+        archive.write(home / "new/1.png", "2.png")
+    assert said("cross") == said(home / "cross") == said([Path("cross")]) == said("list.txt") == ["cross"]
+    assert said(home / "cross/new/../../cross") == said(home / "list.txt") == ["cross"]
+    assert said(f"zip://ring::{home / 'cross.zip'}") == ["ring"]
+    assert both.product_of(f"zip://ring/a.png::{home}/cross/parts.zip") == "ring"
+    assert said(home) == ["cross", "ring", "ring"]  # a folder that is handed over counts by its own name, too
+    for nothing in (
+        "new", Path("new/1.png"), home / "new", home / "new/1.png", home / "cross/new", home / "cross/new/1.png",
+        "other/outside.txt", Path("cross/../new"), f"zip://2.png::{home / 'cross.zip'}",
+    ):  # fmt: skip
+        with pytest.raises(OkngError, match="no folder from what was given down to it is called so"):
+            said(nothing)
 
 
 def test_a_product_that_nobody_named_is_asked_for(both: okng.Inspector, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def inspect(
 ) -> None:
     """Say of each image whether it is OK or NG, how odd it is, and where."""
     from okng.inspection.formats import exists, printable
-    from okng.inspection.inspector import each_image
+    from okng.inspection.inspector import each_placed
     from okng.inspection.outputs import CsvFile, Overlays, is_stream
     from okng.inspection.result import p_words
     from okng.inspection.urls import storage_url, url_of
@@ -111,7 +111,7 @@ def inspect(
     total = None if video is None else video.total
     if video is None and not any(isinstance(path, str) for path in paths):
         # Of each image, before the first is judged, its product is known; storage is listed on the way, however much.
-        total = len([inspector.product_of(each) for each in each_image(paths, strict=strict)])
+        total = len([inspector.product_of(*each) for each in each_placed(paths, strict=strict)])
     if total == 0 and video is None:
         raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
     page = None

@@ -49,7 +49,8 @@ class Engine(Protocol):
 class Decoded(NamedTuple):
     """One image ready for the engine: `pixels` (h, w, C), what the original is like, milliseconds taken.
 
-    Where there are tiles the pixels are all of the original's.
+    Where there are tiles the pixels are all of the original's. `folders`: how many above it say its product, see
+    `each_placed`.
     """
 
     place: int
@@ -57,6 +58,7 @@ class Decoded(NamedTuple):
     pixels: np.ndarray
     traits: Traits
     ms: float
+    folders: int = 1
 
 
 class Inspector:
@@ -146,22 +148,25 @@ class Inspector:
             raise OkngError(f"this model knows no product {product!r}; {nearest_names(product, self.products)}")
         return Inspector(self.engine, self.preprocess, self.calibrations, self.manifest, product)
 
-    def product_of(self, source: Source) -> str | None:
+    def product_of(self, source: Source, folders: int = 1) -> str | None:
         """The product that the image `source` is judged as: the one that is meant, else what its path says.
 
-        That is the nearest folder that is called like one of `products`. None for a model of one product. `OkngError`
-        where the path says nothing.
+        That is the nearest of so many `folders` above it that is called like one of `products`: those at or below what
+        a person handed over, see `each_placed`. Where that lies says nothing of the image. None for a model of one
+        product. `OkngError` where the path says nothing.
         """
         if self.product is not None or not self.products:
             return self.product
         if isinstance(source, str | Path):
-            for folder in Path(source).absolute().parts[-2::-1]:
+            for folder in _parts(source)[-2 : -2 - folders : -1]:
                 if folder in self.products:
                     return folder
+                if folder == "..":
+                    break  # what stands before it is no folder above the image
         name = "an array" if isinstance(source, np.ndarray) else source
         raise OkngError(
-            f"{name} may be of {' or '.join(self.products)}, and lies in no folder called so; say which: "
-            f"--product {self.products[0]}, in Python inspector.of({self.products[0]!r})"
+            f"{name} may be of {' or '.join(self.products)}, and no folder from what was given down to it is called "
+            f"so; say which: --product {self.products[0]}, in Python inspector.of({self.products[0]!r})"
         )
 
     def calibrated(self, calibration: Calibration, manifest: dict[str, Any] | None = None) -> Inspector:
@@ -239,10 +244,10 @@ class Inspector:
         where inputs are smaller than 256 × 256 up to 64. For images that come one after another, as from a camera, 1 is
         quickest. An unreadable image is handed to `unreadable` and skipped; without that it raises `UnreadableImage`.
         At the end an `OkngWarning` tells of images unlike those learnt from, and of five or more that are all NG.
-        Where none of several products is meant, each image's folder says which it is of, see `product_of`.
+        Where none of several products is meant, each image's folders say which it is of, see `product_of`.
         """
         batch_size = self.usual_batch() if batch_size is None else batch_size
-        sources = each_image(images, strict=unreadable is None)
+        sources = each_placed(images, strict=unreadable is None)
         decoded = self._decoded(enumerate(sources), 2 * batch_size, unreadable)
         likeness = Likeness(self.learnt_images)
         try:
@@ -299,7 +304,7 @@ class Inspector:
         if scores is not None and self.rules.masks:
             scores = self.rules.within(scores)
             score = float(scores.max())
-        product = self.product_of(item.source)
+        product = self.product_of(item.source, item.folders)
         path = str(item.source) if isinstance(item.source, Path | str) else None
         timing = {"decode": round(item.ms, 3), "score": round(ms, 3)}
         size, traits = item.traits.size, item.traits
@@ -308,7 +313,7 @@ class Inspector:
 
     def _decoded(
         self,
-        sources: Iterator[tuple[int, Source]],
+        sources: Iterator[tuple[int, tuple[Source, int]]],
         ahead: int,
         unreadable: Callable[[UnreadableImage], None] | None,
     ) -> Iterator[Decoded]:
@@ -316,18 +321,21 @@ class Inspector:
         first = next(sources, None)
         waiting: deque[Callable[[], Decoded]] = deque()
         if first is not None:
-            waiting.append(partial(self.decode, first[1], first[0]))
-        far = first is not None and url_of(first[1]) is not None  # there is more of waiting than of decoding
+            waiting.append(partial(self._placed, *first))
+        far = first is not None and url_of(first[1][0]) is not None  # there is more of waiting than of decoding
         with Workers(FETCHING if far else 2) as workers:
             while waiting:
-                for place, source in islice(sources, ahead - len(waiting)):
-                    waiting.append(workers.submit(self.decode, source, place).result)
+                for each in islice(sources, ahead - len(waiting)):
+                    waiting.append(workers.submit(self._placed, *each).result)
                 try:
                     yield waiting.popleft()()
                 except UnreadableImage as error:
                     if unreadable is None:
                         raise
                     unreadable(error)
+
+    def _placed(self, place: int, given: tuple[Source, int]) -> Decoded:
+        return self.decode(given[0], place)._replace(folders=given[1])
 
     @staticmethod
     def _batches(items: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:
@@ -351,39 +359,51 @@ def each_image(
     is asked for, and named by its URL; for `listed` a folder there is brought to this machine. Raises `OkngError` for a
     path that doesn't exist and for what is no image, or may be two things.
     """
+    return (source for source, _ in each_placed(images, listed, strict))
+
+
+def each_placed(
+    images: Images, listed: Callable[[Path], list[Path]] | None = None, strict: bool = False
+) -> Iterator[tuple[Source, int]]:
+    """What `each_image` gives, and of each image how many of the folders above it belong to what was handed over.
+
+    Of a folder they begin with itself, of a list with the folder it lies in, of an archive with its inside; of an image
+    that was handed over by itself, its folder alone does.
+    """
     if isinstance(images, str | Path) and not exists(Path(images).expanduser()):
         raise OkngError(f"{images} does not exist; give images or folders of images")
     return _each(images, listed, strict)
 
 
-def _each(images: Any, listed: Callable[[Path], list[Path]] | None, strict: bool) -> Iterator[Source]:
+def _each(images: Any, listed: Callable[[Path], list[Path]] | None, strict: bool) -> Iterator[tuple[Source, int]]:
     if (url := storage_url(images)) is not None:
         from okng.inspection.stored import brought, find_stored
 
         for file in find_stored(url) if listed is None or names_image(url) else listed(brought(url)):
-            yield from each_page(file)
+            yield from _pages(file, url)
     elif isinstance(images, str | Path):
         path = Path(images).expanduser()
         if path.is_dir():
             for file in find_images(path, strict) if listed is None else listed(path):
-                yield from each_page(file)
+                yield from _pages(file, path)
         elif path.suffix.lower() in LISTS:
             for file in read_list(path):
-                yield from each_page(file)
+                within = isinstance(file, Path) and file.is_relative_to(path.parent)
+                yield from _pages(file, path.parent if within else file)
         else:
-            yield from each_page(path)
+            yield from _pages(path, path)
     elif isinstance(images, bytes | bytearray | memoryview):
-        yield from each_page(Encoded(bytes(images)))
+        yield from ((page, 0) for page in each_page(Encoded(bytes(images))))
     elif isinstance(images, Encoded):
-        yield images
+        yield images, 0
     elif isinstance(images, Image.Image):
-        yield from_pillow(images)
+        yield from_pillow(images), 0
     elif is_tensor(images):
-        yield from each_image_of(from_tensor(images), tensor=True)
+        yield from ((pixels, 0) for pixels in each_image_of(from_tensor(images), tensor=True))
     elif isinstance(content := images.read() if hasattr(images, "read") else None, bytes):
-        yield from each_page(Encoded(content))
+        yield from ((page, 0) for page in each_page(Encoded(content)))
     elif hasattr(images, "__array__") and (array := np.asarray(images)).dtype.kind not in "OU":
-        yield from each_image_of(array)
+        yield from ((pixels, 0) for pixels in each_image_of(array))
     elif isinstance(images, Iterable) and content is None:
         for image in images:
             yield from _each(image, listed, strict)
@@ -392,3 +412,17 @@ def _each(images: Any, listed: Callable[[Path], list[Path]] | None, strict: bool
             f"{type(images).__name__} is no image; give files, folders, pixels, Pillow images, or a file's bytes "
             "(a file opened with 'rb')"
         )
+
+
+def _pages(file: Path | str, given: Path | str) -> Iterator[tuple[Source, int]]:
+    """The images in `file`, and how many folders above them lie at or below `given`: one of a file by itself."""
+    folders = max(1, len(_parts(file)) - len(_parts(given)))
+    return ((page, folders) for page in each_page(file))
+
+
+def _parts(place: Path | str) -> tuple[str, ...]:
+    """The folders and the name of a path as it was given; of a URL those of its own part, before any `::`."""
+    if (url := url_of(place)) is None:
+        return Path(place).parts
+    own = url.partition("::")[0].partition("?")[0].partition("://")[2]
+    return tuple(part for part in own.split("/") if part not in ("", "."))
