@@ -69,6 +69,18 @@ def test_the_folder_or_a_name_says_which(line: Path, tmp_path: Path) -> None:
     assert "did you mean ring" in one_line(okng("inspect", line / "both.okng", flat, "--product", "rin"))
 
 
+def test_what_the_help_says_of_a_product_is_so(line: Path) -> None:
+    """Only `inspect` does without a name: the others ask for one."""
+    for verb in ("evaluate", "explain", "sensitivity", "watch"):
+        asked = one_line(okng(verb, line / "both.okng", line / "new"))
+        known = "knn has no convolution" if verb == "explain" else "say which is meant: --product ring"
+        said = " ".join(okng(verb, "--help").stdout.replace("│", " ").split())
+        assert known in asked and "it has to be said" in said, verb
+    assert "Default: as a folder of what is given" in " ".join(
+        okng("inspect", "--help").stdout.replace("│", " ").split()
+    )
+
+
 def test_one_products_threshold_is_changed_and_the_others_stay(line: Path, tmp_path: Path) -> None:
     model = shutil.copy(line / "both.okng", tmp_path / "both.okng")
     shown = json.loads(okng("threshold", model, "--json").stdout)["products"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from okng.benchmark.rows import json_ready
-from okng.cli.common import DEVICE, LANGUAGE, PRODUCT, RAY, Lines, calibrations_json, check_writable, open_model, say
+from okng.cli.common import DEVICE, LANGUAGE, RAY, Lines, calibrations_json, check_writable, open_model, say
 from okng.errors import OkngError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ IMAGES = (
     "Images, folders, lists of them (.txt, .csv, .json), archives (.zip, .tar), URLs of storage (s3://…), or one "
     "video: FILE.mp4, camera:0, rtsp://…."
 )
+WHOSE = "Of a model of several products: the one the images are of. Default: as a folder of what is given is called."
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -40,7 +41,7 @@ def inspect(
     language: Annotated[str, typer.Option(help=LANGUAGE)] = "en",
     overlays: Annotated[Path | None, typer.Option(help="Folder for a heatmap over each image.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for one line per image; - for standard output.")] = None,
-    product: Annotated[str | None, typer.Option(help=PRODUCT)] = None,
+    product: Annotated[str | None, typer.Option(help=WHOSE)] = None,
     false_alarm_rate: Annotated[float | None, typer.Option(help="Another rate than the model's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A score threshold chosen by hand.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
