@@ -7,9 +7,13 @@ Ranges that fewer share, such as a share below 1 or an odd window, are checked w
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from okng.errors import OkngError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a product, and a model that is served, may be called: it is a folder's name and part of an address."""
 
 
 def check_input(image_size: tuple[int, int], channels: int, smallest: int = 16) -> None:
@@ -77,3 +81,19 @@ def plain(name: str, value: Any) -> Any:
     if value is None:
         return None
     raise OkngError(f"{name} is a number, a text or several of them, not {value!r}")
+
+
+def check_product(name: object) -> None:
+    """`OkngError` for what a product can't be called, see `NAME`."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        meant = re.sub(r"[^A-Za-z0-9._-]+", "-", str(name)).strip("-._")[:64]
+        raise OkngError(
+            f"a product's name has letters from A to Z, digits, - _ and . only, 64 at most, not {name!r}"
+            f"{f'; call it {meant}' if meant else ''}; the folder of its OK images may be called anything"
+        )
+
+
+def check_named(*places: object) -> None:
+    """`OkngError` where one of the `places` of images is an empty text, which pathlib takes for the working folder."""
+    if any(isinstance(place, str) and not place.strip() for place in places):
+        raise OkngError("an empty text names no images (a variable that is not set?); name a folder, or . for this one")

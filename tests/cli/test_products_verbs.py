@@ -45,7 +45,12 @@ def test_folders_without_names_are_asked_for_them(line: Path, tmp_path: Path) ->
     model = tmp_path / "x.okng"
     assert "has no name: several products" in one_line(okng("train", line / "ok/ring", second, "-o", model))
     assert "two products are called ring" in one_line(okng("train", first, first, "-o", model))
+    for text, words in (("nut=", "nut= names no folder"), ("=nut", "not ''"), ("M6 screw=nut", "call it M6-screw")):
+        assert words in one_line(okng("train", first, text, "-o", model))
+        assert words in one_line(okng("train", text, first, "-o", model))
     assert "two or more" in one_line(okng("train", first, "-o", model))
+    for verb in (("train", ""), ("inspect", line / "both.okng", "")):
+        assert "an empty text names no images" in one_line(okng(*verb))
     assert "of one product" in one_line(okng("train", first, second, "-o", model, "--report", tmp_path))
     assert "can't be updated" in one_line(okng("train", line / "new", "--update", line / "both.okng", "-o", model))
     assert not model.exists()

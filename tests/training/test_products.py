@@ -18,8 +18,10 @@ from okng.errors import OkngError
 from okng.exporting import export
 from okng.inspection.calibration import Calibration
 from okng.inspection.model_file import write_model
+from okng.serve.models import checked
 from okng.training import checkpoint
 from okng.training.held_out import divided
+from okng.training.products import by_product
 from okng.training.progress import Narrator
 from okng.training.review import Review
 
@@ -261,8 +263,10 @@ def test_what_is_not_there_yet_says_so(both: okng.Inspector) -> None:
     ("products", "words"),
     [
         ({"ring": rings(5, 1)}, "several products are two or more"),
-        ({"ring": rings(5, 1), "a/b": rings(5, 2)}, "without / "),
-        ({"ring": rings(5, 1), "": rings(5, 2)}, "a word or a few"),
+        ({"ring": rings(5, 1), "M6 screw": rings(5, 2)}, "not 'M6 screw'; call it M6-screw; the folder"),
+        ({"ring": rings(5, 1), "Mutter_ä": rings(5, 2)}, "call it Mutter"),
+        ({"ring": rings(5, 1), "": rings(5, 2)}, "a product's name has letters from A to Z"),
+        ({"ring": rings(5, 1), "cross": ""}, "an empty text names no images"),
         ({"ring": rings(5, 1), "cross": list(grainy(1, 1))}, "cross has 1 readable images"),
         ({"ring": rings(5, 1), "cross": rings(9, 1)[3:]}, "image 3 of ring and image 5 of cross are one picture"),
     ],
@@ -270,6 +274,22 @@ def test_what_is_not_there_yet_says_so(both: okng.Inspector) -> None:
 def test_products_that_can_not_be_told_apart(products: dict[str, Any], words: str) -> None:
     with pytest.raises(OkngError, match=words):
         okng.fit(products, **ASKED)
+
+
+def test_of_near_copies_alone_the_product_is_named() -> None:
+    with pytest.raises(OkngError, match="cross: all images are near copies of one"):
+        divided(np.array([0, 1, 2, 3, 3]), None, 0, products=np.array([0, 0, 0, 1, 1]), names=["ring", "cross"])
+
+
+@pytest.mark.parametrize("name", ["M6 screw", "Mutter_ä", "-a", "a/b", "a" * 65, "M6-screw", "7", "a.b_c-d"])
+def test_what_can_be_trained_can_be_served(name: str) -> None:
+    refused = []
+    for rule in (lambda: by_product({name: [], "other": []}), lambda: checked(name)):
+        try:
+            rule()
+        except OkngError:
+            refused.append(name)
+    assert len(refused) in (0, 2)
 
 
 def test_groups_are_of_one_product_each() -> None:

@@ -60,6 +60,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Say of each image whether it is OK or NG, how odd it is, and where."""
+    from okng.checks import check_named
     from okng.inspection.formats import exists, printable
     from okng.inspection.inspector import each_placed
     from okng.inspection.outputs import CsvFile, Overlays, is_stream
@@ -68,6 +69,7 @@ def inspect(
     from okng.report.language import translator
     from okng.training.progress import Narrator
 
+    check_named(*images)
     title = translator(language)("title.inspect", model=model.name)
     csv_printed = str(csv) in STDOUT
     if csv_printed and as_json:

@@ -148,6 +148,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Learn what OK looks like from a folder of OK images."""
+    from okng.checks import check_named
     from okng.cli.common import (
         check_writable,
         parse_parameters,
@@ -164,6 +165,7 @@ def train(
     from okng.inspection.urls import url_of
     from okng.report.language import translator
 
+    check_named(source, *(more or ()))
     say_of_page = translator(language)
     detector_name = name_of(detector or DEFAULT)
     arguments, sides, seconds = parse_parameters(parameter), parse_size(size), parse_time(time_per_image)
@@ -314,6 +316,7 @@ def train(
 
 def _products(given: list[str]) -> dict[str, str]:
     """What was given as NAME=FOLDER by name; empty for a single folder without a name."""
+    from okng.checks import check_product
     from okng.errors import OkngError
     from okng.inspection.urls import url_of
 
@@ -327,6 +330,9 @@ def _products(given: list[str]) -> dict[str, str]:
                 f"{text} has no name: several products are given as NAME=FOLDER each, such as screw=parts/screw/ok; "
                 "images of one product are put into one folder (only --update takes several)"
             )
+        check_product(name)
+        if not folder.strip():
+            raise OkngError(f"{text} names no folder (a variable that is not set?); give {name}=FOLDER")
         if name in named:
             raise OkngError(f"two products are called {name}; give one another name")
         named[name] = folder

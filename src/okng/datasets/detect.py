@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from okng.checks import check_named
 from okng.datasets.base import Dataset
 from okng.datasets.cifar import has_cifar_files, read_cifar
 from okng.datasets.class_folders import read_classes, read_split_classes
@@ -78,6 +79,7 @@ def open_dataset(
     of the test images. How the set was divided is said in `Dataset.protocol`. Raises `OkngError` for what cannot be
     read or is ambiguous.
     """
+    check_named(source)
     if protocol not in (None, "native", *PROTOCOLS):
         raise OkngError(f"there is no protocol {protocol!r}; {nearest_names(str(protocol), PROTOCOLS)}")
     by_class = normal is not None or abnormal is not None or protocol in BY_CLASS

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from okng.checks import check_named
 from okng.errors import OkngError, nearest_names
 from okng.inspection.arrays import each_image_of, from_pillow, from_tensor, is_tensor
 from okng.inspection.calibration import Calibration
@@ -376,6 +377,7 @@ def each_placed(
 
 
 def _each(images: Any, listed: Callable[[Path], list[Path]] | None, strict: bool) -> Iterator[tuple[Source, int]]:
+    check_named(images)
     if (url := storage_url(images)) is not None:
         from okng.inspection.stored import brought, find_stored
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import okng
+from okng.checks import NAME
 from okng.errors import OkngError, nearest_names
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_bytes
@@ -223,8 +223,8 @@ class Shelf:
 
 def checked(name: str) -> str:
     """`name`, if a model may be called so: it is a folder's name and part of an address."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise OkngError("a model's name has letters, digits, - _ and . only, 64 at most; give NAME=FILE")
+    if not NAME.fullmatch(name):
+        raise OkngError("a model's name has letters from A to Z, digits, - _ and . only, 64 at most; give NAME=FILE")
     return name
 
 

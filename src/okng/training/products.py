@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from okng.checks import check_product
 from okng.errors import OkngError
 from okng.inspection.images import Source
 from okng.inspection.inspector import Images
@@ -25,10 +26,7 @@ def by_product(images: Images | Mapping[str, Images]) -> dict[str | None, Images
     if len(images) < 2:
         raise OkngError("several products are two or more, each with its name; give the images of one without a name")
     for name in images:
-        if not isinstance(name, str) or not name.isprintable() or name != name.strip() or not 0 < len(name) <= 64:
-            raise OkngError(f"a product's name is a word or a few, of 64 letters at most, not {name!r}")
-        if set(name) & set("/\\=") or name in (".", ".."):
-            raise OkngError(f"a product's name may be that of a folder, without / \\ and =, not {name!r}")
+        check_product(name)
     return {name: images[name] for name in images}
 
 
