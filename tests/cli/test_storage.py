@@ -9,7 +9,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -192,6 +192,17 @@ def test_mistakes_are_one_line(
         assert "pip install '.[cloud]'" in one_line(okng("inspect", model, "s3://plant/text"))
 
 
+def test_a_line_is_watched_with_a_model_in_storage(
+    parts: Path, s3: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("watchfiles")
+    assert okng("train", parts, "-o", "s3://plant/models/line.okng", *QUICK).returncode == 0
+    (tmp_path / "line").mkdir()
+    monkeypatch.setattr("okng.line.watch.Watch.run", lambda watch, tick: None)
+    told = okng("watch", "s3://plant/models/line.okng", tmp_path / "line", "--store", tmp_path / "a.sqlite")
+    assert told.returncode == 0 and "with line.okng" in told.stderr, told.stderr
+
+
 def test_nothing_in_an_archive_lands_elsewhere(cache: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("good/../../../out.png", b"x")
@@ -205,6 +216,10 @@ def test_what_is_an_address() -> None:
     assert storage_url(Path("s3://bucket/a.zip")) == "zip://::s3://bucket/a.zip"
     assert url_of(Path("zip://a.png::s3://bucket/a.zip")) == "zip://a.png::s3://bucket/a.zip"
     assert url_of("C:/parts/a.png") is None and url_of("rtsp://camera/1") is None and url_of("a.png") is None
+    assert url_of(PureWindowsPath("s3://bucket/models/a.okng")) == "s3://bucket/models/a.okng"
+    assert url_of("S3://Bucket/A.png") == "s3://Bucket/A.png"
+    assert storage_url("https://plant/a.tar.gz?sig=a/b") == "tar://::https://plant/a.tar.gz?sig=a/b"
+    assert storage_url("https://plant/a.png?of=b.zip") == "https://plant/a.png?of=b.zip"
     assert storage_url("missing.zip") is None and url_of(np.zeros(3)) is None
     assert is_stream("http://camera/live") and not is_stream("https://plant/a.png?signed=1")
     assert os.environ.get("OKNG_CACHE") is None

@@ -44,6 +44,7 @@ def watch(
     """Inspect images as they come into a folder or from a camera, record each, and tell others of it."""
     import hashlib
 
+    from okng.inspection.model_file import read_bytes
     from okng.line.outbox import Outbox
     from okng.line.sinks import open_sink
     from okng.line.sinks.folders import check_folders
@@ -62,7 +63,7 @@ def watch(
         model, false_alarm_rate, threshold, product=product, device=device, engine=engine, threads=threads
     )
     name = model.stem if product is None else f"{model.stem}.{product}"
-    used = ModelUsed(name, hashlib.sha256(model.read_bytes()).hexdigest(), inspector.calibration.threshold)
+    used = ModelUsed(name, hashlib.sha256(read_bytes(model, "")).hexdigest(), inspector.calibration.threshold)
     records = Store.open(store)
     try:
         with Outbox(records, sinks, line.say) as outbox:

@@ -274,7 +274,8 @@ def _plain(archive: str) -> Path:
     """Where an archive lies on this machine; one that is compressed as a whole is unpacked, to be sought in."""
     url = url_of(archive)
     path = fetched(url) if url else Path(archive).expanduser()
-    if archive_scheme(archive) != "tar" or archive.lower().endswith(".tar"):
+    called = (archive.partition("?")[0] if url else archive).lower()
+    if archive_scheme(called) != "tar" or called.endswith(".tar"):
         return path
     import fsspec
 
@@ -282,7 +283,7 @@ def _plain(archive: str) -> Path:
     plain = _CACHE.folder / f"{_digest(str(path.resolve()), {'mtime': state.st_mtime_ns, 'size': state.st_size})}.tar"
     with _archives:
         if not plain.exists():
-            kind = "gzip" if archive.lower().endswith("gz") else "infer"
+            kind = "gzip" if called.endswith("gz") else {".bz2": "bz2", ".xz": "xz"}[Path(called).suffix]
             temporary = plain.with_suffix(f".{secrets.token_hex(4)}")
             with fsspec.open(str(path), "rb", compression=kind) as packed, temporary.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 PACKAGES = {
     "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp",
@@ -11,15 +11,15 @@ PACKAGES = {
 }  # fmt: skip
 ARCHIVES = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar"}
 
-_SCHEME = re.compile(rf"(^|::)({'|'.join(PACKAGES)}):/{{1,2}}")
+_SCHEME = re.compile(rf"(^|::)({'|'.join(PACKAGES)}):/{{1,2}}", re.IGNORECASE)
 
 
 def url_of(place: object) -> str | None:
     """The URL that a text or a path is, if it is one of storage; pathlib has made `s3:/bucket` of `s3://bucket`."""
-    text = str(place) if isinstance(place, str | Path) else ""
+    text = place.as_posix() if isinstance(place, PurePath) else place if isinstance(place, str) else ""
     if ":/" not in text or not _SCHEME.match(text):
         return None
-    return _SCHEME.sub(r"\1\2://", text)
+    return _SCHEME.sub(lambda found: f"{found[1]}{found[2].lower()}://", text)
 
 
 def storage_url(place: object) -> str | None:
@@ -27,7 +27,7 @@ def storage_url(place: object) -> str | None:
     url = url_of(place)
     if not isinstance(place, str | Path) or (url is not None and "::" in url):
         return url
-    scheme = archive_scheme(url or str(place))
+    scheme = archive_scheme(url.partition("?")[0] if url else str(place))  # behind the "?" an address may be signed
     if scheme and (url or Path(place).expanduser().is_file()):
         return f"{scheme}://::{url or Path(place).expanduser()}"
     return url
