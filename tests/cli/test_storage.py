@@ -61,8 +61,8 @@ def s3() -> Iterator[Any]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OKNG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stored, "_CACHE", stored._Cache())
-    return tmp_path / "cache"
+    monkeypatch.setattr(stored, "_CACHE", stored.Cache())
+    return tmp_path / "cache" / "storage"
 
 
 def rows(content: bytes) -> list[dict[str, str]]:
@@ -134,7 +134,7 @@ def test_what_was_used_least_lately_makes_room(
 ) -> None:
     size = (parts / "test/good/0.png").stat().st_size
     monkeypatch.setenv("OKNG_CACHE_GB", str(4.5 * size / 1e9))
-    monkeypatch.setattr(stored, "AT_ONCE", 1)  # so that only the last two are surely in use
+    monkeypatch.setattr("okng.inspection.cache.BUSY", 2)  # so that only the last two are surely in use
     for i in range(12):
         s3.put(str(parts / "test/good/0.png"), f"plant/cached/{i}.png")
         stored.fetched(f"s3://plant/cached/{i}.png")
@@ -150,8 +150,16 @@ def test_a_changed_file_is_brought_again(parts: Path, s3: Any, cache: Path, monk
         content = io.BytesIO()
         Image.fromarray(image).save(content, "PNG")
         s3.pipe_file("plant/changes.png", content.getvalue())
-        monkeypatch.setattr(stored, "_CACHE", stored._Cache())  # as another process
+        monkeypatch.setattr(stored, "_CACHE", stored.Cache())  # as another process
         assert np.array_equal(np.asarray(Image.open(stored.fetched("s3://plant/changes.png"))), image)
+
+
+def test_what_is_written_again_is_read_again(s3: Any, cache: Path) -> None:
+    for content in (b"first", b"retrained"):
+        stored.put("s3://plant/models/again", content)
+        assert stored.read("s3://plant/models/again") == content
+    s3.pipe_file("plant/models/again", b"by others")
+    assert stored.read("s3://plant/models/again") == b"by others"
 
 
 def test_pages_of_files_in_storage(s3: Any, cache: Path) -> None:

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import secrets
-import shutil
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from okng.errors import OkngError, OkngWarning, in_one_line
+from okng.inspection.cache import GB, Cache, bytes_in
 from okng.inspection.formats import UnreadableImage
 from okng.inspection.urls import PACKAGES, archive_scheme, name_in, names_image, url_of
 
 WRITABLE = ("s3", "gs", "gcs", "az", "abfs")
-MARKS = ("ETag", "etag", "LastModified", "last_modified", "updated", "CRC", "mtime", "size")  # what changes with a file
+MARKS = (
+    "ETag", "etag", "Content-MD5", "Digest", "Last-Modified", "LastModified", "last_modified", "updated", "CRC",
+    "mtime", "state",
+)  # fmt: skip
+"""What changes with a file; a server that tells none of them may have another one each time."""
 AT_ONCE = 16  # files on their way
-KNOWN = 1 << 12  # URLs of which it is remembered where they are kept
-GB = 1e9
+AGAIN = 2.0  # seconds after which storage is asked again for a file: one reading opens it more than once
+OF_AN_ARCHIVE = 600.0  # as AGAIN, for the files in an archive that was listed
 
 _archives = threading.RLock()  # a file that is open once, and sought in
 
@@ -49,21 +53,30 @@ def find_stored(url: str) -> Iterator[str]:
         raise OkngError(f"{url} holds no images")
 
 
-def fetched(url: str) -> Path:
-    """A copy of the file at `url`, which lasts until others need its room; `UnreadableImage` if there is none."""
-    kept = _CACHE.known(url)
+def fetched(url: str, within: float = AGAIN) -> Path:
+    """A copy of the file at `url`, which lasts until others need its room; `UnreadableImage` if there is none.
+
+    Storage is asked whether it has changed, unless this process has asked in the last `within` seconds.
+    """
+    kept = _CACHE.known(url, within)
     if kept is not None:
         return kept
+    target = None
     try:
-        files, path = _opened(url)
+        files, path = _opened(url, within and OF_AN_ARCHIVE)
         with _turn(files):
+            if not within or _CACHE.known(url, math.inf):
+                files.invalidate_cache(path)
             info = files.info(path)
         if info["type"] != "file":
             raise IsADirectoryError(0, "it is a folder")
-        target = _CACHE.folder / f"{_digest(url, info)}{Path(name_in(url)).suffix}"
+        target = _CACHE.folder / f"{_digest(url, _marked(files, info))}{Path(name_in(url)).suffix}"
         if not target.exists():
-            _CACHE.make_room(url, info.get("size") or 0)
+            if info.get("size"):
+                _CACHE.make_room(url, info["size"])
             _bring(files, path, target)
+            if not info.get("size"):  # nobody has told it before
+                _room_for(url, target)
     except OkngError:
         raise
     except Exception as error:
@@ -72,26 +85,34 @@ def fetched(url: str) -> Path:
     return target
 
 
+def _room_for(url: str, target: Path) -> None:
+    try:
+        _CACHE.make_room(url, target.stat().st_size)
+    except OkngError:
+        target.unlink()
+        raise
+
+
 def brought(url: str) -> Path:
     """A folder with a copy of all that lies at or below `url`, for what needs every file of it, as training does.
 
-    It goes on with what was brought before. Raises `OkngError`; also where that is more than may be kept.
+    It goes on with what was brought before, and waits for another process that brings the same. The copy stays until
+    this process ends. Raises `OkngError`; also where that is more than may be kept.
     """
     everything = dict(_below(url))
     if not everything:
         raise OkngError(f"{url} is empty, or there is nothing of this name")
+    with _told(url):
+        files, top = _opened(url)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            asked = pool.map(lambda path: _asked(files, path, everything[path]), everything)
+        everything = dict(zip(everything, asked, strict=True))
+    top = top.rstrip("/")
     size = sum(info.get("size") or 0 for info in everything.values())
     key = hashlib.sha256("".join(_digest(path, info) for path, info in everything.items()).encode()).hexdigest()[:24]
-    root = url.partition("::")[0].rstrip("/")
+    root = url.partition("::")[0].partition("?")[0].rstrip("/")
     name = name_in(url.partition("::")[2]).partition(".")[0] if root.endswith(":") else root.rpartition("/")[2]
     whole, part = _CACHE.folder / key, _CACHE.folder / f"{key}.partial"
-    if whole.is_dir():
-        _CACHE.keep(url, whole)
-        return whole / name
-    _CACHE.make_room(url, size)
-    warnings.warn(f"bringing {len(everything)} files, {size / GB:.2g} GB, from {url}", OkngWarning, stacklevel=2)
-    files, top = _opened(url)
-    top = top.rstrip("/")
 
     def bring(given: str) -> None:
         path = _opened(given)[1]
@@ -101,18 +122,25 @@ def brought(url: str) -> Path:
         if not target.exists():
             _bring(files, path, target)
 
-    with _told(url), ThreadPoolExecutor(AT_ONCE) as pool:
-        for done in [pool.submit(bring, path) for path in everything]:
-            done.result()
-    part.rename(whole)
-    _CACHE.keep(url, whole)
+    with _told(url), _CACHE.turn(key, url):
+        if not whole.is_dir():
+            _CACHE.make_room(url, max(0, size - bytes_in(part)))
+            warnings.warn(
+                f"bringing {len(everything)} files, {size / GB:.2g} GB, from {url}", OkngWarning, stacklevel=2
+            )
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                for done in [pool.submit(bring, path) for path in everything]:
+                    done.result()
+            part.rename(whole)
+        with contextlib.suppress(OSError):
+            os.utime(whole)  # it was used
     return whole / name
 
 
 def read(url: str) -> bytes:
-    """The bytes at `url`; raises `OkngError`."""
+    """The bytes that are at `url` now; raises `OkngError`."""
     with _told(url):
-        return fetched(url).read_bytes()
+        return fetched(url, 0).read_bytes()
 
 
 def put(url: str, content: bytes | bytearray) -> None:
@@ -120,6 +148,7 @@ def put(url: str, content: bytes | bytearray) -> None:
     files, path = _to_write(url)
     with _told(url, "written"):
         files.pipe_file(path, bytes(content))
+    _CACHE.forget(url)
 
 
 def exists(url: str) -> bool:
@@ -140,91 +169,7 @@ def check_writable(url: str) -> None:
         files.rm_file(probe)
 
 
-class _Cache:
-    """Files in OKNG_CACHE, or okng's folder in the user's cache, of at most OKNG_CACHE_GB, 10, in all.
-
-    What was used least lately is removed first. Processes may share it: each counts what it brings, and looks at all
-    once that is too much.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, Path] = OrderedDict()
-        self._total: float | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where it is; made if need be."""
-        given = os.environ.get("OKNG_CACHE")
-        usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "okng"
-        folder = Path(given).expanduser() if given else usual
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OkngError(f"{folder} can't be made ({error.strerror}); set OKNG_CACHE to another folder") from error
-        return folder
-
-    @property
-    def budget(self) -> float:
-        """How many bytes it may hold."""
-        text = os.environ.get("OKNG_CACHE_GB", "10")
-        with contextlib.suppress(ValueError):
-            if float(text) > 0:
-                return float(text) * GB
-        raise OkngError(f"OKNG_CACHE_GB is a number of GB such as 50, not {text!r}")
-
-    def known(self, url: str) -> Path | None:
-        """Where this process has put `url`, if it is still there."""
-        with self._lock:
-            kept = self._known.get(url)
-            if kept is None or not kept.exists():
-                return None
-            self._known.move_to_end(url)
-            return kept
-
-    def keep(self, url: str, path: Path) -> None:
-        """Remember where `url` is, and that it was used."""
-        with self._lock:
-            self._known[url] = path
-            while len(self._known) > KNOWN:
-                self._known.popitem(last=False)
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-    def make_room(self, url: str, size: float) -> None:
-        """Remove the oldest until `size` more bytes fit; what was asked for last stays."""
-        budget, folder = self.budget, self.folder
-        if size > budget:
-            raise OkngError(
-                f"{url} has {size / GB:.3g} GB, and {folder} keeps {budget / GB:.3g} GB: set OKNG_CACHE_GB to more"
-            )
-        with self._lock:
-            if self._total is None or self._total + size > budget:
-                self._total = _shrunk(folder, budget, size, set(list(self._known.values())[-2 * AT_ONCE :]))
-            self._total += size
-
-
-_CACHE = _Cache()
-
-
-def _shrunk(folder: Path, budget: float, size: float, busy: set[Path]) -> float:
-    """The bytes in `folder`; if `size` more are beyond `budget`, after the oldest were removed, and some to spare."""
-    each = []
-    for entry in os.scandir(folder):
-        with contextlib.suppress(OSError):  # another process removes, too
-            state = entry.stat()
-            inside = Path(entry).rglob("*") if entry.is_dir() else ()
-            each.append((state.st_mtime, Path(entry), state.st_size + sum(file.stat().st_size for file in inside)))
-    total = sum(bytes_ for _, _, bytes_ in each)
-    room = budget if total + size <= budget else max(0.9 * budget, size)
-    for _, path, bytes_ in sorted(each):
-        if total + size <= room:
-            break
-        if path in busy:
-            continue
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        total -= bytes_
-    return total
+_CACHE = Cache()
 
 
 def _below(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -232,31 +177,54 @@ def _below(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from okng.inspection.files import natural_order
 
     with _told(url):
-        files, top = _opened(url)
+        files, top = _opened(url, 0)
     behind = "".join(url.partition("::")[1:])
-    folders = [top]
+    folders, links = [top], 0
     while folders:
         folder = folders.pop()
         with _told(url):
             with _turn(files):
+                files.invalidate_cache(folder)
                 entries = files.ls(folder, detail=True)
             shown = [entry for entry in entries if entry["name"] == "." or not name_in(entry["name"]).startswith(".")]
             shown.sort(key=lambda entry: natural_order(name_in(entry["name"])))
         for entry in shown:
-            if entry["type"] == "file" and name_in(entry["name"]) and not entry["name"].endswith("/"):
+            if entry.get("linkname"):
+                links += 1
+            elif entry["type"] == "file" and name_in(entry["name"]) and not entry["name"].endswith("/"):
                 yield files.unstrip_protocol(entry["name"]) + behind, entry
         folders += [e["name"] for e in reversed(shown) if e["type"] == "directory" and e["name"].rstrip("/") != folder]
+    if links:
+        warnings.warn(f"{links} link{'s'[: links != 1]} left out of {url}", OkngWarning, stacklevel=3)
 
 
-def _opened(url: str) -> tuple[Any, str]:
-    """The file system of fsspec for `url` and the path in it; an archive is brought whole and is plain."""
+def _asked(files: Any, url: str, info: dict[str, Any]) -> dict[str, Any]:
+    """`info`, which a listing has given, with the marks that it has left out."""
+    info = _marked(files, info)
+    return info if any(info.get(mark) for mark in MARKS) else {**info, **files.info(_opened(url)[1])}
+
+
+def _marked(files: Any, info: dict[str, Any]) -> dict[str, Any]:
+    """`info` with the state of the archive that the file is in."""
+    return {**info, "state": files.storage_options.get("state")}
+
+
+def _opened(url: str, within: float = OF_AN_ARCHIVE) -> tuple[Any, str]:
+    """The file system of fsspec for `url` and the path in it; an archive is brought whole and is plain.
+
+    Storage is asked whether the archive has changed, as `fetched` does.
+    """
     scheme, inner = url.partition("://")[0], url.partition("::")[2]
     try:
         import fsspec
 
+        state = {}
         if inner:
-            url = f"{url.partition('::')[0]}::{_plain(inner)}"
-        files, path = fsspec.core.url_to_fs(url)
+            plain = _plain(inner, within)
+            url = f"{url.partition('::')[0]}::{plain}"
+            kept = plain.parent == _CACHE.folder  # under a name of its own for each state
+            state = {"state": plain.name if kept else _state(plain)}
+        files, path = fsspec.core.url_to_fs(url, **state)
         if scheme == "tar" and path and not files.exists(path) and files.exists(f"./{path}"):
             path = f"./{path}"  # as `tar -C FOLDER .` calls them
     except ImportError as error:
@@ -270,27 +238,43 @@ def _missing(package: str, scheme: str) -> OkngError:
     return OkngError(f"{scheme}:// needs {package}, which is not installed; in okng's clone run: pip install {how}")
 
 
-def _plain(archive: str) -> Path:
+def _plain(archive: str, within: float) -> Path:
     """Where an archive lies on this machine; one that is compressed as a whole is unpacked, to be sought in."""
     url = url_of(archive)
-    path = fetched(url) if url else Path(archive).expanduser()
+    path = fetched(url, within) if url else Path(archive).expanduser()
     called = (archive.partition("?")[0] if url else archive).lower()
     if archive_scheme(called) != "tar" or called.endswith(".tar"):
         return path
-    import fsspec
-
-    state = path.stat()
-    plain = _CACHE.folder / f"{_digest(str(path.resolve()), {'mtime': state.st_mtime_ns, 'size': state.st_size})}.tar"
+    kind = "gzip" if called.endswith("gz") else {".bz2": "bz2", ".xz": "xz"}[Path(called).suffix]
+    plain = _CACHE.folder / f"{_digest(path.name if url else str(path.resolve()), {'state': url or _state(path)})}.tar"
     with _archives:
         if not plain.exists():
-            kind = "gzip" if called.endswith("gz") else {".bz2": "bz2", ".xz": "xz"}[Path(called).suffix]
-            temporary = plain.with_suffix(f".{secrets.token_hex(4)}")
-            with fsspec.open(str(path), "rb", compression=kind) as packed, temporary.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked, 1 << 20)
-            _CACHE.make_room(archive, temporary.stat().st_size)
-            temporary.replace(plain)
+            _unpack(archive, path, kind, plain)
     os.utime(plain)
     return plain
+
+
+def _unpack(archive: str, path: Path, kind: str, plain: Path) -> None:
+    """Make `plain` of a compressed archive, all or nothing; how large it becomes is found out on the way."""
+    import fsspec
+
+    temporary = plain.with_name(f".{secrets.token_hex(8)}")
+    size = 0
+    try:
+        with fsspec.open(str(path), "rb", compression=kind) as packed, temporary.open("wb") as unpacked:
+            while block := packed.read(1 << 20):
+                size += len(block)
+                _CACHE.check(f"{archive}, unpacked,", size)
+                _CACHE.make_room(archive, len(block))
+                unpacked.write(block)
+        temporary.replace(plain)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _state(path: Path) -> str:
+    state = path.stat()
+    return f"{state.st_mtime_ns} {state.st_size}"
 
 
 def _to_write(url: str) -> tuple[Any, str]:
@@ -322,8 +306,11 @@ _no_turn = contextlib.nullcontext()
 
 
 def _digest(url: str, info: dict[str, Any]) -> str:
-    """What only this state of the file at `url` has."""
-    return hashlib.sha256(repr([url, *(str(info.get(mark)) for mark in MARKS)]).encode()).hexdigest()[:24]
+    """What only this state of the file at `url` has; each time another where nothing tells its states apart."""
+    if not any(info.get(mark) for mark in MARKS):
+        return secrets.token_hex(12)
+    marks = [str(info.get(mark)) for mark in (*MARKS, "size")]
+    return hashlib.sha256(repr([url, *marks]).encode()).hexdigest()[:24]
 
 
 @contextlib.contextmanager
