@@ -20,6 +20,7 @@ from tests.contract.conftest import pictures
 
 import okng as library
 from okng.inspection import stored
+from okng.inspection.cache import Cache
 from okng.inspection.decoding import each_page
 from okng.inspection.inspector import each_image
 from okng.inspection.urls import is_stream, storage_url, url_of
@@ -61,7 +62,7 @@ def s3() -> Iterator[Any]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OKNG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stored, "_CACHE", stored.Cache())
+    monkeypatch.setattr(stored, "_CACHE", Cache())
     return tmp_path / "cache" / "storage"
 
 
@@ -150,7 +151,7 @@ def test_a_changed_file_is_brought_again(parts: Path, s3: Any, cache: Path, monk
         content = io.BytesIO()
         Image.fromarray(image).save(content, "PNG")
         s3.pipe_file("plant/changes.png", content.getvalue())
-        monkeypatch.setattr(stored, "_CACHE", stored.Cache())  # as another process
+        monkeypatch.setattr(stored, "_CACHE", Cache())  # as another process
         assert np.array_equal(np.asarray(Image.open(stored.fetched("s3://plant/changes.png"))), image)
 
 

@@ -12,11 +12,14 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from okng.errors import OkngError, OkngWarning
 from okng.inspection import stored
+from okng.inspection.cache import Cache
+from okng.inspection.urls import shown
 
 pytest.importorskip("fsspec")
 
@@ -24,7 +27,7 @@ pytest.importorskip("fsspec")
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OKNG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stored, "_CACHE", stored.Cache())
+    monkeypatch.setattr(stored, "_CACHE", Cache())
     return tmp_path / "cache" / "storage"
 
 
@@ -32,12 +35,14 @@ class Camera(BaseHTTPRequestHandler):
     """Shows another picture each time, and says nothing by which one could tell."""
 
     taken = 0
+    asked: ClassVar[list[str]] = []
 
     def do_HEAD(self) -> None:
         self._answer(b"")
 
     def do_GET(self) -> None:
         Camera.taken += 1
+        Camera.asked.append(self.path)
         self._answer(b"%04d" % Camera.taken)
 
     def _answer(self, body: bytes) -> None:
@@ -73,7 +78,7 @@ def test_what_has_no_mark_is_brought_for_each_reading(camera: str, where: str, m
     url = f"{camera}/{where}/now.bmp"
     first = stored.fetched(url).read_bytes()
     assert stored.fetched(url).read_bytes() == first  # one reading may open it twice
-    monkeypatch.setattr(stored, "_CACHE", stored.Cache())  # as another process
+    monkeypatch.setattr(stored, "_CACHE", Cache())  # as another process
     second = stored.fetched(url).read_bytes()
     assert second != first
     assert stored.fetched(url, 0).read_bytes() != second
@@ -124,7 +129,7 @@ def test_what_was_brought_in_part_needs_only_the_rest(
         patch.setattr(stored, "_bring", broken)
         with pytest.raises(OkngError, match="cut"):
             stored.brought(url)
-    monkeypatch.setattr(stored, "_CACHE", stored.Cache())
+    monkeypatch.setattr(stored, "_CACHE", Cache())
     kept = {path: path.stat().st_ino for path in cache.rglob("*.bmp")}
     assert len(kept) == 2
     inodes = {path.stat().st_ino for path in stored.brought(url).rglob("*.bmp")}
@@ -148,13 +153,14 @@ def test_two_processes_bring_one_set(cache: Path, tmp_path: Path) -> None:
 
 
 def test_an_archive_that_was_replaced_is_another(tmp_path: Path) -> None:
-    for names in (["a.bmp", "b.bmp"], ["c.bmp"]):
+    for content in (b"first", b"other"):
         with tarfile.open(tmp_path / "new.tar", "w") as archive:
-            for name in names:
-                archive.addfile(tarfile.TarInfo(name))
-        os.replace(tmp_path / "new.tar", tmp_path / "a.tar")
-        found = stored.find_stored(f"tar://::{tmp_path / 'a.tar'}")
-        assert [stored.name_in(url) for url in found] == names
+            member = tarfile.TarInfo("a.bmp")  # of one size and time
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        (tmp_path / "new.tar").replace(tmp_path / "a.tar")
+        (found,) = stored.find_stored(f"tar://::{tmp_path / 'a.tar'}")
+        assert stored.fetched(found, 0).read_bytes() == content
 
 
 def test_of_a_packed_archive_no_more_is_unpacked_than_may_be_kept(
@@ -165,15 +171,15 @@ def test_of_a_packed_archive_no_more_is_unpacked_than_may_be_kept(
         member.size = 30_000_000
         archive.addfile(member, io.BytesIO(bytes(member.size)))
     monkeypatch.setenv("OKNG_CACHE_GB", "0.003")
-    most = 0
-    check = stored.Cache.check
+    most = 0.0
+    check = Cache.check
 
-    def watched(self: stored.Cache, url: str, size: float) -> None:
+    def watched(self: Cache, url: str, size: float) -> None:
         nonlocal most
         most = max(most, size)
         check(self, url, size)
 
-    monkeypatch.setattr(stored.Cache, "check", watched)
+    monkeypatch.setattr(Cache, "check", watched)
     with pytest.raises(OkngError, match="unpacked, has"):
         list(stored.find_stored(f"tar://::{tmp_path / 'bomb.tar.gz'}"))
     assert most < 5e6 and not list(cache.iterdir())
@@ -190,3 +196,34 @@ def test_links_in_an_archive_are_left_out(tmp_path: Path) -> None:
         assert [path.name for path in stored.brought(url).rglob("*.bmp")] == ["a.bmp"]
     with pytest.warns(OkngWarning, match="1 link left out"):
         assert len(list(stored.find_stored(url))) == 1
+
+
+def test_no_secret_of_an_address_is_told(camera: str) -> None:
+    host = camera.partition("//")[2]
+    for address in (f"http://me:hush@{host}/secret/a.png", f"http://{host}/secret/a.png?X-Amz-Signature=hush"):
+        for ask in (stored.fetched, stored.read, stored.brought, stored.check_writable):
+            with pytest.raises(OkngError) as told:
+                ask(address)
+            assert "hush" not in str(told.value) and f"{host}/secret/a.png" in str(told.value)
+        with pytest.raises(OkngError, match="no right to it"):
+            stored.read(address)
+    assert shown("s3://plant/a.tif[2]") == "s3://plant/a.tif[2]" and shown(Path("a?b/c@d.png")) == "a?b/c@d.png"
+    assert shown("https://h/a.tif?s=1[2]") == "https://h/a.tif[2]"
+    assert shown("zip://a.png::https://me:hush@h/a.zip?s=1") == "zip://a.png::https://h/a.zip"
+
+
+def test_what_is_told_without_its_secrets_can_be_drawn_in_the_same_run(camera: str) -> None:
+    addresses = [f"{camera}/length/{name}.bmp?sig=1" for name in "ab"]
+    for address in addresses:
+        stored.fetched(address)
+    assert stored.fetched(shown(addresses[0])).exists()
+    stored.fetched(f"{camera}/length/a.bmp?sig=2")
+    before = Camera.asked[-1]
+    stored.fetched(shown(addresses[0]), 0)
+    assert Camera.asked[-1] != before and Camera.asked[-1].endswith("a.bmp")  # which of the two is not guessed
+
+
+def test_a_server_that_is_off_is_called_so() -> None:
+    for ask in (stored.fetched, stored.read, stored.brought):
+        with pytest.raises(OkngError, match="its server can't be reached"):
+            ask("http://127.0.0.1:1/a.png")

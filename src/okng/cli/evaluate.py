@@ -35,6 +35,7 @@ def evaluate(
     from okng.cli.common import check_writable, on_cluster, open_model, print_json, say, show_dataset
     from okng.datasets import open_dataset
     from okng.errors import OkngError, missing_extra
+    from okng.inspection.urls import shown
     from okng.report.language import translator
 
     say_of_page = translator(language)
@@ -54,7 +55,7 @@ def evaluate(
     from okng.report import Report
     from okng.training.progress import Narrator
 
-    title = say_of_page("title.evaluate", model=model.name, data=dataset.name)
+    title = say_of_page("title.evaluate", model=Path(shown(model)).name, data=dataset.name)
     page = Report(title, inspector, model=model, language=language) if report is not None else None
     try:
         with Narrator() as tell:
@@ -73,6 +74,6 @@ def evaluate(
         except OkngError as error:  # the figures are printed all the same
             failure = error
     if as_json:
-        print_json({"model": str(model), "dataset": dataset.name, "protocol": dataset.protocol, **figures})
+        print_json({"model": shown(model), "dataset": dataset.name, "protocol": dataset.protocol, **figures})
     if failure is not None:
         raise failure

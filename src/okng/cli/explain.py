@@ -32,6 +32,7 @@ def explain(
     from okng.inspection.images import UnreadableImage
     from okng.inspection.inspector import each_image
     from okng.inspection.outputs import Overlays
+    from okng.inspection.urls import shown
 
     check_writable(output / "picture.png")
     inspector = open_model(model, product=product, device=device)
@@ -66,7 +67,7 @@ def explain(
                 nothing = "  nothing to show" if empty else ""
                 lines.put(f"{inspection.verdict}  score {inspection.score:.4g}  {inspection.path}  {written}{nothing}")
         if not explained:
-            raise OkngError(f"no readable images in {', '.join(str(path) for path in images)}")
+            raise OkngError(f"no readable images in {', '.join(map(shown, images))}")
         complete = True
     finally:  # what was explained until something stopped it is told
         used = explaining.engine.layer  # type: ignore[attr-defined]
@@ -80,7 +81,7 @@ def explain(
                 + (", or `okng inspect --overlays` for the detector's map" if has_map else "")
             )
         if as_json and explained:
-            told = {"model": str(model), "layer": used, "images": explained, "skipped": skipped, "total": total}
+            told = {"model": shown(model), "layer": used, "images": explained, "skipped": skipped, "total": total}
             lines.put(json.dumps(json_ready(told | {"complete": complete})))
     if lines.lost and not lines.left:
         raise OkngError(f"standard output can't be written: {lines.lost}")

@@ -65,12 +65,12 @@ def inspect(
     from okng.inspection.inspector import each_placed
     from okng.inspection.outputs import CsvFile, Overlays, is_stream
     from okng.inspection.result import p_words
-    from okng.inspection.urls import storage_url, url_of
+    from okng.inspection.urls import shown, storage_url, url_of
     from okng.report.language import translator
     from okng.training.progress import Narrator
 
     check_named(*images)
-    title = translator(language)("title.inspect", model=model.name)
+    title = translator(language)("title.inspect", model=Path(shown(model)).name)
     csv_printed = str(csv) in STDOUT
     if csv_printed and as_json:
         raise OkngError("--json and --csv - both want standard output; give --csv the name of a file")
@@ -116,7 +116,7 @@ def inspect(
         # Of each image, before the first is judged, its product is known; storage is listed on the way, however much.
         total = len([inspector.product_of(*each) for each in each_placed(paths, strict=strict)])
     if total == 0 and video is None:
-        raise OkngError(f"no images in {', '.join(str(path) for path in images)}; png, jpg, tif, bmp and webp are read")
+        raise OkngError(f"no images in {', '.join(map(shown, images))}; png, jpg, tif, bmp and webp are read")
     page = None
     if report is not None:
         from okng.report import Report
@@ -126,7 +126,7 @@ def inspect(
     table = None if csv is None else CsvFile(csv, lines if csv_printed else None)
     files = _Files(total, table, drawn, page, report)
     if as_json:
-        lines.put(f'{{"model": {json.dumps(str(model))}, "images": [', end="")
+        lines.put(f'{{"model": {json.dumps(shown(model))}, "images": [', end="")
     complete = False
     try:
         # Without --json the verdicts themselves show how far it is.

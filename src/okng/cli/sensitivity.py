@@ -44,6 +44,7 @@ def sensitivity(
     from okng.errors import OkngError
     from okng.inspection.formats import exists
     from okng.inspection.model_file import write_atomically
+    from okng.inspection.urls import shown
     from okng.planted.measure import sensitivity as measure
     from okng.planted.result import as_csv, lines
     from okng.report.language import translator
@@ -74,9 +75,9 @@ def sensitivity(
     if report is not None:
         from okng.report.sensitivity import write_sensitivity
 
-        title = say_of_page("title.sensitivity", model=model.name)
+        title = say_of_page("title.sensitivity", model=Path(shown(model)).name)
         say(f"wrote {write_sensitivity(report / 'sensitivity.html', title, inspector, result, language)}")
     if printed:
         print(as_csv(result), end="")
     if as_json:
-        print_json({"model": str(model), **result.to_json()})
+        print_json({"model": shown(model), **result.to_json()})

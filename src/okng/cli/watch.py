@@ -45,6 +45,7 @@ def watch(
     import hashlib
 
     from okng.inspection.model_file import read_bytes
+    from okng.inspection.urls import shown
     from okng.line.outbox import Outbox
     from okng.line.sinks import open_sink
     from okng.line.sinks.folders import check_folders
@@ -62,7 +63,8 @@ def watch(
     inspector = open_model(
         model, false_alarm_rate, threshold, product=product, device=device, engine=engine, threads=threads
     )
-    name = model.stem if product is None else f"{model.stem}.{product}"
+    called = Path(shown(model))
+    name = called.stem if product is None else f"{called.stem}.{product}"
     used = ModelUsed(name, hashlib.sha256(read_bytes(model, "")).hexdigest(), inspector.calibration.threshold)
     records = Store.open(store)
     try:
@@ -77,7 +79,7 @@ def watch(
                     records.retention.keep(keep_days, keep_gb)
                     next_clearing = time.monotonic() + HOUR
 
-            line.say(f"watching {came.name} with {model.name}; {inspector.promise()}")
+            line.say(f"watching {came.name} with {called.name}; {inspector.promise()}")
             try:
                 loop.run(tick)
             finally:

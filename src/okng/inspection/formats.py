@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
 from okng.errors import OkngError
-from okng.inspection.urls import url_of
+from okng.inspection.urls import shown, url_of
 
 with suppress(ImportError):  # Pillow before 11.3 has none
     from PIL import AvifImagePlugin  # noqa: F401
@@ -71,7 +71,7 @@ def blaming(source: object) -> Iterator[None]:
     except OkngError:
         raise
     except Exception as error:
-        name = str(source) if isinstance(source, Path | str | Encoded) else "pixels"
+        name = shown(source) if isinstance(source, Path | str | Encoded) else "pixels"
         raise UnreadableImage(printable(name), _reason(error, source)) from error
 
 

@@ -25,7 +25,7 @@ from okng.inspection.likeness import Likeness, Traits
 from okng.inspection.result import Inspection, judged
 from okng.inspection.rules import Rules
 from okng.inspection.tiling import Tiled
-from okng.inspection.urls import names_image, storage_url, url_of
+from okng.inspection.urls import names_image, shown, storage_url, url_of
 from okng.inspection.workers import Workers
 
 Images = Source | bytes | BinaryIO | Image.Image | Iterable[Any]
@@ -301,12 +301,12 @@ class Inspector:
 
     def _judge(self, item: Decoded, score: float, scores: np.ndarray | None, ms: float) -> Inspection:
         if not (np.isfinite(score) and (scores is None or np.isfinite(scores).all())):
-            raise OkngError(f"the detector's score of {item.source} is no number; fit again, with another seed")
+            raise OkngError(f"the detector's score of {shown(item.source)} is no number; fit again, with another seed")
         if scores is not None and self.rules.masks:
             scores = self.rules.within(scores)
             score = float(scores.max())
         product = self.product_of(item.source, item.folders)
-        path = str(item.source) if isinstance(item.source, Path | str) else None
+        path = shown(item.source) if isinstance(item.source, Path | str) else None
         timing = {"decode": round(item.ms, 3), "score": round(ms, 3)}
         size, traits = item.traits.size, item.traits
         seen = Inspection(item.place, path, score, 1.0, "", size, scores, (), timing, (), traits, product)

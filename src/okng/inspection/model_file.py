@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 
 from okng.errors import OkngError, no_number
-from okng.inspection.urls import url_of
+from okng.inspection.urls import shown, url_of
 
 FORMAT = 1
 BLANK = "0" * 64  # stands in the digest's place while the digest is computed
@@ -57,7 +57,7 @@ def described_as_json(described: dict[str, Any], arrays: dict[str, np.ndarray]) 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The manifest and the tensors; `OkngError` for a file not whole, not ours or from a later okng."""
-    return parse_model(read_bytes(path, f"`okng train OK_IMAGES -o {path}` makes it"), str(path))
+    return parse_model(read_bytes(path, f"`okng train OK_IMAGES -o {path}` makes it"), shown(path))
 
 
 def parse_model(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

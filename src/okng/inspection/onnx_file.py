@@ -24,6 +24,7 @@ from okng.inspection.model_file import (
     what_it_is,
     write_atomically,
 )
+from okng.inspection.urls import shown
 
 LIMIT = 2**31 - 1  # bytes of a protobuf message
 _METADATA, _KEY, _VALUE = 0x72, 0x0A, 0x12  # ModelProto.metadata_props; key and value of a StringStringEntryProto
@@ -46,7 +47,7 @@ def write_onnx(path: Path, graph: bytes, manifest: dict[str, Any], arrays: dict[
 
 def read_onnx(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], bytes]:
     """The manifest, the arrays and the graph; `OkngError` for a file not whole, not ours or from a later okng."""
-    return parse_onnx(read_bytes(path, f"`okng export parts.okng -o {path}` makes it"), str(path))
+    return parse_onnx(read_bytes(path, f"`okng export parts.okng -o {path}` makes it"), shown(path))
 
 
 def parse_onnx(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], bytes]:

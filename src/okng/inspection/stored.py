@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from okng.errors import OkngError, OkngWarning, in_one_line
 from okng.inspection.cache import GB, Cache, bytes_in
 from okng.inspection.formats import UnreadableImage
-from okng.inspection.urls import PACKAGES, archive_scheme, name_in, names_image, url_of
+from okng.inspection.urls import PACKAGES, archive_scheme, name_in, names_image, shown, url_of, without_secrets
 
 WRITABLE = ("s3", "gs", "gcs", "az", "abfs")
 MARKS = (
@@ -50,7 +50,7 @@ def find_stored(url: str) -> Iterator[str]:
             count += 1
             yield path
     if not count:
-        raise OkngError(f"{url} holds no images")
+        raise OkngError(f"{shown(url)} holds no images")
 
 
 def fetched(url: str, within: float = AGAIN) -> Path:
@@ -58,10 +58,12 @@ def fetched(url: str, within: float = AGAIN) -> Path:
 
     Storage is asked whether it has changed, unless this process has asked in the last `within` seconds.
     """
+    url = _FULL.get(url) or url
+    if shown(url) != url and _FULL.setdefault(shown(url), url) != url:
+        _FULL[shown(url)] = ""  # two go by this name
     kept = _CACHE.known(url, within)
     if kept is not None:
         return kept
-    target = None
     try:
         files, path = _opened(url, within and OF_AN_ARCHIVE)
         with _turn(files):
@@ -73,21 +75,21 @@ def fetched(url: str, within: float = AGAIN) -> Path:
         target = _CACHE.folder / f"{_digest(url, _marked(files, info))}{Path(name_in(url)).suffix}"
         if not target.exists():
             if info.get("size"):
-                _CACHE.make_room(url, info["size"])
+                _CACHE.make_room(shown(url), info["size"])
             _bring(files, path, target)
             if not info.get("size"):  # nobody has told it before
                 _room_for(url, target)
     except OkngError:
         raise
     except Exception as error:
-        raise UnreadableImage(url, f"can't be read ({_why(error, url)})") from error
+        raise UnreadableImage(shown(url), f"can't be read ({_why(error)})") from error
     _CACHE.keep(url, target)
     return target
 
 
 def _room_for(url: str, target: Path) -> None:
     try:
-        _CACHE.make_room(url, target.stat().st_size)
+        _CACHE.make_room(shown(url), target.stat().st_size)
     except OkngError:
         target.unlink()
         raise
@@ -101,7 +103,7 @@ def brought(url: str) -> Path:
     """
     everything = dict(_below(url))
     if not everything:
-        raise OkngError(f"{url} is empty, or there is nothing of this name")
+        raise OkngError(f"{shown(url)} is empty, or there is nothing of this name")
     with _told(url):
         files, top = _opened(url)
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -110,7 +112,7 @@ def brought(url: str) -> Path:
     top = top.rstrip("/")
     size = sum(info.get("size") or 0 for info in everything.values())
     key = hashlib.sha256("".join(_digest(path, info) for path, info in everything.items()).encode()).hexdigest()[:24]
-    root = url.partition("::")[0].partition("?")[0].rstrip("/")
+    root = shown(url).partition("::")[0].rstrip("/")
     name = name_in(url.partition("::")[2]).partition(".")[0] if root.endswith(":") else root.rpartition("/")[2]
     whole, part = _CACHE.folder / key, _CACHE.folder / f"{key}.partial"
 
@@ -118,15 +120,15 @@ def brought(url: str) -> Path:
         path = _opened(given)[1]
         target = part / name / (path.removeprefix(top).lstrip("/") or name_in(path))
         if not target.resolve().is_relative_to(part.resolve()):
-            raise OkngError(f"{given} would lie outside of its folder; take it out")
+            raise OkngError(f"{shown(given)} would lie outside of its folder; take it out")
         if not target.exists():
             _bring(files, path, target)
 
-    with _told(url), _CACHE.turn(key, url):
+    with _told(url), _CACHE.turn(key, shown(url)):
         if not whole.is_dir():
-            _CACHE.make_room(url, max(0, size - bytes_in(part)))
+            _CACHE.make_room(shown(url), max(0, size - bytes_in(part)))
             warnings.warn(
-                f"bringing {len(everything)} files, {size / GB:.2g} GB, from {url}", OkngWarning, stacklevel=2
+                f"bringing {len(everything)} files, {size / GB:.2g} GB, from {shown(url)}", OkngWarning, stacklevel=2
             )
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 for done in [pool.submit(bring, path) for path in everything]:
@@ -170,6 +172,8 @@ def check_writable(url: str) -> None:
 
 
 _CACHE = Cache()
+_FULL: dict[str, str] = {}
+"""The URLs that this process was given, by what of them is shown: results are named so, and drawn later."""
 
 
 def _below(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -186,16 +190,17 @@ def _below(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
             with _turn(files):
                 files.invalidate_cache(folder)
                 entries = files.ls(folder, detail=True)
-            shown = [entry for entry in entries if entry["name"] == "." or not name_in(entry["name"]).startswith(".")]
-            shown.sort(key=lambda entry: natural_order(name_in(entry["name"])))
-        for entry in shown:
+            visible = [entry for entry in entries if entry["name"] == "." or not name_in(entry["name"]).startswith(".")]
+            visible.sort(key=lambda entry: natural_order(name_in(entry["name"])))
+        for entry in visible:
             if entry.get("linkname"):
                 links += 1
             elif entry["type"] == "file" and name_in(entry["name"]) and not entry["name"].endswith("/"):
                 yield files.unstrip_protocol(entry["name"]) + behind, entry
-        folders += [e["name"] for e in reversed(shown) if e["type"] == "directory" and e["name"].rstrip("/") != folder]
+        inside = [entry["name"] for entry in reversed(visible) if entry["type"] == "directory"]
+        folders += [name for name in inside if name.rstrip("/") != folder]
     if links:
-        warnings.warn(f"{links} link{'s'[: links != 1]} left out of {url}", OkngWarning, stacklevel=3)
+        warnings.warn(f"{links} link{'s'[: links != 1]} left out of {shown(url)}", OkngWarning, stacklevel=3)
 
 
 def _asked(files: Any, url: str, info: dict[str, Any]) -> dict[str, Any]:
@@ -264,8 +269,8 @@ def _unpack(archive: str, path: Path, kind: str, plain: Path) -> None:
         with fsspec.open(str(path), "rb", compression=kind) as packed, temporary.open("wb") as unpacked:
             while block := packed.read(1 << 20):
                 size += len(block)
-                _CACHE.check(f"{archive}, unpacked,", size)
-                _CACHE.make_room(archive, len(block))
+                _CACHE.check(f"{shown(archive)}, unpacked,", size)
+                _CACHE.make_room(shown(archive), len(block))
                 unpacked.write(block)
         temporary.replace(plain)
     finally:
@@ -279,7 +284,7 @@ def _state(path: Path) -> str:
 
 def _to_write(url: str) -> tuple[Any, str]:
     if url.partition("://")[0] not in WRITABLE or "::" in url:
-        raise OkngError(f"{url} can't be written; give a file, or {'://, '.join(WRITABLE)}://")
+        raise OkngError(f"{shown(url)} can't be written; give a file, or {'://, '.join(WRITABLE)}://")
     return _opened(url)
 
 
@@ -321,24 +326,41 @@ def _told(url: str, done: str = "read") -> Iterator[None]:
     except (OkngError, GeneratorExit, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise OkngError(f"{url} can't be {done}: {_why(error, url)}") from error
+        raise OkngError(f"{shown(url)} can't be {done}: {_why(error)}") from error
 
 
-def _why(error: Exception, url: str) -> str:
-    """A few words for what went wrong, whichever of a dozen libraries says it."""
-    names: Iterable[str] = (kind.__name__ for kind in type(error).__mro__)
-    match next((name for name in names if name in _WORDS), ""):
-        case "":
-            return in_one_line(error)
-        case name:
-            return _WORDS[name]
+def _why(error: Exception) -> str:
+    """A few words for what went wrong, whichever of a dozen libraries says it.
+
+    fsspec calls much "not found" that isn't: what lies behind an error is looked at first.
+    """
+    chain: list[BaseException] = []
+    behind: BaseException | None = error
+    while behind is not None and behind not in chain:
+        chain.append(behind)
+        behind = behind.__cause__ or behind.__context__
+    found = [_words_for(each) for each in chain]
+    return next((words for words in found if words not in ("", _NOTHING)), _NOTHING if _NOTHING in found else "") or (
+        without_secrets(in_one_line(error))
+    )
+
+
+def _words_for(error: BaseException) -> str:
+    status = getattr(error, "status", None)  # of HTTP
+    if status in (401, 403):
+        return _NO_RIGHT
+    if isinstance(status, int) and status >= 500:
+        return f"its server is out of order (HTTP {status})"
+    return next((_WORDS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _WORDS), "")
 
 
 _NO_RIGHT = "no right to it; check the credentials of this machine"
+_NOTHING = "there is nothing of this name; check the bucket and the path"
 _WORDS = {
-    "FileNotFoundError": "there is nothing of this name; check the bucket and the path",
+    "FileNotFoundError": _NOTHING,
     "PermissionError": _NO_RIGHT, "ForbiddenError": _NO_RIGHT, "ClientAuthenticationError": _NO_RIGHT,
     "NoCredentialsError": "no credentials are set; for S3 see AWS_ACCESS_KEY_ID, or give AWS_PROFILE",
+    "TimeoutError": "its server doesn't answer in time",
     "EndpointConnectionError": "its server can't be reached", "ClientConnectorError": "its server can't be reached",
     "BadZipFile": "it is no whole zip archive", "ReadError": "it is no whole tar archive",
 }  # fmt: skip

@@ -12,6 +12,9 @@ PACKAGES = {
 ARCHIVES = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar"}
 
 _SCHEME = re.compile(rf"(^|::)({'|'.join(PACKAGES)}):/{{1,2}}", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"^(https?://|s3://|gcs?://|gs://)(?:[^/?]*@)?([^?]*)(?:\?.*?)?((?:\[\d+\])?)$", re.IGNORECASE | re.DOTALL
+)
 
 
 def url_of(place: object) -> str | None:
@@ -20,6 +23,20 @@ def url_of(place: object) -> str | None:
     if ":/" not in text or not _SCHEME.match(text):
         return None
     return _SCHEME.sub(lambda found: f"{found[1]}{found[2].lower()}://", text)
+
+
+def shown(place: object) -> str:
+    """A place as it may be printed and stored: of a URL neither user and password nor what follows a "?" (a signature).
+
+    >>> shown("https://me:secret@plant/a.tif?signature=secret[2]")
+    'https://plant/a.tif[2]'
+    """
+    return "::".join(_SECRETS.sub(r"\1\2\3", part) for part in (url_of(place) or str(place)).split("::"))
+
+
+def without_secrets(text: str) -> str:
+    """A text of other libraries with its URLs as they may be `shown`."""
+    return re.sub(r"\b[a-zA-Z0-9]+://[^\s'\"<>]+", lambda found: shown(found[0]), text)
 
 
 def storage_url(place: object) -> str | None:

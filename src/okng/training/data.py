@@ -17,6 +17,7 @@ from torch import Tensor
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess, Source, fingerprint, image_size
 from okng.inspection.likeness import Traits
+from okng.inspection.urls import shown
 from okng.inspection.workers import Workers
 from okng.training.copies import near_copies, numbered, thumbnail
 
@@ -65,7 +66,7 @@ class TrainingImages:
         source = self.sources[index]
         if not isinstance(source, str | Path):
             return f"image {self.places[index]}"
-        return "/".join(Path(source).parts[-2:])
+        return "/".join(Path(shown(source)).parts[-2:])
 
     def __getitem__(self, index: int) -> Tensor:
         """Image `index` as uint8 (C, H, W)."""

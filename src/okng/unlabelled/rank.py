@@ -15,6 +15,7 @@ from okng.detectors.arguments import checked_arguments
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess, white_level
 from okng.inspection.inspector import Images, each_image
+from okng.inspection.urls import shown
 from okng.training.data import TrainingImages
 from okng.training.progress import Narrator
 from okng.training.reading import whole, with_header
@@ -85,7 +86,7 @@ def rank(
         scores, maps = _scored(method, readable, members, tell.advance)
         for index, score, place in zip(members, scores, maps, strict=True):
             source = readable.sources[index]
-            path = str(source) if isinstance(source, str | Path) else None
+            path = shown(source) if isinstance(source, str | Path) else None
             found.append(Ranked(path, float(score), place.numpy()))
         tell.say(f"part {number + 1} of {parts}: {len(members)} images scored one another")
     return sorted(found, key=lambda each: -each.score)
