@@ -143,3 +143,12 @@ def test_a_text_that_names_no_file_is_no_list(tmp_path):
 def test_a_folder_that_cannot_be_read_is_one_clear_error(tmp_path, list_them):
     with pytest.raises(OkngError, match=r"cannot read folder .*missing"):
         list_them(tmp_path / "missing")
+
+
+def test_a_list_names_images_in_storage_and_no_other_addresses(tmp_path):
+    (tmp_path / "good.txt").write_text("https://plant/1.png?sig=a\ns3://plant/scan.tif[2]")
+    assert read_list(tmp_path / "good.txt") == ["https://plant/1.png?sig=a", "s3://plant/scan.tif[2]"]
+    (tmp_path / "bad.txt").write_text("http://10.0.0.1/latest/credentials?key=hush")
+    with pytest.raises(OkngError, match="credentials, which") as told:
+        read_list(tmp_path / "bad.txt")
+    assert "hush" not in str(told.value)

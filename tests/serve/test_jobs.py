@@ -12,7 +12,10 @@ import pytest
 from servers import Server, Shop, encoded, serving, wait_for
 from tests.contract.conftest import pictures
 
+from okng.errors import OkngError
 from okng.serve.jobs import SILENT, Workshop
+from okng.serve.paths import folder_below
+from okng.serve.settings import Settings
 from okng.store import Store
 
 
@@ -57,6 +60,23 @@ def test_false_alarms_are_learnt_compared_taken_and_gone_back_from(store: Store,
             one["why"] for one in server.client.get("/api/models/parts").json()["versions"]
         ]
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["parts"]  # nothing is left lying
+
+
+def test_a_new_fit_learns_from_nothing_outside(store: Store, shop: Shop, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "allowed", tmp_path / "secret"
+    for folder in (inside / "ok", inside / "led", outside):
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes(encoded(pictures(1, seed=5)[0]))
+    (inside / "list.txt").write_text(f"{outside / '0.png'}\nhttp://127.0.0.1:1/a.png")
+    (inside / "led/1.png").symlink_to(outside / "0.png")
+    settings = Settings(tmp_path / "models", folders=(inside,))
+    assert folder_below(settings, "ok") == (inside / "ok").resolve()
+    for name in ("list.txt", "ok/0.png", "led"):
+        with pytest.raises(OkngError, match=name):
+            folder_below(settings, name)
+    with serving(store, {"parts": shop.okng}, tmp_path / "models", folders=(inside,)) as server:
+        assert "is a file" in begin(server, kind="fit", folder="list.txt").text
+        assert not store.jobs.all()
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.formats import FORMATS, exists
-from okng.inspection.urls import url_of
+from okng.inspection.formats import FORMATS, exists, page_of
+from okng.inspection.urls import names_image, shown, url_of
 
 SUFFIXES_OF = {"JPEG2000": (".jp2", ".j2k"), "AVIF": (".avif",), "HEIF": (".heic", ".heif", ".hif")}
 IMAGE_SUFFIXES = (
@@ -80,7 +80,7 @@ def read_list(path: Path) -> list[Path | str]:
     """The images that a list names: a .txt with one path a line, a .csv with a column "path", a .json list of paths.
 
     Paths are relative to the list's folder or, where there is no such file, to the working folder; URLs of storage are
-    taken as they are.
+    taken as they are, if they are called as images are.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -96,6 +96,9 @@ def read_list(path: Path) -> list[Path | str]:
             f"{path} is no list of images; give images, folders, a .txt with one path a line, a .csv with a column "
             "named path, or a .json list of paths"
         ) from error
+    for name in named:
+        if isinstance(name, str) and not names_image(page_of(name)[0]):
+            raise OkngError(f"{path} names {shown(name)}, which is called as no image is; a list names single images")
     found = [beside if isinstance(name, Path) and exists(beside := path.parent / name) else name for name in named]
     if not any(exists(Path(name)) for name in found):
         raise OkngError(f"{path} names no file that is there; its paths are relative to its folder, or to this one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from okng.errors import OkngError
+from okng.inspection.files import find_images
 from okng.inspection.formats import state_of
 from okng.serve.settings import MB, Settings
 
@@ -33,6 +34,16 @@ def allowed(settings: Settings, path: Path) -> bool:
     """Whether a file or folder, its links followed, lies below an allowed folder."""
     real = path.resolve()
     return any(real == root or root in real.parents for root in (folder.resolve() for folder in settings.folders))
+
+
+def folder_below(settings: Settings, name: str) -> Path:
+    """As `below`, of a folder of images to learn from: no file, as a list of paths is, and no link leads out."""
+    found = below(settings, name)
+    if not found.is_dir():
+        raise OkngError(f"{name} is a file; give a folder of OK images")
+    if any(not allowed(settings, image) for image in find_images(found)):
+        raise OkngError(f"{name} holds links to images elsewhere than below the folders that --folder allows")
+    return found
 
 
 def read(settings: Settings, name: str) -> tuple[bytes, str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from okng.serve.paths import below
+from okng.serve.paths import folder_below
 from okng.serve.schema import JobTold, Work
 from okng.serve.security import Refused, Who, may
 from okng.serve.served import of, problems
@@ -29,7 +29,7 @@ def begin(request: Request, who: Admin, name: str, work: Work) -> Response:
             raise Refused(422, "that is no record")
         job = served.workshop.update(name, work.records, who.name)
     elif work.kind == "fit":
-        folder = None if work.folder is None else below(served.settings, work.folder)
+        folder = None if work.folder is None else folder_below(served.settings, work.folder)
         job = served.workshop.fit(name, folder, who.name)
     elif work.version is None:
         raise Refused(422, "say which version is to be compared")

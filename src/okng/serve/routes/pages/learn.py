@@ -12,7 +12,7 @@ from starlette.datastructures import FormData
 
 from okng.errors import OkngError
 from okng.serve.pages.learning import SHOWN, comparison, versions, work
-from okng.serve.paths import below
+from okng.serve.paths import folder_below
 from okng.serve.routes.pages.desk import Desk, at_desk, changing, fields
 
 router = APIRouter(include_in_schema=False)
@@ -89,7 +89,7 @@ def change(what: str, desk: Desk = Depends(changing), form: FormData = Depends(f
             desk.workshop.update(desk.model, [int(str(image)) for image in form.getlist("image")], who)
         elif what == "fit":
             folder = str(form.get("folder") or "")
-            desk.workshop.fit(desk.model, below(desk.settings, folder) if folder else None, who)
+            desk.workshop.fit(desk.model, folder_below(desk.settings, folder) if folder else None, who)
         elif what == "compare":
             desk.workshop.compare(desk.model, int(str(form.get("version"))), who)
         elif what == "stop":
