@@ -160,6 +160,7 @@ def test_what_is_written_again_is_read_again(s3: Any, cache: Path) -> None:
         stored.put("s3://plant/models/again", content)
         assert stored.read("s3://plant/models/again") == content
     s3.pipe_file("plant/models/again", b"by others")
+    assert stored.exists("s3://plant/models/again")
     assert stored.read("s3://plant/models/again") == b"by others"
 
 

@@ -19,9 +19,11 @@ import pytest
 from okng.errors import OkngError, OkngWarning
 from okng.inspection import stored
 from okng.inspection.cache import Cache
+from okng.inspection.inspector import each_image
 from okng.inspection.urls import shown
 
 pytest.importorskip("fsspec")
+pytestmark = pytest.mark.filterwarnings("ignore:bringing")
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +37,7 @@ class Camera(BaseHTTPRequestHandler):
     """Shows another picture each time, and says nothing by which one could tell."""
 
     taken = 0
+    archive = b""
     asked: ClassVar[list[str]] = []
 
     def do_HEAD(self) -> None:
@@ -43,7 +46,7 @@ class Camera(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         Camera.taken += 1
         Camera.asked.append(self.path)
-        self._answer(b"%04d" % Camera.taken)
+        self._answer(Camera.archive if ".zip" in self.path else b"%04d" % Camera.taken)
 
     def _answer(self, body: bytes) -> None:
         self.send_response(403 if "secret" in self.path else 200)
@@ -221,6 +224,15 @@ def test_what_is_told_without_its_secrets_can_be_drawn_in_the_same_run(camera: s
     before = Camera.asked[-1]
     stored.fetched(shown(addresses[0]), 0)
     assert Camera.asked[-1] != before and Camera.asked[-1].endswith("a.bmp")  # which of the two is not guessed
+
+
+def test_an_archive_with_a_signed_address_is_one(camera: str, tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", 2, 10)
+    Camera.archive = (tmp_path / "a.zip").read_bytes()
+    found = [str(image) for image in each_image(f"{camera}/set.zip?sig=hush")]
+    assert found == [f"zip://ok/{i}.bmp::{camera}/set.zip?sig=hush" for i in range(2)]
+    assert stored.brought(f"zip://ok::{camera}/set.zip?sig=hush").name == "ok"
+    assert shown(found[0]) == f"zip://ok/0.bmp::{camera}/set.zip"
 
 
 def test_a_server_that_is_off_is_called_so() -> None:

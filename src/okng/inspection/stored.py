@@ -157,6 +157,7 @@ def exists(url: str) -> bool:
     """Whether something is at `url`; raises `OkngError` where nobody may ask."""
     with _told(url):
         files, path = _opened(url)
+        files.invalidate_cache(path)
         found: bool = files.exists(path)
         return found
 
