@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from servers import Server, Shop, encoded, serving, wait_for
 from tests.contract.conftest import pictures
+from tests.detectors.scenes import crosses, rings
 
 from okng.errors import OkngError
 from okng.serve.jobs import SILENT, Workshop
@@ -129,6 +130,36 @@ def test_an_exported_model_does_not_learn_and_says_what_does(server: Server, sho
     server.client.post("/api/reviews", json={"records": [record], "said": "OK"})
     answer = begin(server, kind="update", records=[record])
     assert answer.status_code == 422 and "serve the .okng file" in answer.json()["error"]
+
+
+def test_one_of_several_products_is_compared_and_says_beforehand_what_it_can_not(store: Store, tmp_path: Path) -> None:
+    import okng
+
+    file = tmp_path / "line.okng"
+    both = {name: made(24, seed=1) for name, made in (("ring", rings), ("cross", crosses))}
+    inspector = okng.fit(both, "knn", holdout=0.4, device="cpu")
+    inspector.save(file)
+    with serving(store, {"ring": file, "cross": file}, tmp_path / "models", keep="all") as server:
+
+        def asked(**work: Any) -> Any:
+            return server.client.post("/api/models/ring/jobs", json=work)
+
+        record = server.inspect(encoded(rings(1, 3)[0]), model="ring").json()["id"]
+        server.client.post("/api/reviews", json={"records": [record], "said": "OK"})
+        for work in ({"kind": "update", "records": [record]}, {"kind": "fit"}):
+            refused = asked(**work)
+            assert refused.status_code == 422
+            assert "ring is one of several products of a model, which does not learn here" in refused.json()["error"]
+        page = server.client.get("/learn", params={"model": "ring"}).text
+        assert "It is one of several products of a model" in page and "Fit a new model" not in page
+        assert "Learn the chosen images" not in page
+        server.parts.shelf.change("ring", lambda old: old.with_threshold(-1.0), "a test", "a test")
+        server.parts.shelf.take("ring", 1, "a test", "back")
+        done = ended(server, asked(kind="compare", version=2).json()["id"])
+        assert done["state"] == "done", done
+        told = done["told"]["comparison"]
+        assert sum(count for verdicts, count in told["counts"]["OK"].items() if verdicts.endswith("→NG")) == 1
+        assert told["old_promise"] == inspector.of("ring").promise()
 
 
 def test_without_pytorch_learning_says_what_to_install(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

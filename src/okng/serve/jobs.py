@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from okng.errors import OkngError, in_one_line, missing_extra
-from okng.serve.models import Shelf
+from okng.serve.models import Loaded, Shelf
 from okng.store import Store, StoreError
 from okng.store.jobs import Job
 from okng.store.records import Filter, Record
@@ -66,6 +66,7 @@ class Workshop:
         """The active version learns the images of `records`; the number of the job."""
         _can_learn()
         loaded = self.shelf.get(name)
+        _of_one_product(loaded)
         if Path(loaded.version.file).suffix != ".okng":
             raise OkngError(
                 f"{name} is an exported model, which can't learn; serve the .okng file it was exported from"
@@ -89,6 +90,7 @@ class Workshop:
         """A new model like the active one, of the images in `folder`, or of all kept ones that were reviewed as OK."""
         _can_learn()
         loaded = self.shelf.get(name)
+        _of_one_product(loaded)
         inspector = loaded.inspector
         described = inspector.manifest.get("detector", {})
         task: dict[str, Any] = {
@@ -235,7 +237,7 @@ class Workshop:
         how = {key: value for key, value in self.shelf.how.items() if key in ("engine", "threads")}
         files = {"images": learnt, "compared": compared, "old": old, "new": new}
         numbers = {"old_version": active, "new_version": task.get("version")}
-        return {**task, **files, **numbers, "kind": kind, "how": how}
+        return {**task, **files, **numbers, "kind": kind, "name": name, "how": how}
 
     def _written(self, record: int, folder: Path) -> str:
         path = folder / f"{record:012d}.image"
@@ -284,6 +286,15 @@ def _can_learn() -> None:
     """`OkngError` where PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise missing_extra("torch", "train,serve")
+
+
+def _of_one_product(loaded: Loaded) -> None:
+    """`OkngError` for a model of several products: one of them can't learn without the others."""
+    if loaded.inspector.products:
+        raise OkngError(
+            f"{loaded.version.name} is one of several products of a model, which does not learn here; "
+            "train all of them again and serve the new file: okng train NAME=FOLDER NAME=FOLDER"
+        )
 
 
 def _gone(job: Job) -> bool:

@@ -17,7 +17,7 @@ import okng
 from okng.errors import OkngError
 from okng.inspection.decoding import digest
 from okng.inspection.formats import UnreadableImage
-from okng.inspection.inspector import Inspector
+from okng.serve.models import opened
 
 SHOWN = 500  # changes that are named one by one
 
@@ -88,7 +88,7 @@ def compare(task: dict[str, Any], talk: IO[str]) -> dict[str, Any]:
     Counts are by what a person said, what the old version says and what the new one says. Images that the new one has
     learnt are counted apart: that it calls those OK tells nothing of others.
     """
-    old, new = (_opened(task[which], task["how"]) for which in ("old", "new"))
+    old, new = (opened(task["name"], Path(task[which]), task["how"]) for which in ("old", "new"))
     learnt = set(new.manifest.get("seen", ())) - set(new.manifest.get("unlearnt", ()))
     counts: dict[str, dict[str, int]] = {"OK": _zeros(), "NG": _zeros()}
     of_learnt = _zeros()
@@ -123,11 +123,6 @@ def compare(task: dict[str, Any], talk: IO[str]) -> dict[str, Any]:
 
 def _zeros() -> dict[str, int]:
     return {f"{before}→{after}": 0 for before in ("OK", "NG") for after in ("OK", "NG")}
-
-
-def _opened(file: str, how: dict[str, Any]) -> Inspector:
-    given = {key: value for key, value in how.items() if key != "engine" or file.endswith(".onnx")}
-    return okng.load(file, **given)
 
 
 def _say(talk: IO[str], **what: Any) -> None:

@@ -194,17 +194,7 @@ class Shelf:
             self.take(name, version.version, "command line", why)
 
     def _open(self, name: str, path: Path) -> Inspector:
-        """The file's inspector; one of several products is served under the name of the one that is meant."""
-        how = {key: value for key, value in self.how.items() if key != "engine" or path.suffix == ".onnx"}
-        if path.suffix == ".onnx":
-            how.pop("device", None)
-        inspector = okng.load(path, **how)
-        if not inspector.products:
-            return inspector
-        if name not in inspector.products:
-            first = inspector.products[0]
-            raise OkngError(f"{path} is of several products; serve each under its name, such as {first}={path}")
-        return inspector.of(name)
+        return opened(name, path, self.how)
 
     def _put_in_place(self, loaded: Loaded) -> None:
         name = loaded.version.name
@@ -219,6 +209,20 @@ class Shelf:
         if self.problems.get(name) != line:
             self.problems[name] = line
             self.say(line)
+
+
+def opened(name: str, path: Path, how: dict[str, Any]) -> Inspector:
+    """The inspector in the file at `path`, as `how` says; of several products the one that the model's `name` means."""
+    how = {key: value for key, value in how.items() if key != "engine" or path.suffix == ".onnx"}
+    if path.suffix == ".onnx":
+        how.pop("device", None)
+    inspector = okng.load(path, **how)
+    if not inspector.products:
+        return inspector
+    if name not in inspector.products:
+        first = inspector.products[0]
+        raise OkngError(f"{path} is of several products; serve each under its name, such as {first}={path}")
+    return inspector.of(name)
 
 
 def checked(name: str) -> str:

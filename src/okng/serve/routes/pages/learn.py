@@ -12,6 +12,7 @@ from starlette.datastructures import FormData
 
 from okng.errors import OkngError
 from okng.serve.pages.learning import SHOWN, comparison, versions, work
+from okng.serve.pages.words import Translate
 from okng.serve.paths import folder_below
 from okng.serve.routes.pages.desk import Desk, at_desk, changing, fields
 
@@ -39,10 +40,17 @@ def show(desk: Desk, problem: str = "") -> Response:
         "learn.html", "learn", status=400 if problem else 200, problem=problem, may=desk.may("admin"), images=images,
         job=work(jobs[0], t, desk.language) if jobs and jobs[0].state != "done" else None,
         comparison=_compared(desk, active, chosen, jobs), promise=desk.promise(),
-        cant_update="" if Path(desk.loaded.version.file).suffix == ".okng" else t("learn.exported"),
+        cant_update=_cant_update(desk, t),
         folders=[str(folder) for folder in desk.settings.folders],
         versions=versions(store.models.versions(desk.model), active, chosen, compared, t),
     )  # fmt: skip
+
+
+def _cant_update(desk: Desk, t: Translate) -> str:
+    """Why the model can't learn here, in a line; "" where it can."""
+    if desk.loaded.inspector.products:
+        return t("learn.several_products")
+    return "" if Path(desk.loaded.version.file).suffix == ".okng" else t("learn.exported")
 
 
 def _compared(desk: Desk, active: int, chosen: set[int], jobs: list[Any]) -> dict[str, Any] | None:
