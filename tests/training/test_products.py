@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,13 @@ from okng.datasets import open_dataset
 from okng.errors import OkngError
 from okng.exporting import export
 from okng.inspection.calibration import Calibration
+from okng.inspection.images import Preprocess
+from okng.inspection.inspector import each_placed
 from okng.inspection.model_file import write_model
 from okng.serve.models import checked
 from okng.training import checkpoint
 from okng.training.held_out import divided
-from okng.training.products import by_product
+from okng.training.products import by_product, say_who_decides
 from okng.training.progress import Narrator
 from okng.training.review import Review
 
@@ -94,6 +97,31 @@ def test_what_two_products_share_lies_in_one_fold(holdout: float | None, cheap: 
     with pytest.raises(OkngError, match="c: its images are near copies of other products' images"):
         for seed in range(20):  # c has a group of a and one of b, which may lie in one fold
             divided(np.array([0, 1, 2, 3, 0, 2]), 0.0, seed, products=products, names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "cheap", "holdout", "words"),
+    [
+        ((150, 40), False, None, "nut has only 40 different images.*screw with its 150 too.*takes 6 fits.*with 100 of"),
+        ((40, 5), True, None, "nut has only 5 different images.*fewer NG than the asked rate.*with 20 of each"),
+        ((30, 1200), True, None, "screw has only 30 different images.*takes 10 fits.*with 1000 of each"),
+        ((150, 40), False, 0.2, None),
+        ((150, 120), False, None, None),
+    ],
+)
+def test_it_is_said_which_product_decides_how_all_are_held_out(
+    counts: tuple[int, int], cheap: bool, holdout: float | None, words: str | None
+) -> None:
+    said: list[str] = []
+    tell = Narrator(quiet=True)
+    tell.say = said.append  # type: ignore[method-assign]
+    products = np.repeat([0, 1], counts)
+    groups = np.arange(sum(counts))
+    say_who_decides(groups, products, ["screw", "nut"], holdout, cheap, tell)
+    assert (len(said) == 1 and re.search(words, said[0])) if words else not said, said
+    if words and "fits" in words:
+        method, folds = divided(groups, holdout, 0, cheap, products)
+        assert f"takes {len(folds) + (method == 'cross')} fits" in said[0]
 
 
 def frames(parts: np.ndarray, seed: int) -> np.ndarray:
@@ -194,6 +222,20 @@ def test_the_folder_says_which_product_an_image_is_of(both: okng.Inspector, tmp_
         pytest.importorskip(engine)
         lined = list(okng.load(tmp_path / "both.onnx", engine=engine).inspect(tmp_path))
         assert [(i.verdict, i.product, i.p_value) for i in lined] == [(i.verdict, i.product, i.p_value) for i in found]
+
+
+def test_the_guide_draws_which_image_is_of_which_product(tmp_path: Path) -> None:
+    """Of the tree in docs/guides/several-products.md, for a model of ring and cross."""
+    for name in ("1.png", "nut/monday/2.png", "nut/screw/3.png", "screw/4.png"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / "new" / name)
+    line = okng.Inspector(None, Preprocess("L", 8), dict.fromkeys(("screw", "nut")), {})  # type: ignore[arg-type]
+    first, *others = each_placed(tmp_path / "new")
+    assert [line.product_of(*each) for each in others] == ["nut", "screw", "screw"]
+    with pytest.raises(OkngError, match="is called so"):
+        line.product_of(*first)
+    for given in ("new/screw", "new/screw/4.png"):
+        assert [line.product_of(*each) for each in each_placed(tmp_path / given)] == ["screw"]
 
 
 def test_folders_that_say_nothing_of_an_image_do_not_say_its_product(

@@ -47,7 +47,7 @@ from okng.training.held_out import (
 )
 from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
-from okng.training.products import by_product, check_different, groups_of_each
+from okng.training.products import by_product, check_different, groups_of_each, say_who_decides
 from okng.training.progress import Narrator, duration, narrated
 from okng.training.ranks import check_ranks
 from okng.training.reading import auxiliary_images, given_images, whole, with_header
@@ -247,6 +247,7 @@ def fit(
         everything.groups = np.append(groups, np.full(len(everything) - n, -1))  # NG images never validate
     share = HELD_OUT if holdout is None and promise == "strict" else holdout
     method, folds = divided(groups, share, seed, built.collects_only, ok.products, names)
+    say_who_decides(groups, ok.products, names, share, built.collects_only, tell)
 
     learnt_images = ok.traits()
     apart_images = [learnt_images[i] for i in np.unique(groups, return_index=True)[1]]

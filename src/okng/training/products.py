@@ -15,7 +15,7 @@ from okng.inspection.images import Source
 from okng.inspection.inspector import Images
 from okng.training.copies import joined, near_pairs
 from okng.training.data import TrainingImages
-from okng.training.held_out import kept_together
+from okng.training.held_out import CHEAP_FOLDS, FEW, FOLDS, POOLED_UNTIL, SPLIT_FROM, how_held_out, kept_together
 from okng.training.progress import Narrator
 
 
@@ -80,6 +80,33 @@ def groups_of_each(
     everyone = np.arange(len(images))
     groups = joined(len(images), np.append(rows, everyone), np.append(columns, first[groups]))
     return groups, int((np.bincount(groups)[groups] > 1).sum())
+
+
+def say_who_decides(
+    groups: np.ndarray,
+    products: np.ndarray,
+    names: list[str | None],
+    holdout: float | None,
+    cheap: bool,
+    tell: Narrator,
+) -> None:
+    """Say where a product of few images decides how all are held out, and what that costs; `groups` as of `divided`."""
+    counts = [len(np.unique(groups[products == number])) for number in range(len(names))]
+    few, many = int(np.argmin(counts)), int(np.argmax(counts))
+    method, alone = (how_held_out(counts[number], holdout, cheap) for number in (few, many))
+    if method == alone:
+        return
+    fits = min(counts[many], CHEAP_FOLDS if cheap else FOLDS) + (method == "cross")
+    enough = POOLED_UNTIL if cheap else SPLIT_FROM
+    costs = {
+        "split": f"that takes {fits} fits instead of one, and promises about the asked rate instead of at most that; "
+        f"with {enough} of each, or by --promise strict, a fifth of each is held out once",
+        "pooled": f"that calls fewer NG than the asked rate allows; with {FEW} of each it does not",
+    }
+    tell.say(
+        f"{names[few]} has only {counts[few]} different images, so all products are cross-fitted as it is, "
+        f"{names[many]} with its {counts[many]} too: {costs[alone]}"
+    )
 
 
 def _across(
