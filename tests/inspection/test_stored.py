@@ -19,7 +19,7 @@ import pytest
 from okng.errors import OkngError, OkngWarning
 from okng.inspection import stored
 from okng.inspection.cache import Cache
-from okng.inspection.inspector import each_image
+from okng.inspection.inspector import Inspector, each_image
 from okng.inspection.urls import shown
 
 pytest.importorskip("fsspec")
@@ -210,6 +210,10 @@ def test_no_secret_of_an_address_is_told(camera: str) -> None:
             assert "hush" not in str(told.value) and f"{host}/secret/a.png" in str(told.value)
         with pytest.raises(OkngError, match="no right to it"):
             stored.read(address)
+    unsure = Inspector.__new__(Inspector)
+    unsure.product, unsure.calibrations = None, {"nut": None, "screw": None}  # type: ignore[dict-item]
+    with pytest.raises(OkngError, match=r"^http://plant/a\.png may be of nut or screw"):
+        unsure.product_of("http://me:hush@plant/a.png?sig=hush")
     assert shown("s3://plant/a.tif[2]") == "s3://plant/a.tif[2]" and shown(Path("a?b/c@d.png")) == "a?b/c@d.png"
     assert shown("https://h/a.tif?s=1[2]") == "https://h/a.tif[2]"
     assert shown("zip://a.png::https://me:hush@h/a.zip?s=1") == "zip://a.png::https://h/a.zip"

@@ -164,7 +164,7 @@ class Inspector:
                     return folder
                 if folder == "..":
                     break  # what stands before it is no folder above the image
-        name = "an array" if isinstance(source, np.ndarray) else source
+        name = "an array" if isinstance(source, np.ndarray) else shown(source)
         raise OkngError(
             f"{name} may be of {' or '.join(self.products)}, and no folder from what was given down to it is called "
             f"so; say which: --product {self.products[0]}, in Python inspector.of({self.products[0]!r})"
