@@ -130,6 +130,18 @@ def test_what_was_written_is_not_judged_again(here: Here, inspector: Inspector, 
     assert all(one["verdict"] == "OK" for _, one in said(other, images)[0]) and other.read == 0
 
 
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
+def test_folders_say_the_product_on_a_cluster_too(here: Here, tmp_path: Path) -> None:
+    """A worker knows where the folders began that were handed over."""
+    both = {"screw": pictures(8, 1), "nut": pictures(8, 2)}
+    line = library.fit(both, "knn", size=32, holdout=0.5, device="cpu")
+    for name in ("screw/monday/1.png", "nut/monday/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(pictures(1, 3)[0]).save(tmp_path / name)
+    found, skipped = said(ClusterInspector(line, "local"), tmp_path)
+    assert [one["product"] for _, one in found] == ["nut", "screw"] and not skipped
+
+
 def test_what_stops_a_worker_stops_the_run(here: Here, inspector: Inspector, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"12\.png"):
         list(ClusterInspector(inspector, "local").inspect(images))

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from okng import __version__
 from okng.errors import OkngError, in_one_line, missing_extra
 from okng.inspection.images import Source, UnreadableImage, fingerprint
-from okng.inspection.inspector import Images, Inspector, each_image
+from okng.inspection.inspector import Images, Inspector, each_placed
 from okng.inspection.likeness import Likeness, Traits
 from okng.inspection.model_file import write_atomically
 from okng.inspection.regions import Region
@@ -75,7 +75,7 @@ class ClusterInspector(Inspector):
     ) -> Iterator[Inspection]:
         """As `Inspector.inspect`: in order, and in memory that does not grow with the number of images."""
         batch_size = self.usual_batch() if batch_size is None else batch_size
-        parts = _parts(each_image(images, strict=unreadable is None), BATCHES * batch_size)
+        parts = _parts(each_placed(images, strict=unreadable is None), BATCHES * batch_size)
         likeness = Likeness(self.learnt_images)
         state = self._state(batch_size)
         with _cluster(self.address) as ray:
@@ -123,7 +123,7 @@ class _Judge:
         self.batch_size, self.strict = batch_size, strict
         self.inspector: Inspector | None = None
 
-    def judge(self, sources: Sequence[Source], written: Path | None, inspector: list[Any]) -> Part:
+    def judge(self, sources: Sequence[tuple[Source, int]], written: Path | None, inspector: list[Any]) -> Part:
         """Judge `sources`, and write what is said of them to `written` before it is told.
 
         `inspector` is a reference to it; in a list, or Ray would fetch it for every call.
@@ -141,7 +141,7 @@ class _Judge:
         return part
 
 
-def judged(inspector: Inspector, sources: Sequence[Source], batch_size: int, strict: bool) -> Part:
+def judged(inspector: Inspector, sources: Sequence[tuple[Source, int]], batch_size: int, strict: bool) -> Part:
     """What `inspector` says of `sources`; if `strict`, until the first one that can't be read."""
     skipped: list[tuple[str, str]] = []
 
@@ -152,7 +152,7 @@ def judged(inspector: Inspector, sources: Sequence[Source], batch_size: int, str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what images are unlike is said of all of them together
         try:
-            for one in inspector.inspect(list(sources), batch_size, None if strict else skip):
+            for one in inspector.inspect_placed(iter(sources), batch_size, None if strict else skip):
                 found.append(one if one.map is None else replace(one, map=one.map.copy()))  # noqa: PERF401
         except UnreadableImage as error:
             skip(error)
@@ -177,7 +177,7 @@ class _Judges:
         self.actors = [kind.remote(batch_size, strict) for _ in range(self.count)]
         self.busy: dict[Any, int] = {}
 
-    def begin(self, sources: Sequence[Source], written: Path | None) -> Any:
+    def begin(self, sources: Sequence[tuple[Source, int]], written: Path | None) -> Any:
         """Have a part judged; what `result` takes."""
         if self.busy:
             done, _ = self.ray.wait(list(self.busy), num_returns=len(self.busy), timeout=0, fetch_local=False)
@@ -228,14 +228,14 @@ def _cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _parts(sources: Iterator[Source], size: int) -> Iterator[list[Source]]:
+def _parts(sources: Iterator[tuple[Source, int]], size: int) -> Iterator[list[tuple[Source, int]]]:
     while part := list(islice(sources, size)):
         yield part
 
 
-def _name(place: int, sources: Sequence[Source], state: str) -> str:
+def _name(place: int, sources: Sequence[tuple[Source, int]], state: str) -> str:
     """The file of a part: where it begins, and what only these images and this model have."""
-    named = [str(source) if isinstance(source, str | Path) else fingerprint(source) for source in sources]
+    named = [(str(one) if isinstance(one, str | Path) else fingerprint(one), folders) for one, folders in sources]
     return f"part-{place:010}-{hashlib.sha256(json.dumps([state, named]).encode()).hexdigest()[:12]}.parquet"
 
 

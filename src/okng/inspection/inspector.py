@@ -247,8 +247,16 @@ class Inspector:
         At the end an `OkngWarning` tells of images unlike those learnt from, and of five or more that are all NG.
         Where none of several products is meant, each image's folders say which it is of, see `product_of`.
         """
+        yield from self.inspect_placed(each_placed(images, strict=unreadable is None), batch_size, unreadable)
+
+    def inspect_placed(
+        self,
+        sources: Iterator[tuple[Source, int]],
+        batch_size: int | None = None,
+        unreadable: Callable[[UnreadableImage], None] | None = None,
+    ) -> Iterator[Inspection]:
+        """As `inspect`, of what `each_placed` gave."""
         batch_size = self.usual_batch() if batch_size is None else batch_size
-        sources = each_placed(images, strict=unreadable is None)
         decoded = self._decoded(enumerate(sources), 2 * batch_size, unreadable)
         likeness = Likeness(self.learnt_images)
         try:
