@@ -55,6 +55,9 @@ class Here:
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 2.0}
 
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 1.0}}] * 2 + [{"Alive": False, "Resources": {"CPU": 9.0}}]
+
     def put(self, value: Any) -> Any:
         return lambda: value
 
@@ -123,11 +126,33 @@ def test_what_was_written_is_not_judged_again(here: Here, inspector: Inspector, 
     first = said(ClusterInspector(inspector, "local", written=tmp_path), images)
     parts = sorted(tmp_path.glob("*.parquet"))
     assert len(parts) == -(-IMAGES // 4)
-    parts[3].unlink()
+    parts[5].unlink()
     again = ClusterInspector(inspector, "local", written=tmp_path)
-    assert said(again, images) == first and again.read == len(parts) - 1
+    assert said(again, images) == first and again.read == len(parts) - 2  # what could not be read is tried again
     other = ClusterInspector(inspector.with_threshold(1e6), "local", written=tmp_path)
     assert all(one["verdict"] == "OK" for _, one in said(other, images)[0]) and other.read == 0
+
+
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
+def test_an_image_that_changed_or_can_be_read_by_now_is_judged(
+    here: Here, inspector: Inspector, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "new", tmp_path / "out"
+    folder.mkdir()
+    good = pictures(4, 5)
+    for i in (0, 2, 3):
+        Image.fromarray(good[i]).save(folder / f"{i}.png")
+    (folder / "1.png").write_bytes(b"torn")
+    with pytest.raises(UnreadableImage):
+        list(ClusterInspector(inspector, "local", written=out).inspect(folder, 4))
+    assert not list(out.glob("*"))  # nothing of a part that was stopped
+    found, torn = said(ClusterInspector(inspector, "local", written=out), folder)
+    assert [place for place, _ in found] == [0, 2, 3] and len(torn) == 1
+    Image.fromarray(good[1]).save(folder / "1.png")
+    assert len(said(ClusterInspector(inspector, "local", written=out), folder)[0]) == 4
+    Image.fromarray(np.zeros_like(good[0])).save(folder / "0.png")
+    anew = said(ClusterInspector(inspector, "local", written=out), folder)[0]
+    assert anew[0][1]["score"] != found[0][1]["score"] and anew[2][1]["score"] == found[1][1]["score"]
 
 
 @pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")

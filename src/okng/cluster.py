@@ -133,7 +133,8 @@ class _Judge:
 
             self.inspector = ray.get(inspector[0])
         part = judged(self.inspector, sources, self.batch_size, self.strict)
-        if written is not None and not part.error:
+        whole = not part.error and not (self.strict and part.skipped)
+        if written is not None and whole:
             try:
                 _write(written, part)
             except OkngError as error:
@@ -167,7 +168,9 @@ class _Judges:
     def __init__(self, ray: Any, inspector: Inspector, batch_size: int, strict: bool, threads: int, gpu: bool):
         self.ray = ray
         there = ray.cluster_resources()
-        self.count = int(there.get("GPU", 0)) if gpu else int(there.get("CPU", 1) // threads)
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fit = [(int(has.get("CPU", 0) // threads), int(has.get("GPU", 0))) for has in machines]  # an actor is on one
+        self.count = sum(min(each) if gpu else each[0] for each in fit)
         if self.count < 1:
             raise OkngError(f"the cluster has no {'GPU' if gpu else f'machine with {threads} cores'}; it has {there}")
         kind = ray.remote(_Judge).options(
@@ -234,9 +237,22 @@ def _parts(sources: Iterator[tuple[Source, int]], size: int) -> Iterator[list[tu
 
 
 def _name(place: int, sources: Sequence[tuple[Source, int]], state: str) -> str:
-    """The file of a part: where it begins, and what only these images and this model have."""
-    named = [(str(one) if isinstance(one, str | Path) else fingerprint(one), folders) for one, folders in sources]
+    """The file of a part: where it begins, and what only these images and this model have.
+
+    An image is known by its name, and on this machine by its size and time; arrays by what they hold.
+    """
+    named = [(_known_by(one), folders) for one, folders in sources]
     return f"part-{place:010}-{hashlib.sha256(json.dumps([state, named]).encode()).hexdigest()[:12]}.parquet"
+
+
+def _known_by(source: Source) -> list[Any]:
+    if not isinstance(source, str | Path):
+        return [fingerprint(source)]
+    try:
+        state = Path(source).stat()
+    except (OSError, ValueError):  # in storage, a page of a file, or not there
+        return [str(source)]
+    return [str(source), state.st_size, state.st_mtime_ns]
 
 
 def _write(path: Path, part: Part) -> None:
@@ -264,7 +280,7 @@ def _write(path: Path, part: Part) -> None:
 
 
 def _read(path: Path) -> Part | None:
-    """What `_write` wrote; None where nothing is."""
+    """What `_write` wrote; None where nothing is, or an image could not be read."""
     from okng.inspection import stored
 
     url = url_of(path)
@@ -273,11 +289,10 @@ def _read(path: Path) -> Part | None:
     from pyarrow import parquet
 
     content = stored.read(url) if url else path.read_bytes()
-    found, skipped = [], []
+    found = []
     for row in parquet.read_table(io.BytesIO(content)).to_pylist():
         if row["unreadable"] is not None:
-            skipped.append((row["path"], row["unreadable"]))
-            continue
+            return None  # perhaps it can be read by now
         size = row["height"], row["width"]
         regions = tuple(_region(**region) for region in json.loads(row["regions"]))
         traits = None
@@ -287,7 +302,7 @@ def _read(path: Path) -> Part | None:
         judged = row["index"], row["path"], row["score"], row["p_value"], row["verdict"]
         timing, reasons = json.loads(row["timing_ms"]), tuple(row["reasons"])
         found.append(Inspection(*judged, size, None, regions, timing, reasons, traits, row["product"]))
-    return Part(found, skipped)
+    return Part(found, [])
 
 
 def _region(box: Any, peak: Any, contour: Any, **others: Any) -> Region:

@@ -58,6 +58,18 @@ def test_the_list_of_all_detectors_goes_by_the_same_rule(tmp_path: Path, monkeyp
     assert figures.headlines()["autoencoder"]["image_auroc"] == 0.3
 
 
+def test_the_list_has_the_mean_of_the_seeds_and_the_newest_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several seeds the last one written stood there, and of several arguments the oldest."""
+    monkeypatch.setattr(figures, "_results", lambda: tmp_path)
+    one = {**row("0.8", date="2026-03-03"), "experiment": "transistor-autoencoder", "dataset": "transistor"}
+    seeds = [one, {**one, "seed": "1", "value": "0.6"}, {**one, "seed": "2", "value": "0.4"}]
+    before = {**one, "arguments": "others", "value": "0.1", "date": "2026-01-01"}
+    write_rows(tmp_path / "a.csv", [*reproduce.FIELDS, "experiment"], [*seeds, before])
+    assert figures.headlines()["autoencoder"]["image_auroc"] == pytest.approx(0.6)
+
+
 def test_the_list_says_of_how_many_digits_and_takes_no_time_of_a_gpu_for_a_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ def test_it_gives_defaults_and_the_command_line_wins(
     (folder / "okng.toml").write_text('[train]\nseed = 7\ndetector = "none_such"\n[inspect]\nfail-on-ng = true\n')
     assert run(monkeypatch, "train", "parts") == 1
     said = capsys.readouterr().err
-    assert "none_such" in said and "okng.toml: defaults for seed, detector" in said
+    assert "none_such" in said and "okng.toml: seed 7, detector none_such" in said
     assert run(monkeypatch, "train", "parts", "-d", "also_none") == 1
     assert "also_none" in capsys.readouterr().err
     assert run(monkeypatch, "list") == 0  # a verb without a table
@@ -46,6 +46,16 @@ def test_defaults_of_a_fit_are_none_of_an_update(
         assert "an update keeps" not in (said := capsys.readouterr().err) and "--report" not in said
     assert run(monkeypatch, "train", "parts", "--update", "none.okng", "--size", "64") == 1
     assert "an update keeps" in capsys.readouterr().err
+
+
+def test_what_reaches_far_is_said_by_a_file_that_a_person_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "okng.toml").write_text('[inspect]\nray = "ray://elsewhere:10001"\n')
+    assert run(monkeypatch, "inspect", "none.okng", "parts") == 1
+    assert "okng --config okng.toml inspect" in capsys.readouterr().err
+    assert run(monkeypatch, "--config", "okng.toml", "inspect", "none.okng", "parts") == 1
+    assert "none.okng" in capsys.readouterr().err
 
 
 def test_help_and_doctor_say_what_was_read(
@@ -97,7 +107,7 @@ def test_config_names_another_file(
         ("[train\n", "is no TOML"),
         ("[train]\nseed = [1]", "seed of [train] is one value"),
         ("[train]\nparameter = 'x=1'", "parameter of [train] is a list"),
-        ("[train]\nforce = 'yes'", "force of [train] is true or false"),
+        ("[inspect]\nstrict = 'yes'", "strict of [inspect] is true or false"),
         ("[train]\nseed = true", "seed of [train] is no switch"),
         ("[train]\nsource = 'parts'", "train has no option 'source'"),
     ],

@@ -348,6 +348,7 @@ def test_the_card_says_what_it_learns_from_and_whether_it_learns_more(name: str)
     assert CARDS[name].updates == (kind.update_phases is not Detector.update_phases)
 
 
+@pytest.mark.slow  # the paper's budget takes its step in tests/detectors/test_budgets.py
 @pytest.mark.parametrize("name", CARDS)
 def test_paper_size_defaults_run_one_step(name: str) -> None:
     """The defaults are the paper's; one batch of two images goes through every phase of them, and one is scored.

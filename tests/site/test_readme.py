@@ -63,6 +63,7 @@ def test_every_command_is_run_or_has_a_reason() -> None:
         assert any(step.startswith(start) for _, step in STEPS), f"nothing begins with {start}"
 
 
+@pytest.mark.slow  # some forty commands; test_documents.py parses them in the suite
 def test_each_does_what_it_says(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

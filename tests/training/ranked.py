@@ -103,6 +103,10 @@ def compared(folder: Path) -> None:
             run_phases(Diverging(), images(14, 8), device="cpu", devices=COUNT)
         except OkngError as error:
             (folder / f"diverged-{RANK}").write_text(str(error))
+        try:
+            run_phases(Autoencoder(), images(14, 8), device="cpu", devices=COUNT, seed=RANK)
+        except OkngError as error:
+            (folder / f"unlike-{RANK}").write_text(str(error))
         fitted("noise", folder, Autoencoder(noise=True), images(14, 8))
         path = folder / "stopped"
         try:

@@ -131,6 +131,24 @@ def test_what_moved_is_not_what_was_remembered(passed: list[int]) -> None:
     assert passed == [1, 1]
 
 
+def test_a_fold_that_trains_its_backbone_later_changes_no_other(stfpm: Detector) -> None:
+    fold, images = copy.deepcopy(stfpm), torch.rand(1, 3, 32, 32)
+    learning = copy.deepcopy(stfpm)
+    with torch.no_grad(), FrozenBackbones(remembered=2) as backbones:
+        with backbones.running(learning, 1):
+            pass
+        next(learning.teacher.parameters()).mul_(1.5)
+        with backbones.running(fold, 1):
+            found = fold.teacher(images)
+        assert torch.equal(found[0], fold.teacher(images)[0])
+
+
+def test_one_colour_in_two_shapes_is_two_images(stfpm: Detector) -> None:
+    with torch.no_grad(), FrozenBackbones(remembered=2) as backbones, backbones.running(stfpm, 1):
+        wide, tall = stfpm.teacher(torch.zeros(1, 3, 32, 64)), stfpm.teacher(torch.zeros(1, 3, 64, 32))
+    assert [f.shape[2:] for f in tall] == [f.shape[:1:-1] for f in wide]
+
+
 @pytest.mark.parametrize("detector", ["patchcore", "simplenet"])
 def test_a_cross_fit_reads_each_image_once_and_passes_it_once(
     detector: str, passed: list[int], monkeypatch: pytest.MonkeyPatch

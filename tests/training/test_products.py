@@ -410,6 +410,8 @@ def test_transistors_and_tiles(okng_data: Path) -> None:
         assert np.mean(its.score_samples(ok[:: len(ok) // 50]) > its.calibration.threshold) < 0.25
     assert np.mean(inspector.of("transistor").calibration.scores > shared.threshold) < 0.03
     assert np.mean(inspector.of("tile").calibration.scores > shared.threshold) > 0.15
-    scores = inspector.score_samples([sample.image for sample in data["transistor"].test if sample.label == 1])
+    scores = inspector.of("transistor").score_samples(
+        [sample.image for sample in data["transistor"].test if sample.label == 1]
+    )
     caught = np.mean(scores > inspector.of("transistor").calibration.threshold)
     assert caught > 0.7 and np.mean(scores > shared.threshold) < caught - 0.2

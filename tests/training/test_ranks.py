@@ -65,6 +65,11 @@ def test_what_is_no_number_in_one_process_ends_all(folder: Path) -> None:
     assert ["diverged in epoch 1" in (folder / f"diverged-{rank}").read_text() for rank in (0, 1)] == [True, True]
 
 
+def test_processes_that_were_given_something_else_end(folder: Path) -> None:
+    for rank in (0, 1):
+        assert "were given other images" in (folder / f"unlike-{rank}").read_text()
+
+
 @pytest.mark.slow
 def test_whoever_is_killed_ends_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert launch([sys.executable, SCRIPT, "killed", str(tmp_path)], 2) == 1
@@ -77,3 +82,5 @@ def test_processes_that_nobody_started_are_asked_for() -> None:
         okng.fit(np.zeros((4, 8, 8, 3), np.uint8), "autoencoder", devices=2)
     with pytest.raises(OkngError, match="from 1 on"):
         okng.fit(np.zeros((4, 8, 8, 3), np.uint8), "autoencoder", devices=0)
+    with pytest.raises(OkngError, match="NG images too"):
+        okng.fit(np.zeros((4, 8, 8, 3), np.uint8), "vgg11", devices=2)

@@ -104,9 +104,9 @@ def _begin(
         raise typer.Exit
     file = project.file_of(config)
     if file is not None:
-        ctx.default_map = project.defaults(file, ctx.command.commands)  # type: ignore[attr-defined]
+        ctx.default_map = project.defaults(file, ctx.command.commands, config is not None)  # type: ignore[attr-defined]
         if given := ctx.default_map.get(ctx.invoked_subcommand or ""):
-            say(f"{file}: defaults for {', '.join(given)}")
+            say(f"{file}: {', '.join(f'{name} {value}' for name, value in given.items())}")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from okng.errors import OkngError, in_one_line, nearest_names
 
 NAME = "okng.toml"
+FAR = ("ray", "to", "force")  # send images away or write over files: not for whoever put a file into a folder to say
 
 
 def file_of(config: Path | None) -> Path | None:
@@ -19,14 +20,15 @@ def file_of(config: Path | None) -> Path | None:
     return Path(NAME) if Path(NAME).is_file() else None
 
 
-def defaults(file: Path, verbs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def defaults(file: Path, verbs: Mapping[str, Any], named: bool = True) -> dict[str, dict[str, Any]]:
     """Of each verb that the file has a table for, the values by parameter; `verbs` are the commands by name.
 
     Keys are options without their dashes, `false-alarm-rate` or `false_alarm_rate`. Raises `OkngError` for a file that
-    can't be read, a verb or an option that there is not, and a value that no option takes.
+    can't be read, a verb or an option that there is not, and a value that no option takes. `named`: whether a person
+    has named the file; one that lies in the working folder says nothing of `FAR`.
     """
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise OkngError(f"{file} can't be read: {error.strerror or error}") from error
     except ValueError as error:  # no TOML, or no text
@@ -43,6 +45,8 @@ def defaults(file: Path, verbs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             option = options.get(key.replace("_", "-"))
             if option is None:
                 raise OkngError(f"{file}: {verb} has no option {key!r}; {nearest_names(key, options)}")
+            if not named and key in FAR:
+                raise OkngError(f"{file}: {key} is taken only from a file that you name: okng --config {file} {verb} …")
             if isinstance(value, dict) or isinstance(value, list) != option.multiple:
                 form = "a list" if option.multiple else "one value"
                 raise OkngError(f"{file}: {key} of [{verb}] is {form}, not {value!r}")

@@ -93,6 +93,8 @@ class _Descent:
                 if phase.after_step is not None:
                     with torch.no_grad():
                         phase.after_step()
+                    for module in phase.trains:  # where it draws at random, or looks at a loss
+                        fit.ranks.agree(module)
                 place = f"epoch {epoch + 1}/{phase.epochs}" if phase.steps is None else f"step {step + 1}/{self.steps}"
                 latest = " ".join(f"{loss:.4g}" for loss in self.losses.latest.values())
                 fit.tell.advance(1, f"{place}  loss {latest}")

@@ -163,12 +163,14 @@ def fit(
         if budget is not None:
             raise OkngError("preset and budget both choose arguments; give one of them")
         chosen = preset_of(preset, detector)
-    rank = check_ranks(devices, nodes)
-    tell = Narrator(quiet=True) if rank else tell
     if devices * nodes > 1 and detector_class(detector).collects_only:
         raise OkngError(f"{detector} learns in one pass, with no steps to share; leave out devices and nodes")
+    if devices * nodes > 1 and detector_class(detector).needs_ng:
+        raise OkngError(f"{detector} learns from NG images too, which a share of a batch may lack; leave out devices")
     if devices * nodes > 1 and time_per_image is not None:
         raise OkngError("processes would measure different times; with several devices give size, not time_per_image")
+    rank = check_ranks(devices, nodes)
+    tell = Narrator(quiet=True) if rank else tell
     if promise not in PROMISES:
         raise OkngError(f"promise is {' or '.join(PROMISES)}, not {promise!r}")
     if promise == "strict" and holdout == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -75,7 +76,9 @@ class FrozenBackbones:
         moved = known is not None and any(not torch.equal(known[0][key], state[key]) for key in state)
         if known is None or moved:  # an average of weights, too, is a backbone that nothing trains
             pays = images >= COMPILE_FROM and find_spec("openvino") is not None and find_spec("onnx") is not None
-            engine = compiled(backbone) if pays else one_by_one(backbone.net, backbone.mean, backbone.std)
+            engine = (
+                compiled(backbone) if pays else one_by_one(copy.deepcopy(backbone.net), backbone.mean, backbone.std)
+            )
             if known is not None:
                 known[3].close()
             store = FeatureStore(self.remembered, MEMORY)
@@ -109,7 +112,8 @@ def remembering_by(engine: Engine, store: FeatureStore) -> Engine:
         if torch.is_grad_enabled() and images.requires_grad:
             return engine(images)
         images = images.contiguous()
-        keys = [hashlib.blake2b(image.numpy().data, digest_size=16).hexdigest() for image in images]  # type: ignore[arg-type]
+        shape = tuple(images.shape[1:])
+        keys = [(shape, hashlib.blake2b(image.numpy().data, digest_size=16).digest()) for image in images]  # type: ignore[arg-type]
         new = [place for place, key in enumerate(keys) if key not in store]
         if len(store) + len(new) > store.count:  # more than the images themselves: they are changed before
             return engine(images)

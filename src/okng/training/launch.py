@@ -66,6 +66,8 @@ def _concluded(codes: Sequence[int], said: Sequence[Path]) -> int:
     failed = [rank for rank, code in enumerate(codes) if code not in (0, GONE, -signal.SIGKILL)]
     failed = failed or [rank for rank, code in enumerate(codes) if code not in (0, GONE)]
     if not failed:
+        if any(codes):
+            print("okng: the processes of this fit lost each other; --resume goes on with it", file=sys.stderr)
         return int(any(codes))
     rank, code = failed[0], codes[failed[0]]
     if code < 0:

@@ -6,6 +6,8 @@ rows, is the gradient of the whole batch. One that compares images of a batch co
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +22,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from okng.errors import OkngError
+from okng.errors import OkngError, in_one_line
 
 HOW = (
     "start it by `torchrun --nproc-per-node DEVICES --nnodes NODES`, or one machine's by `okng train --devices DEVICES`"
@@ -44,16 +46,26 @@ def check_ranks(devices: int, nodes: int) -> int:
 
 
 def fabric_of(device: str, precision: Any, devices: int, nodes: int) -> Fabric:
-    """Lightning Fabric on this process' device, joined with the others."""
+    """Lightning Fabric on this process' device; `joined` has it meet the others."""
     if devices * nodes == 1:
         return Fabric(accelerator=device, devices=1, precision=precision)
     logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)  # that it begins is ours to say
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
+    return Fabric(
         accelerator=device, devices=devices, num_nodes=nodes, precision=precision, strategy="ddp",
         plugins=[TorchElasticEnvironment()],
     )  # fmt: skip
-    fabric.launch()
+
+
+def joined(fabric: Fabric, devices: int, nodes: int) -> Fabric:
+    """`fabric` once all processes have met; `OkngError` where they don't."""
+    if devices * nodes > 1:
+        try:
+            fabric.launch()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise OkngError(
+                f"the processes of this fit do not find each other ({in_one_line(error)}): {HOW}"
+            ) from error
     return fabric
 
 
@@ -108,6 +120,22 @@ class Ranks:
                     content = tensor.contiguous()
                     distributed.broadcast(content.flatten().view(torch.uint8), 0)
                     tensor.copy_(content)
+
+    def check_same(self, told: Any) -> None:
+        """`OkngError` unless all processes were `told` the same: images, their order, arguments."""
+        if self.count == 1:
+            return
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).digest()
+        mine = torch.tensor([int.from_bytes(digest[:7], "big")], device=self._device)
+        least, most = mine.clone(), mine.clone()
+        with _told():
+            distributed.all_reduce(least, distributed.ReduceOp.MIN)
+            distributed.all_reduce(most, distributed.ReduceOp.MAX)
+        if not torch.equal(least, most):
+            raise OkngError(
+                "the processes of this fit were given other images, or in another order, or other arguments; "
+                "see that all machines read the same folder"
+            )
 
     def wait(self) -> None:
         """Until all are here."""
@@ -190,6 +218,8 @@ def _told() -> Iterator[None]:
     """An error between processes says that one of them has ended."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise Gone(
             f"another process of this fit has ended; the same command with --resume goes on ({error})"

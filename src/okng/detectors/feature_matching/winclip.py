@@ -20,7 +20,6 @@ CLIPS = {  # timm's name of the image tower: open_clip's of both
     "vit_base_patch16_plus_clip_240": "ViT-B-16-plus-240",
     "vit_base_patch16_clip_224": "ViT-B-16",
     "vit_base_patch32_clip_224": "ViT-B-32",
-    "vit_large_patch14_clip_336": "ViT-L-14-336",
 }
 TEMPERATURE = 0.07
 NORMAL = (
@@ -51,7 +50,7 @@ class WinCLIP(Detector):
     tensors; "none": random ones, which know no words, so that words say nothing. `product`: what is on the images, in
     English words, such as "printed circuit board". `shots`: of how many OK images, drawn at random, the references
     are; without any, words alone decide. `scales`: sides of the windows, in tokens. `image_size`: (h, w) of the input,
-    multiples of the patch.
+    multiples of the patch. Weights have to be of open_clip's own networks, such as LAION's: OpenAI's have another GELU.
 
     `okng weights winclip` says where the file is. The text tower runs once, while learning, by the package
     open_clip_torch (okng's extra "clip"); what it makes is stored, and inspection needs neither. All OK images are for

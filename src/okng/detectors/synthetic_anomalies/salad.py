@@ -53,7 +53,9 @@ class SALAD(Detector):
     the paper's are of a foreground; the one that most of the border belongs to is the background, and outlines are as
     coarse as the features. All kinds count alike in the losses, as they nearly do in the authors' code, whose softmax
     of a softmax is one here. Odd in a corrupted composition is what was changed, where the authors' code takes all that
-    then hangs together with it. A description belongs to the kind in the middle of its patch. All networks of
+    then hangs together with it. The kinds of an image to judge are a steep softmax, where the networks learn from one
+    kind a pixel. Pieces are of the first 64 compositions. The networks halve by pooling and double by enlarging, and
+    normalise by 8 groups. A description belongs to the kind in the middle of its patch. All networks of
     compositions have residual blocks. A fifth of the OK images tells what is usual of each term, and its deviation
     counts as 0.01 (maxima) or 0.1 (distances) at least. EfficientAD is as it is in okng.
     """
@@ -199,12 +201,12 @@ class SALAD(Detector):
         kept: list[Tensor] = []
 
         def visit(batch: Batch) -> None:
-            kept.extend(batch.prepared[0][: POOL - len(kept)])
+            kept.extend(self.kind(batch.images)[: POOL - len(kept)])
 
         def finish() -> None:
             self.pool = torch.stack(kept)
 
-        return Collect("compositions", visit, finish, prepare=self.kind)
+        return Collect("compositions", visit, finish)
 
     def composing(self, batch: Batch) -> dict[str, Tensor]:
         """What the repairer misses of clean compositions, and the finder of what was corrupted; half are clean."""
