@@ -83,11 +83,11 @@ def in_short(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 def headlines() -> dict[str, dict[str, Any]]:
     """One measured image AUROC for each detector, for a list of all: "dataset", "image_auroc" and "seconds".
 
-    On MVTec AD's transistor where the method is measured there by itself, the mean of its seeds, else the mean of MNIST's ten digits, each
-    against the rest, or of so many of them as are measured. `seconds` is one fit with its test on a CPU, None where a
-    GPU made the figure. The row of each measurement is `standing`'s; of several arguments those count that have the
-    most digits, then those that a table prints under the detector's own name (its teacher alone is SDN's, too, but not
-    it), then those of the present code, then the newest.
+    On MVTec AD's transistor where the method is measured there by itself, the mean of its seeds; else the mean of
+    MNIST's ten digits, each against the rest, or of so many of them as are measured. `seconds` is one fit with its test
+    on a CPU, None where a GPU made the figure. The row of each measurement is `standing`'s; of several arguments those
+    count that have the most digits, then those that a table prints under the detector's own name (its teacher alone is
+    SDN's, too, but not it), then those of the present code, then the newest.
     """
     alone: dict[str, list[dict[str, str]]] = {}
     digits: dict[str, dict[str, dict[str, dict[str, str]]]] = {}  # by detector, arguments and digit
