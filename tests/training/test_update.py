@@ -199,6 +199,7 @@ def test_the_command(patchcore: okng.Inspector, tmp_path: Path, capsys: pytest.C
         train(str(tmp_path / "alarm.png"), update=tmp_path / "parts.okng", parameter=["coreset=0.1"])
 
 
+@pytest.mark.slow  # the same on drawn images is in the suite
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["patchcore", "padim"])
 def test_in_two_halves_transistors_are_judged_as_by_a_fit_on_all(okng_data: Path, name: str) -> None:

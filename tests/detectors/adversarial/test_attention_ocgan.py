@@ -151,6 +151,7 @@ def test_empty_and_full_masks_are_pulled_back(logit: float) -> None:
     assert float(outside(inside, 0.2, 0.5)) == 0
 
 
+@pytest.mark.slow  # ten seconds, and it hangs on its seed
 def test_the_mask_learns_where_the_object_is() -> None:
     """From OK images alone: weights are higher on the discs than on the noise around them."""
     images, where = discs(160)

@@ -57,6 +57,7 @@ def test_paper_size() -> None:
     assert detector.gan.latent == 100 and detector.gan.discriminator.last.in_channels == 512
 
 
+@pytest.mark.slow  # a fit on digits
 @pytest.mark.real_data
 def test_it_knows_digits_from_noise_and_its_own_differ(okng_data: Path) -> None:
     dataset = open_idx(okng_data / "mnist", "2")

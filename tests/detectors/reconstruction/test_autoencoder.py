@@ -107,6 +107,7 @@ def digits_by_code(okng_data: Path, digit: str, count: int, batch_size: int) -> 
     return found
 
 
+@pytest.mark.slow  # two fits on digits
 @pytest.mark.real_data
 def test_a_code_that_can_hold_anything_copies_better(okng_data: Path) -> None:
     (narrow, finds), (wide, _) = digits_by_code(okng_data, "3", 400, 16).values()
