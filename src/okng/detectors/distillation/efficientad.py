@@ -210,8 +210,12 @@ class EfficientAD(Detector):
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """How far the student is from the teacher and from the autoencoder, each (B, h, w): means over channels."""
-        normalised, d = self.normalised(images), self.descriptor
-        studied = self.student(normalised)  # (B, 2 d, h, w)
+        normalised = self.normalised(images)
+        return self.apart(normalised, self.student(normalised))
+
+    def apart(self, normalised: Tensor, studied: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of `normalised` images and what the student makes of them, `studied` (B, 2 d, h, w)."""
+        d = self.descriptor
         local = (self.taught(normalised) - studied[:, :d]).square().mean(1)
         return local, (self.autoencoder(normalised) - studied[:, d:]).square().mean(1)
 
@@ -220,10 +224,15 @@ class EfficientAD(Detector):
 
         `image` (B,) its maximum.
         """
-        anomaly = torch.zeros_like(images[:, 0, :1, :1])
-        for found, (low, high) in zip(self.maps(images), self.usual, strict=True):
-            anomaly = anomaly + 0.05 * (found - low) / (high - low).clamp_min(1e-8)  # (B, h, w)
+        anomaly = self.together(self.maps(images))  # (B, h, w)
         return Scores(anomaly.amax((1, 2)), F.pad(anomaly, [CUT] * 4))
+
+    def together(self, maps: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean of both `maps` (B, h, w), each 0 where it is usual of OK images and 0.1 where rare."""
+        anomaly = torch.zeros_like(maps[0][:, :1, :1])
+        for found, (low, high) in zip(maps, self.usual, strict=True):
+            anomaly = anomaly + 0.05 * (found - low) / (high - low).clamp_min(1e-8)  # (B, h, w)
+        return anomaly
 
 
 class PatchDescription(nn.Sequential):

@@ -269,10 +269,7 @@ class SALAD(Detector):
         a, d = self.appearance, self.appearance.descriptor
         normalised = a.normalised(images)
         studied = a.student(normalised)  # (B, 2 d, h', w')
-        apart = (torch.cat([a.taught(normalised), a.autoencoder(normalised)], 1) - studied).square()
-        maps = torch.stack([apart[:, :d].mean(1), apart[:, d:].mean(1)])  # (2, B, h', w'), as `EfficientAD.maps`
-        low, high = a.usual.T[:, :, None, None, None]  # (2, 1, 1, 1) each
-        anomaly = (0.05 * (maps - low) / (high - low).clamp_min(1e-8)).sum(0)  # and `EfficientAD.forward`
+        anomaly = a.together(a.apart(normalised, studied))  # (B, h', w')
         composition = (STEEP * self.kind_logits(images)).softmax(1)  # (B, K, h, w)
         shares = F.avg_pool2d(composition, 4 // self.scale)[:, :, CUT:-CUT, CUT:-CUT]  # (B, K, h', w')
         shares = torch.cat([torch.ones_like(shares[:, :1]), shares], 1).flatten(2)  # (B, 1 + K, h' w')
