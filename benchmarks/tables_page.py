@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from okng.benchmark.beside import NAMES, Line, mean_of
 from okng.benchmark.code import is_older
@@ -11,12 +12,15 @@ from okng.benchmark.reproduce import Job, Outcome, standing
 from okng.benchmark.rows import read_rows
 from okng.benchmark.tables import FOLDERS, TABLES, Block, Table
 
+AT_HAND = {"MVTec AD": ("transistor",), "ShanghaiTech Campus": (), "COCO crops": ()}  # of the sets; all of the others
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tables.md"
 HEAD = """# Published tables, run again
 
-Each cell is *measured*, or *measured (published)* where a figure is printed; a dash is a cell that was not run. The
-budget is `cpu`, minutes per fit on one core with the arguments in the `cards.toml` of each
+Each cell is *measured*, or *measured (published)* where a figure is printed; a dash is a cell that was not run, and
+what is missing is said below, with why: the images were not at hand, or the time was not; what a cell takes is the
+median of those that were run, on a machine with other work. `okng reproduce TABLE DATA` goes on where this page ends.
+The budget is `cpu`, minutes per fit on one core with the arguments in the `cards.toml` of each
 [family](../src/okng/detectors); what is published was got with larger networks and longer training.
 
 - † with other arguments than today's.
@@ -39,12 +43,11 @@ def page() -> str:
     parts = [HEAD]
     for table in TABLES.values():
         outcomes = standing(table, ROOT / "results")
-        blocks = [lines for block in table.blocks if (lines := matrix(table, block, outcomes))]
-        if blocks:
-            parts.append(f"## {table.name}\n\n{table.title}.\n")
-            if table.notes():
-                parts.append("\n".join(f"- {note}" for note in table.notes()) + "\n")
-            parts += blocks
+        blocks = [matrix(table, block, outcomes) + missing(table, block, outcomes) for block in table.blocks]
+        parts.append(f"## {table.name}\n\n{table.title}.\n")
+        if table.notes():
+            parts.append("\n".join(f"- {note}" for note in table.notes()) + "\n")
+        parts += blocks
         if table.name == "oe-sdn/table1":
             parts += curves()
     return "\n".join(parts)
@@ -101,6 +104,25 @@ def matrix(table: Table, block: Block, outcomes: list[Outcome]) -> str:
             cells.append(cell(line) + worst + some)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def missing(table: Table, block: Block, outcomes: list[Outcome]) -> str:
+    """Which cells of a block have no figure, and why: a line for each reason; nothing where all have one."""
+    there = AT_HAND.get(block.dataset, block.classes)
+    lines = []
+    if away := [kind for kind in block.classes if kind not in there]:
+        lines.append(f"- {', '.join(away) if there else 'all of it'}: no images at hand")
+    reasons: dict[str, list[str]] = {}
+    for method in block.methods:
+        fits = [o for o in outcomes if o.cell.method == method]
+        run = {o.cell.kind for o in fits if (o.cell.dataset, o.cell.metric) == (block.dataset, block.metric)}
+        if left := [kind for kind in there if kind not in run]:
+            on = "" if left == list(there) else " on " + ", ".join(left)
+            minutes = max(1, round(median(float(o.row["seconds"]) for o in fits) / 60)) if fits else 0
+            time = f"{minutes} min of one core a cell" if fits else "not begun"
+            reasons.setdefault(f"{on}: {time}", []).append(method)
+    lines += [f"- {'; '.join(methods)}{why}" for why, methods in reasons.items()]
+    return "\n".join([f"Without a figure, {block.dataset}, {NAMES[block.metric]}:", "", *lines, ""]) if lines else ""
 
 
 def mark(table: Table, outcome: Outcome) -> str:

@@ -45,6 +45,20 @@ def test_a_cell_has_the_published_figure_beside_it() -> None:
     assert module.cell(Line("0", "0.95", 0.98765)) == "0.988 (0.95)" and module.cell(Line("0", "0.95", None)) == "–"
 
 
+def test_each_cell_without_a_figure_has_a_reason() -> None:
+    module = script("tables_page")
+    for table in module.TABLES.values():
+        outcomes = module.standing(table, module.ROOT / "results")
+        run = {(o.cell.dataset, o.cell.metric, o.cell.method, o.cell.kind) for o in outcomes}
+        for block in table.blocks:
+            said = module.missing(table, block, outcomes)
+            there = module.AT_HAND.get(block.dataset, block.classes)
+            for method in block.methods:
+                for kind in block.classes:
+                    if (block.dataset, block.metric, method, kind) not in run:
+                        assert (kind if there else "all of it") in said if kind not in there else method in said
+
+
 def test_a_cell_of_three_seeds_has_their_deviation() -> None:
     cell = script("methods_page").cell
     rows = [{"metric": "aupro", "value": value} for value in ("0.9000", "0.9200", "0.9400")]
