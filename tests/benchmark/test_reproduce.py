@@ -473,7 +473,7 @@ def test_the_classifier_learns_and_starts_alike(tmp_path, monkeypatch):
         def some(count):
             return tuple(
                 Sample((rng.integers(0, 60, (32, 32, 3)) + 18 * k).astype(np.uint8), kind=kind)
-                for k, kind in enumerate(classifier.CLASSES)
+                for k, kind in enumerate("abcdefghij")
                 for _ in range(count)
             )
 

@@ -294,6 +294,14 @@ def test_coco_crops_without_background(coco):
     assert len(open_dataset(coco / "original", normal="cat").train) == 22
 
 
+def test_another_set_in_that_format_has_classes_of_its_own(coco):
+    instances = coco / "annotations/instances_val2017.json"
+    content = json.loads(instances.read_text())
+    content["categories"] = [{"id": 1, "name": "bolt"}, {"id": 17, "name": "nut"}, {"id": 18, "name": "washer"}]
+    instances.write_text(json.dumps(content))
+    assert counts(open_dataset(coco, normal="nut").train) == {("nut", OK): 22}
+
+
 def test_coco_damaged(coco):
     instances = coco / "annotations/instances_val2017.json"
     content = instances.read_text()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from okng.datasets.base import Sample
-from okng.datasets.coco import CLASSES, read_coco
+from okng.datasets.coco import read_coco
 from okng.training.progress import Narrator
 from okng.training.turns import one_at_a_time
 
@@ -37,10 +37,11 @@ def coco_masks(
     """
     tell = tell or Narrator(quiet=True)
     classes = read_coco(folder, version, seed)
-    train, train_labels = _tensors(classes.train)
-    test, test_labels = _tensors(classes.test or ())
+    names = list(dict.fromkeys(sample.kind for sample in classes.train))
+    train, train_labels = _tensors(classes.train, names)
+    test, test_labels = _tensors(classes.test or (), names)
     torch.manual_seed(seed)
-    network = vgg11(width)
+    network = vgg11(width, len(names))
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     accuracy, reached = 0.0, float("nan")
     tell.begin(f"VGG11 on {version} crops", epochs)
@@ -62,8 +63,8 @@ def coco_masks(
     return {"accuracy": accuracy, "epochs_to_80": reached}
 
 
-def vgg11(width: int) -> nn.Sequential:
-    """Images (B, 3, 32, 32) to a score per class (B, 10)."""
+def vgg11(width: int, classes: int = 10) -> nn.Sequential:
+    """Images (B, 3, 32, 32) to a score per class (B, classes)."""
     layers: list[nn.Module] = []
     channels = 3
     for factor in LAYERS:
@@ -72,11 +73,11 @@ def vgg11(width: int) -> nn.Sequential:
         else:
             layers += [nn.Conv2d(channels, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), nn.ReLU()]
             channels = factor * width
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, len(CLASSES)))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, classes))
 
 
-def _tensors(samples: tuple[Sample, ...]) -> tuple[Tensor, Tensor]:
+def _tensors(samples: tuple[Sample, ...], names: list[str]) -> tuple[Tensor, Tensor]:
     """Images (N, 3, 32, 32) in [0, 1] and the numbers of their classes (N,)."""
     pixels = np.stack([np.asarray(sample.image) for sample in samples])  # (N, 32, 32, 3)
-    labels = torch.tensor([CLASSES.index(sample.kind) for sample in samples])
+    labels = torch.tensor([names.index(sample.kind) for sample in samples])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255, labels

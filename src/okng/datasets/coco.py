@@ -2,7 +2,8 @@
 
 Made from COCO's own files, `annotations/instances_<part>.json` and the images in `<part>/`, as the slides on
 attention-guided OCGAN describe: ten classes, boxes of at least 50 px with sides of at most 1 to 2, brought to
-32 × 32, 550 of each class, 500 to train and 50 to test. In the masked version all but the object is black.
+32 × 32, 550 of each class, 500 to train and 50 to test. In the masked version all but the object is black. A file
+that has none of these classes is another set in COCO's format: there all its classes count.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def _choose(instances: dict[str, Any], seed: int) -> dict[str, list[dict[str, An
     try:
         names = {category["id"]: category["name"] for category in instances["categories"]}
         known = {image["id"] for image in instances["images"]}
-        fitting: dict[str, list[dict[str, Any]]] = {name: [] for name in CLASSES}
+        classes = CLASSES if set(CLASSES) & set(names.values()) else names.values()
+        fitting: dict[str, list[dict[str, Any]]] = {name: [] for name in classes}
         for one in sorted(instances["annotations"], key=lambda one: one["id"]):
             if names[one["category_id"]] in fitting and one["image_id"] in known and _fits(one):
                 fitting[names[one["category_id"]]].append(one)
