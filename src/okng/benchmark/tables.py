@@ -250,6 +250,10 @@ _OWN_MVTEC = {
     "RIAD": Run("riad"),
     "DAAD": Run("daad"),
     "Metaformer": Run("metaformer"),
+    **{
+        f"γ-VAE-grad, {score}": Run("vae_grad", {}, {"score": score})
+        for score in ("projection", "gradient", "residual")
+    },
 }
 
 
