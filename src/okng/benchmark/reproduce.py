@@ -9,7 +9,7 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -84,6 +84,7 @@ def reproduce(
     seed: int = 0,
     minutes: float | None = None,
     tell: Narrator | None = None,
+    ray: str | None = None,
 ) -> list[Outcome]:
     """Measure the cells of `table` that `methods` and `classes` select, all of them by default.
 
@@ -91,7 +92,8 @@ def reproduce(
     calibration, and fills every cell that it can. The figures are written to `out`/<table>.csv after each fit; a cell
     that stands there, or in another table's file, with the same arguments, budget and seed, by the detector's present
     code, is not run again, and a fit that was stopped goes on where it was. No fit is begun after `minutes`; its cells
-    get no row. A cell that can't be run gets one without a figure, which says why.
+    get no row. A cell that can't be run gets one without a figure, which says why. `ray`: the address of a Ray cluster
+    that makes the fits, one on each of its cores or GPUs; all its machines have to see `data` and `out`.
     """
     tell = tell or Narrator(quiet=True)
     started = time.monotonic()
@@ -99,6 +101,8 @@ def reproduce(
         raise OkngError(f"a budget is {' or '.join(BUDGETS)}, not {budget!r}")
     if not data.is_dir():
         raise OkngError(f"{data} is not a folder; give the one that holds mnist/, cifar10/, mvtec_ad/ and so on")
+    if ray is not None:
+        data, out = data.absolute(), out.absolute()  # the workers are elsewhere
     cells = select(table, methods, classes)
     path = results_file(table.name, out)
     known = _Known(out)
@@ -115,16 +119,21 @@ def reproduce(
         else:
             groups.setdefault(job.fit_key, []).append(job)
     _write(path, outcomes.values())
-    for number, jobs in enumerate(groups.values()):
-        what = f"{jobs[0].cell.dataset} {jobs[0].cell.kind}, {jobs[0].run.detector}"
-        if minutes is not None and time.monotonic() - started > 60 * minutes:
-            done = [Outcome(job.cell, None, NO_TIME, job.row(note=NO_TIME)) for job in jobs]
-        else:
-            tell.say(f"fit {number + 1} of {len(groups)}: {what}")
-            if budget == "paper" and jobs[0].run.detector in cards():
-                tell.say(f"not as in the paper: {cards()[jobs[0].run.detector].left_out}")
-            done = _measure(jobs, data, path, tell)
-            _write(path, done)
+
+    def waiting() -> Iterator[list[Job]]:
+        """The cells of each fit, as long as there is time."""
+        for number, jobs in enumerate(groups.values()):
+            if minutes is not None and time.monotonic() - started > 60 * minutes:
+                outcomes.update((job.cell, Outcome(job.cell, None, NO_TIME, job.row(note=NO_TIME))) for job in jobs)
+                continue
+            cell, detector = jobs[0].cell, jobs[0].run.detector
+            tell.say(f"fit {number + 1} of {len(groups)}: {cell.dataset} {cell.kind}, {detector}")
+            if budget == "paper" and detector in cards():
+                tell.say(f"not as in the paper: {cards()[detector].left_out}")
+            yield jobs
+
+    for done in _measured(waiting(), data, path, ray, tell):
+        _write(path, done)
         outcomes |= {outcome.cell: outcome for outcome in done}
     return [outcomes[cell] for cell in cells]
 
@@ -349,6 +358,29 @@ def _write(path: Path, outcomes: Iterable[Outcome]) -> None:
         write_rows(path, FIELDS, rows.values())
 
 
+def _measured(
+    waiting: Iterable[list[Job]], data: Path, path: Path, ray: str | None, tell: Narrator
+) -> Iterator[list[Outcome]]:
+    """The cells of fit after fit: here one after the other, or on the cluster `ray` as they end."""
+    if ray is None:
+        for jobs in waiting:
+            yield _measure(jobs, data, path, tell)
+        return
+    from okng.cluster.fits import spread
+
+    for jobs, done, reason in spread(_elsewhere, ((jobs, (jobs, data, path)) for jobs in waiting), ray):
+        yield done or _blank(jobs, reason, tell)
+
+
+def _elsewhere(task: tuple[list[Job], Path, Path]) -> list[Outcome]:
+    return _measure(*task, Narrator(quiet=True))
+
+
+def _blank(jobs: list[Job], reason: str, tell: Narrator, seconds: float | None = None) -> list[Outcome]:
+    tell.say(f"left blank: {reason}")
+    return [Outcome(job.cell, None, reason, job.row(seconds=seconds, note=reason)) for job in jobs]
+
+
 def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Outcome]:
     """One fit, and the figures of all the cells that it serves."""
     start = time.monotonic()
@@ -360,10 +392,7 @@ def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Ou
         else:
             values = _fit(jobs, data, path, tell)
     except OkngError as error:
-        reason = str(error)
-        tell.say(f"left blank: {reason}")
-        seconds = time.monotonic() - start
-        return [Outcome(job.cell, None, reason, job.row(seconds=seconds, note=reason)) for job in jobs]
+        return _blank(jobs, str(error), tell, time.monotonic() - start)
     seconds = time.monotonic() - start
     done = []
     for job, value in zip(jobs, values, strict=True):

@@ -27,7 +27,7 @@ AUXILIARY = "A folder of images of anything else, such as textures, for detector
 DEVICE = "auto, cpu, cuda or mps, for PyTorch."
 PRODUCT = "Of a model of several products: the one that all the images are of; it has to be said."
 LANGUAGE = "Of the page: en, English, or ko, Korean."
-RAY = "Inspect on a Ray cluster: local for one on this machine, auto for the one it belongs to, or ray://HOST:PORT."
+RAY = "Work on a Ray cluster: local for one on this machine, auto for the one it belongs to, or ray://HOST:PORT."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
 
@@ -166,7 +166,7 @@ def on_cluster(
     inspector: Inspector, address: str, threads: int | None, device: str, written: Path | None = None
 ) -> Inspector:
     """The same inspector on the Ray cluster at `address`; each worker has `threads` cores, or a GPU."""
-    from okng.cluster import ClusterInspector
+    from okng.cluster.inspector import ClusterInspector
 
     if written is not None:
         check_writable(written / "part.parquet", "--parquet")

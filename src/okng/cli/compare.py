@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, AUXILIARY, DEVICE, LANGUAGE, NORMAL, PROTOCOL
+from okng.cli.common import ABNORMAL, AUXILIARY, DEVICE, LANGUAGE, NORMAL, PROTOCOL, RAY
 
 
 def compare(
@@ -36,6 +36,7 @@ def compare(
     protocol: Annotated[str | None, typer.Option(help=PROTOCOL)] = None,
     abnormal: Annotated[str | None, typer.Option(help=ABNORMAL)] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "auto",
+    ray: Annotated[str | None, typer.Option(help=RAY)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Compare methods: what each finds and costs, and which differences are real; goes on where it stopped."""
@@ -61,7 +62,8 @@ def compare(
         with Narrator() as tell:
             found = okng.compare(
                 opened, chosen, seeds=seeds, time_limit=time_limit, budget=budget, auxiliary=auxiliary, output=output,
-                false_alarm_rate=false_alarm_rate, device=device, command=words, language=language, tell=tell,
+                false_alarm_rate=false_alarm_rate, device=device, ray=ray, command=words, language=language,
+                tell=tell,
             )  # fmt: skip
     except KeyboardInterrupt:
         say(f"what is measured is kept in {output}: the same command goes on")

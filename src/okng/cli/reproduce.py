@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from okng.cli.common import RAY
+
 
 def reproduce(
     table: Annotated[str, typer.Argument(help="A name of `okng list tables`.")],
@@ -19,6 +21,7 @@ def reproduce(
     out: Annotated[Path, typer.Option("-o", "--output", "--out", help="Folder for the figures.")] = Path("results"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     time_limit: Annotated[float | None, typer.Option(help="Begin no fit after so many minutes.")] = None,
+    ray: Annotated[str | None, typer.Option(help=RAY)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure the cells of a published table and print both figures side by side; goes on where it stopped."""
@@ -36,7 +39,7 @@ def reproduce(
     path = results_file(table, out)
     check_writable(path)
     with Narrator() as tell:
-        outcomes = run(TABLES[table], data.expanduser(), budget, methods, classes, out, seed, time_limit, tell)
+        outcomes = run(TABLES[table], data.expanduser(), budget, methods, classes, out, seed, time_limit, tell, ray)
     drawing = path.with_suffix(".svg")
     drawn = standing(TABLES[table], out, budget, seed)  # with what was measured before
     write_atomically(drawing, beside.as_svg(TABLES[table], drawn).encode())

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def compare(
     protocol: str | None = None,
     abnormal: str | None = None,
     device: str = "auto",
+    ray: str | None = None,
     command: str = "",
     language: str = "en",
     progress: bool = False,
@@ -123,7 +124,9 @@ def compare(
     several ranks.html. What is measured is kept in its folder runs/, each fit under its images, arguments, seed and
     code, so that the same call goes on where it was stopped, in the middle of a fit too, and measures again only what
     has changed. Every fit has a process of its own, which tells its memory and time; one that fails leaves a row that
-    says why, and is tried again by the next call. `device`: where PyTorch fits; judging is on the CPU.
+    says why, and is tried again by the next call. `device`: where PyTorch fits; judging is on the CPU. `ray`: the
+    address of a Ray cluster that makes the fits, one on each of its cores or GPUs; all its machines have to see the
+    images and `output`.
 
     Raises `OkngError` for data that can't be read, names that don't exist and folders that can't be written.
     """
@@ -138,6 +141,7 @@ def compare(
     seconds = _seconds(time_limit)
     methods = _methods(detectors)
     folder = Path(output).expanduser()
+    folder = folder if ray is None else folder.absolute()  # the workers are elsewhere
     given = [data] if isinstance(data, Dataset | str | Path) else list(data)
     if not given:
         raise OkngError("there is no data set to compare on; give at least one")
@@ -149,22 +153,47 @@ def compare(
     ]
     command = command or "okng.compare(...)"
     runs = [(of, run) for seed in range(seeds) for of in sets for run in of.runs(seed, device)]
-    for number, (of, run) in enumerate(runs):
-        name = f"{of.name}: {run.method.name}, seed {run.seed}"
-        result = run.result()
-        if result is None and seconds is not None and time.monotonic() - started > seconds:
-            of.left.append(name)
-            continue
-        if result is None:
-            tell.say(f"fit {number + 1} of {len(runs)}: {name}")
-            result = run.measure(tell)
-            new = True
-        else:
-            new = False
+
+    def waiting() -> Iterator[tuple[_Set, Run]]:
+        """The runs that are still to be measured, as long as there is time."""
+        for number, (of, run) in enumerate(runs):
+            name = f"{of.name}: {run.method.name}, seed {run.seed}"
+            result = run.result()
+            if result is not None:
+                of.take(replace(result, run=without_images(run)))
+            elif seconds is not None and time.monotonic() - started > seconds:
+                of.left.append(name)
+            else:
+                tell.say(f"fit {number + 1} of {len(runs)}: {name}")
+                yield of, run
+
+    for (of, run), result in _measured(waiting(), ray, device, tell):
+        if result.failure:
+            tell.say(f"{run.method.name} failed: {result.failure}")
         of.take(replace(result, run=without_images(run)))
-        if new:
-            _write(sets, command, folder, language)
+        _write(sets, command, folder, language)
     return _write(sets, command, folder, language)
+
+
+def _measured(
+    waiting: Iterable[tuple[_Set, Run]], ray: str | None, device: str, tell: Narrator
+) -> Iterator[tuple[tuple[_Set, Run], Result]]:
+    """The runs with their results: here one after the other, or on the cluster `ray` as they end."""
+    if ray is None:
+        for of, run in waiting:
+            yield (of, run), run.measure(tell)
+        return
+    from okng.cluster.fits import spread
+
+    for (of, run), result, reason in spread(_elsewhere, (((of, run), run) for of, run in waiting), ray, device):
+        yield (of, run), result or Result(run, {"failure": reason}, {})
+
+
+def _elsewhere(run: Run) -> Result:
+    """Measure `run` in a process that knows nothing yet."""
+    if run.method.kind is not None:
+        name_of(run.method.kind)  # makes it known there
+    return replace(run.measure(Narrator(quiet=True)), run=without_images(run))
 
 
 class _Set:
@@ -179,6 +208,7 @@ class _Set:
         self.methods: list[Method] = []
         self.reasons: dict[str, str] = {}
         self.results: dict[str, list[Result]] = {}
+        self.failures: dict[str, list[Result]] = {}
         self.left: list[str] = []
         sources = [sample.image for sample in given.dataset.train]
         for method in methods:
@@ -207,19 +237,19 @@ class _Set:
         return found
 
     def take(self, result: Result) -> None:
-        """One result more."""
-        name = result.run.method.name
-        if result.failure:
-            self.reasons[name] = result.failure
-        else:
-            self.results.setdefault(name, []).append(result)
+        """One result more; a cluster has them in no order."""
+        results = self.results if not result.failure else self.failures
+        found = results.setdefault(result.run.method.name, [])
+        found.append(result)
+        found.sort(key=lambda one: one.run.seed)
 
     def compared(self) -> Compared:
         """The table so far."""
         dataset = self.given.dataset
         labels = [sample.label for sample in dataset.test if sample.label is not None]
-        reasons = {method.name: NO_TIME if self.left else "not yet" for method in self.methods} | self.reasons
-        reasons = {name: why for name, why in reasons.items() if name not in self.results or name in self.reasons}
+        begun = self.results.keys() | self.failures.keys()
+        reasons = {of.name: NO_TIME if self.left else "not yet" for of in self.methods if of.name not in begun}
+        reasons |= self.reasons | {name: failed[-1].failure for name, failed in self.failures.items()}
         counts = {"train": len(dataset.train), "ok": labels.count(0), "ng": labels.count(1)}
         counts["masks"] = sum(sample.mask is not None for sample in dataset.test)
         rows = rows_of(self.methods, self.results, reasons)

@@ -127,7 +127,6 @@ class Run:
         for step in ("fit", "judge"):
             failure = _in_its_own_process(step, self, quiet)
             if failure:
-                tell.say(f"{self.method.name} failed: {failure}")
                 return Result(self, {"failure": failure}, {})
         for ending in PASSING:
             remove(self.file(ending))

@@ -9,19 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
-import os
-import socket
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from okng import __version__
+from okng.cluster.joined import RETRIES, joined, workers_of
 from okng.errors import OkngError, in_one_line, missing_extra
 from okng.inspection.images import Source, UnreadableImage, fingerprint
 from okng.inspection.inspector import Images, Inspector, each_placed
@@ -33,8 +30,6 @@ from okng.inspection.urls import url_of
 
 BATCHES = 8  # of an engine, that an actor is given at a time
 AHEAD = 2  # such parts an actor has, so that it never waits; no more are listed, judged or held
-CONNECTED_WITHIN = 10.0  # seconds
-RETRIES = 3  # of a part whose actor died under it
 
 
 class Part(NamedTuple):
@@ -78,7 +73,7 @@ class ClusterInspector(Inspector):
         parts = _parts(each_placed(images, strict=unreadable is None), BATCHES * batch_size)
         likeness = Likeness(self.learnt_images)
         state = self._state(batch_size)
-        with _cluster(self.address) as ray:
+        with joined(self.address) as ray:
             judges = _Judges(ray, self.plain, batch_size, unreadable is None, self.threads, self.gpu)
             waiting: deque[tuple[int, Any]] = deque()
             place = 0
@@ -167,12 +162,7 @@ class _Judges:
 
     def __init__(self, ray: Any, inspector: Inspector, batch_size: int, strict: bool, threads: int, gpu: bool):
         self.ray = ray
-        there = ray.cluster_resources()
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        fit = [(int(has.get("CPU", 0) // threads), int(has.get("GPU", 0))) for has in machines]  # an actor is on one
-        self.count = sum(min(each) if gpu else each[0] for each in fit)
-        if self.count < 1:
-            raise OkngError(f"the cluster has no {'GPU' if gpu else f'machine with {threads} cores'}; it has {there}")
+        self.count = workers_of(ray, threads, gpu)
         kind = ray.remote(_Judge).options(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
         )
@@ -206,29 +196,6 @@ class _Judges:
         except self.ray.exceptions.RayError as error:
             raise OkngError(f"the cluster could not inspect: {in_one_line(error)}") from error
         return part
-
-
-@contextmanager
-def _cluster(address: str) -> Iterator[Any]:
-    """Ray, joined with the cluster at `address`, or with one that begins and ends here."""
-    try:
-        import ray
-    except ImportError as error:
-        raise missing_extra("ray", "ray") from error
-    how: dict[str, Any] = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of it
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if colon and port.isdecimal():  # Ray itself would try for minutes
-            socket.create_connection((host.strip("[]"), int(port)), CONNECTED_WITHIN).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **how)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        why = in_one_line(error)
-        raise OkngError(f"there is no Ray cluster at {address} ({why}); --ray local starts one") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def _parts(sources: Iterator[tuple[Source, int]], size: int) -> Iterator[list[tuple[Source, int]]]:

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.cli.test_cli import okng, one_line
+from tests.contract.conftest import pictures
 
 import okng as library
-from okng import cluster
-from okng.cluster import ClusterInspector
+from okng.cluster import inspector as inspecting
+from okng.cluster.inspector import ClusterInspector
 from okng.errors import OkngError
 from okng.inspection.formats import UnreadableImage
 from okng.inspection.inspector import Inspector
-from tests.cli.test_cli import okng, one_line
-from tests.contract.conftest import pictures
 
 IMAGES = 41
 
@@ -97,8 +97,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     def joined(address: str) -> Iterator[Here]:
         yield made
 
-    monkeypatch.setattr(cluster, "_cluster", joined)
-    monkeypatch.setattr(cluster, "BATCHES", 1)
+    monkeypatch.setattr(inspecting, "joined", joined)
+    monkeypatch.setattr(inspecting, "BATCHES", 1)
     return made
 
 
@@ -215,7 +215,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     inspector: Inspector, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
-    monkeypatch.setattr(cluster, "BATCHES", 1)
+    monkeypatch.setattr(inspecting, "BATCHES", 1)
     alone, torn = said(inspector, images)
     skipped: list[str] = []
     found = []
