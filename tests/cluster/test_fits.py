@@ -95,7 +95,12 @@ def test_tasks_are_taken_as_there_is_room_for_them(here: Here) -> None:
     found = fits.spread(lambda task: task * task, tasks(), "local")
     assert next(found) == ("task 1", 1, "") and taken == [0, 1]
     assert sorted(found) == [(f"task {i}", i * i, "") for i in (0, 2, 3, 4, 5)] and here.most == 2
-    assert here.asked["num_gpus"] == 0 and not list(fits.spread(abs, [], "local"))
+    assert here.asked["num_gpus"] == 0
+
+
+def test_no_cluster_is_begun_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "joined", None)
+    assert not list(fits.spread(abs, [], "local"))
 
 
 @pytest.mark.parametrize(("device", "gpus", "asked"), [("auto", 1, 1), ("cuda", 1, 1), ("cpu", 1, 0), ("auto", 0, 0)])

@@ -6,7 +6,7 @@ A fit keeps its own state in files, so one whose worker died goes on where that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from okng.cluster.joined import RETRIES, joined, workers_of
@@ -27,6 +27,10 @@ def spread(
     "auto" on a cluster that has any, each takes a GPU.
     """
     waiting = iter(tasks)
+    first = list(islice(waiting, 1))
+    if not first:
+        return  # no cluster is begun for nothing
+    waiting = chain(first, waiting)
     with joined(address) as ray:
         gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
         count = workers_of(ray, 1, gpu)
