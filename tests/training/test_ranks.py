@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from lightning_fabric import Fabric
 from safetensors.numpy import load_file
 from tests.training import ranked
+from torch import distributed, nn
 
 import okng
 from okng.errors import OkngError
+from okng.nn.backbones import Backbone
 from okng.training.launch import launch
+from okng.training.ranks import Ranks
 
 SCRIPT = str(Path(ranked.__file__))
 
@@ -68,6 +73,36 @@ def test_what_is_no_number_in_one_process_ends_all(folder: Path) -> None:
 def test_processes_that_were_given_something_else_end(folder: Path) -> None:
     for rank in (0, 1):
         assert "were given other images" in (folder / f"unlike-{rank}").read_text()
+
+
+def test_a_frozen_backbone_travels_once_and_again_when_something_moved_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever process: here the other one, and an average of weights is a backbone that nothing trains, too."""
+
+    class Net(Backbone):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self.net = nn.Linear(2, 2).requires_grad_(False)
+
+    there, sent = [0, 0], []
+    monkeypatch.setattr(distributed, "broadcast", lambda content, _: sent.append(content.numel()))
+    monkeypatch.setattr(
+        distributed, "all_reduce", lambda told, _: told.copy_(torch.maximum(told, torch.tensor(there[: len(told)])))
+    )
+    ranks = Ranks(Fabric(accelerator="cpu", devices=1))
+    ranks.count = 2
+    model = nn.ModuleDict({"teacher": Net(), "average": Net(), "student": nn.Linear(3, 1)})
+    of_each = []
+    for moved, elsewhere in ((None, 0), (None, 0), (model["average"], 0), (None, 1), (None, 0)):
+        if moved is not None:
+            moved.net.weight.mul_(0.5)
+        there[0] = elsewhere
+        sent.clear()
+        ranks.agree(model)
+        of_each.append(sum(sent) // 4)
+    assert of_each == [6 + 6 + 4, 4, 6 + 4, 6 + 4, 4]
+    sent.clear()
+    ranks.agree(model["teacher"])
+    assert not sent
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from okng.detectors.base import Collect, Detector, Train
 from okng.errors import OkngError
 from okng.inspection.model_file import read_model, write_model
 from okng.nn.backbones import Backbone
-from okng.training.frozen import is_frozen
+from okng.training.frozen import is_frozen, versions
 from okng.training.progress import Narrator
 
 
@@ -53,12 +53,12 @@ class Checkpoint:
         self.stored: dict[str, Any] = {}  # what is gone on with
         self.tensors: dict[str, Tensor] = {}
         self.frozen: dict[str, str] = {}  # a digest of each frozen backbone as it was built
-        self.known: dict[str, list[Any]] = {}  # and its `_versions` when it was last found to be that
+        self.known: dict[str, list[Any]] = {}  # and its `versions` when it was last found to be that
         self.identity = ""
         if path is not None:
             frozen = {n: m for n, m in detector.named_modules() if isinstance(m, Backbone) and is_frozen(m)}
             self.frozen = {name: _digest(backbone) for name, backbone in frozen.items()}
-            self.known = {name: _versions(backbone) for name, backbone in frozen.items()}
+            self.known = {name: versions(backbone) for name, backbone in frozen.items()}
             self.identity = hashlib.sha256(json.dumps([*told, self.frozen], sort_keys=True).encode()).hexdigest()
 
     def save(
@@ -95,10 +95,10 @@ class Checkpoint:
     def is_as_built(self, name: str, built: str) -> bool:
         """Whether the backbone `name` has the digest `built`: taken anew only once something has written to it."""
         backbone = self.detector.get_submodule(name)
-        versions = _versions(backbone)
-        if self.known.get(name) != versions and _digest(backbone) == built:
-            self.known[name] = versions
-        return self.known.get(name) == versions
+        now = versions(backbone)
+        if self.known.get(name) != now and _digest(backbone) == built:
+            self.known[name] = now
+        return self.known.get(name) == now
 
     def restore(self) -> tuple[int, int]:
         """Read the checkpoint; the phase and the epoch to continue with."""
@@ -144,14 +144,6 @@ class Checkpoint:
 
     def _of(self, prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
-
-
-def _versions(module: nn.Module) -> list[Any]:
-    """What changes when something writes to a module's tensors: where they lie, torch's count of writes, and a value.
-
-    The value is for who writes to `tensor.data`, which is not counted.
-    """
-    return [(t.data_ptr(), t._version, t.flatten()[:1].tolist()) for t in module.state_dict().values()]
 
 
 def _digest(module: nn.Module) -> str:

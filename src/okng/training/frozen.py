@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from okng.detectors.base import Detector
 from okng.inspection.engines import import_openvino
@@ -162,3 +162,11 @@ def compiled(backbone: Backbone) -> Callable[[Tensor], list[Tensor]]:
 def is_frozen(backbone: Backbone) -> bool:
     """Whether nothing trains it."""
     return not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def versions(module: nn.Module) -> list[Any]:
+    """What changes when something writes to a module's tensors: where they lie, torch's count of writes, and a value.
+
+    The value is for who writes to `tensor.data`, which is not counted.
+    """
+    return [(t.data_ptr(), t._version, t.flatten()[:1].tolist()) for t in module.state_dict().values()]

@@ -23,6 +23,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from okng.errors import OkngError, in_one_line
+from okng.nn.backbones import Backbone
+from okng.training.frozen import is_frozen, versions
 
 HOW = (
     "start it by `torchrun --nproc-per-node DEVICES --nnodes NODES`, or one machine's by `okng train --devices DEVICES`"
@@ -76,6 +78,7 @@ class Ranks:
         self.rank, self.count = fabric.global_rank, fabric.world_size
         self._device = fabric.device
         self._weight, self._together = 1.0, False
+        self._agreed: dict[int, list[Any]] = {}  # of frozen backbones, their `versions` when all had the same
 
     def share(self, batch: list[int]) -> list[int]:
         """The rows of a batch that this process learns from; with fewer rows than processes all of them."""
@@ -111,15 +114,29 @@ class Ranks:
             at += parameter.numel()
 
     def agree(self, module: nn.Module) -> None:
-        """Give all processes the tensors of the first one."""
+        """Give all processes the tensors of the first one; a frozen backbone's only once something has written to them.
+
+        Whether something has, in any of the processes, all have to know: so they ask each other.
+        """
         if self.count == 1:
             return
+        parts = list(module.named_modules())
+        frozen = [(name, part) for name, part in parts if isinstance(part, Backbone) and is_frozen(part)]
+        written = [int(self._agreed.get(id(part)) != versions(part)) for _, part in frozen]
         with torch.no_grad(), _told():
-            for _, tensor in sorted(module.state_dict().items()):
-                if tensor.numel():
+            if frozen:
+                told = torch.tensor(written, device=self._device)
+                distributed.all_reduce(told, distributed.ReduceOp.MAX)
+                written = told.tolist()
+            as_agreed = tuple(
+                f"{name}." * bool(name) for (name, _), now in zip(frozen, written, strict=True) if not now
+            )
+            for name, tensor in sorted(module.state_dict().items()):
+                if tensor.numel() and not name.startswith(as_agreed):
                     content = tensor.contiguous()
                     distributed.broadcast(content.flatten().view(torch.uint8), 0)
                     tensor.copy_(content)
+        self._agreed |= {id(part): versions(part) for _, part in frozen}
 
     def check_same(self, told: Any) -> None:
         """`OkngError` unless all processes were `told` the same: images, their order, arguments."""
