@@ -400,6 +400,26 @@ def test_without_labels_the_csv_is_that_of_inspect(tmp_path: Path) -> None:
     assert (tmp_path / "report.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
 
 
+def test_lines_of_many_images_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names with line breaks, commas and quotes too; and lines may come after the page was written once."""
+    inspector, reports = make_inspector(), []
+    for in_memory in (1 << 20, 200):
+        monkeypatch.setattr("okng.report.table.IN_MEMORY", in_memory)
+        report = Report("Line 1", inspector)
+        for i in range(9):
+            report.add(inspected(inspector, 60.0 + 5 * i, Path(f'/a/{i},,\r\n"x" .png')), kind="good" if i == 8 else "")
+            if i == 5:
+                report.write(tmp_path / "part.html")
+        report.write(tmp_path / f"{in_memory}.html")
+        reports.append(report)
+    assert [report._table._lines._rolled for report in reports] == [False, True]
+    whole, from_file = ((tmp_path / f"{size}.csv").read_bytes() for size in (1 << 20, 200))
+    assert whole == from_file
+    with (tmp_path / "200.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [f'/a/{i},,\r\n"x" .png' for i in range(9)]
+    assert len((tmp_path / "part.csv").read_text().split('"/a/')) == 1 + 6
+
+
 def test_a_name_can_not_end_the_script(tmp_path: Path) -> None:
     inspector = make_inspector()
     report = Report("Line 1", inspector)

@@ -18,7 +18,7 @@ from okng.errors import OkngError, nearest_names
 from okng.inspection.arrays import each_image_of, from_pillow, from_tensor, is_tensor
 from okng.inspection.calibration import Calibration
 from okng.inspection.decoding import each_page
-from okng.inspection.files import LISTS, find_images, read_list
+from okng.inspection.files import LISTS, each_found, read_list
 from okng.inspection.formats import Encoded, UnreadableImage, exists
 from okng.inspection.images import Preprocess, Source
 from okng.inspection.likeness import Likeness, Traits
@@ -394,7 +394,7 @@ def _each(images: Any, listed: Callable[[Path], list[Path]] | None, strict: bool
     elif isinstance(images, str | Path):
         path = Path(images).expanduser()
         if path.is_dir():
-            for file in find_images(path, strict) if listed is None else listed(path):
+            for file in each_found(path, strict) if listed is None else listed(path):
                 yield from _pages(file, path)
         elif path.suffix.lower() in LISTS:
             for file in read_list(path):

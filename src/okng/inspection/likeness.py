@@ -86,7 +86,7 @@ class Likeness:
     def __init__(self, learnt: dict[str, Any] | None):
         self.learnt = learnt
         self.total = self.ng = self.unlike = 0
-        self.differences: dict[str, list[str]] = {}
+        self.differences: dict[str, tuple[int, str]] = {}  # how many images, and of the first one in words
 
     def add(self, image: Traits, is_ng: bool) -> None:
         """One inspected image."""
@@ -94,16 +94,17 @@ class Likeness:
         self.ng += is_ng
         found = {} if self.learnt is None else _differences(image, self.learnt)
         for name, words in found.items():
-            self.differences.setdefault(name, []).append(words)
+            count, first = self.differences.get(name, (0, words))
+            self.differences[name] = count + 1, first
         self.unlike += bool(found.keys() - {"brightness"})
 
     def warn(self) -> None:
         """`OkngWarning` where images were unlike those learnt, or all of them NG; at most one of each."""
-        dim = self.differences.get("brightness", [])
-        said = {name: words[0] for name, words in self.differences.items() if name != "brightness"}
-        if 2 * len(dim) >= self.total > 0 and dim:  # a single dark image is one to be judged
-            said["brightness"] = dim[0]
-        count = max(self.unlike, len(dim) if "brightness" in said else 0)
+        dim, first = self.differences.get("brightness", (0, ""))
+        said = {name: words for name, (_, words) in self.differences.items() if name != "brightness"}
+        if 2 * dim >= self.total > 0 and dim:  # a single dark image is one to be judged
+            said["brightness"] = first
+        count = max(self.unlike, dim if "brightness" in said else 0)
         if said:
             which = "the images are" if count == self.total else f"{count} of {self.total} images are"
             _warn(f"{which} unlike those learnt from: {'; '.join(said.values())}")

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,16 @@ def read_bytes(path: Path, remedy: str) -> bytes:
         raise OkngError(f"{path} can't be read: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, content: bytes | bytearray) -> None:
-    """Replace `path` by `content` in one step; an `OkngError` leaves what was there."""
+def write_atomically(path: Path, content: bytes | bytearray | Iterable[bytes]) -> None:
+    """Replace `path` by `content`, of which parts may come one by one, in one step.
+
+    An `OkngError` leaves what was there.
+    """
+    parts = [content] if isinstance(content, bytes | bytearray) else content
     if (url := url_of(path)) is not None:
         from okng.inspection.stored import put
 
-        put(url, content)
+        put(url, b"".join(parts))
         return
     path = Path(path)
     temporary = None
@@ -133,7 +138,7 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{short_name(path.name, 240)}.{secrets.token_hex(4)}")  # `remove` knows such names
         with temporary.open("xb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

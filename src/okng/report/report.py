@@ -35,7 +35,7 @@ OTHER_RATES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)
 class Report:
     """Collects inspections one by one and writes them up.
 
-    A line of some 100 bytes is kept of every image, but maps only of the images to be shown: the `worst` highest
+    A score is kept of every image, and its line in a file, but maps only of the images to be shown: the `worst` highest
     scores, `borderline` ones around the threshold and, where labels are known, up to `worst` missed NG images
     and as many false alarms. `model` is the file of `inspector`, for the command that learns false alarms; `total` how
     many images there will be: a report of fewer says that it is one of a part. `language`: "en" or "ko".

@@ -4,38 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import heapq
 import io
 import os
+import tempfile
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from okng.detectors.cards import cards
+from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
 from okng.inspection.outputs import COLUMNS, csv_line, table_row
 from okng.inspection.result import Inspection
 from okng.report.words import distance
 
+IN_MEMORY = 1 << 20  # bytes
 ROWS = 20_000  # that the page holds; a browser takes them in a moment
 
 
 class Table:
-    """One line per image, as `COLUMNS`, and the label and the kind where they are known; some 100 bytes each."""
+    """One line per image, as `COLUMNS`, and the label and the kind where they are known.
+
+    They lie in memory up to `IN_MEMORY` bytes, then in a file without a name.
+    """
 
     def __init__(self) -> None:
-        self._lines: list[bytes] = []
+        self._lines = tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="okng-report-")  # noqa: SIM115
         self._labelled = False
 
     def add(self, inspection: Inspection, label: int | None, kind: str) -> None:
-        """Append one result."""
+        """Append one result; `OkngError` where the disk has no room."""
         self._labelled = self._labelled or label is not None or bool(kind)
-        self._lines.append(csv_line([*table_row(inspection), {0: "OK", 1: "NG"}.get(label, ""), kind]))  # type: ignore[arg-type]
+        try:
+            self._lines.write(csv_line([*table_row(inspection), {0: "OK", 1: "NG"}.get(label, ""), kind]))  # type: ignore[arg-type]
+        except OSError as error:
+            raise OkngError(
+                f"{tempfile.gettempdir()} has no room for the lines of the report ({error.strerror}): set TMPDIR to a "
+                "folder that has"
+            ) from error
 
-    def as_csv(self) -> bytes:
-        """The CSV file; without labels in the last two columns there are none."""
-        if self._labelled:
-            return b"".join([csv_line([*COLUMNS, "label", "kind"]), *self._lines])
-        return b"".join([csv_line(COLUMNS), *(line.removesuffix(b",,\r\n") + b"\r\n" for line in self._lines)])
+    def as_csv(self) -> Iterator[bytes]:
+        """The CSV file, line by line; without labels in the last two columns there are none."""
+        columns = len(COLUMNS) + 2 * self._labelled
+        yield csv_line([*COLUMNS, "label", "kind"][:columns])
+        for row in self._rows():
+            yield csv_line(row[:columns])
 
     def for_page(self, calibration: Calibration) -> dict[str, Any]:
         """What the page's table shows: the `ROWS` oddest images, in the order of inspection.
@@ -43,17 +59,16 @@ class Table:
         A row is [number, path below "root", score, p-value, distance, called NG, regions, label, kind]; paths are
         absolute, empty for pixels that have no file.
         """
-        text = b"".join(self._lines).decode()
         rows: list[list[Any]] = []
-        for number, (path, score, p, verdict, regions, *_, label, kind) in enumerate(
-            csv.reader(io.StringIO(text, newline="")), 1
-        ):
+        numbered = ((float(f"{float(row[1]):.6g}"), number, row) for number, row in enumerate(self._rows(), 1))
+        for rounded, number, row in heapq.nlargest(ROWS, numbered, key=itemgetter(0)):
+            path, score, p, verdict, regions, *_, label, kind = row
             far = distance(float(score), calibration)
             rows.append([
-                number, path and str(Path(path).absolute()), float(f"{float(score):.6g}"), float(f"{float(p):.4g}"),
+                number, path and str(Path(path).absolute()), rounded, float(f"{float(p):.4g}"),
                 None if far is None else round(far, 2), int(verdict == "NG"), int(regions), label, kind,
             ])  # fmt: skip
-        rows = sorted(sorted(rows, key=lambda row: -row[2])[:ROWS])
+        rows.sort()
         root = ""
         with contextlib.suppress(ValueError):  # no images, pixels without a file, drives of Windows
             root = os.path.commonpath([Path(row[1]).parent for row in rows]).rstrip(os.sep) + os.sep
@@ -62,6 +77,16 @@ class Table:
         kinds = sorted({row[8] for row in rows} - {""})
         smallest = float(f"{calibration.smallest_rate:.4g}")
         return {"root": root, "rows": rows, "kinds": kinds, "smallest": smallest}
+
+    def _rows(self) -> Iterator[list[str]]:
+        """The lines as they were added."""
+        self._lines.seek(0)
+        text = io.TextIOWrapper(self._lines, "utf-8", newline="")  # type: ignore[type-var]
+        try:
+            yield from csv.reader(text)
+        finally:
+            text.detach()  # it would close the file
+            self._lines.seek(0, os.SEEK_END)
 
 
 def learning_command(model: Path | None, inspector: Inspector) -> list[str] | None:
