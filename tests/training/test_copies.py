@@ -14,7 +14,8 @@ from tests.contract.conftest import pictures
 from okng.errors import OkngError
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess
-from okng.training.copies import _prepared, labelled, near_copies, numbered, thumbnail
+from okng.training import copies
+from okng.training.copies import _prepared, labelled, near_copies, near_pairs, numbered, thumbnail
 
 
 def scenes(count: int, seed: int = 0, side: int = 160) -> list[np.ndarray]:
@@ -81,6 +82,26 @@ def test_beside_a_foreign_image_the_parts_are_no_copies_of_each_other() -> None:
     images = pictures(24, seed=1)
     images[3] = 0
     assert len(set(groups_of(images))) == 24
+
+
+def test_of_many_images_those_that_may_be_close_are_found_without_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block, from a file too: the same pairs as of all at once, and most of the others are not looked at."""
+    rng = np.random.default_rng(2)
+    images = scenes(90, seed=3)
+    kinds = ("noise", "light", "shift")
+    frames = [*images, *(again(image, kind, rng) for image in images[:9] for kind in kinds), np.zeros((40, 40, 1))]
+    thumbnails = np.stack([thumbnail(frame.astype(np.uint8)) for frame in frames])
+    expected = near_pairs(thumbnails)
+    monkeypatch.setattr(copies, "AT_ONCE", 32)
+    monkeypatch.setattr(copies, "IN_MEMORY", 9 * 4096)
+    kept, order = copies.Thumbnails(len(frames)), rng.permutation(len(frames))
+    for place in order:
+        kept.put(place, thumbnails[place])
+    assert kept._file._rolled and np.array_equal(kept.get(order), thumbnails[order])
+    looked_at = copies._perhaps_close(thumbnails)
+    assert set(expected[0]) <= set(looked_at) and len(looked_at) < 60 < len(frames)
+    found = near_pairs(copies.Chosen(kept, np.arange(len(frames))))
+    assert len(expected[0]) > 90 and {*zip(*found, strict=True)} == {*zip(*expected, strict=True)}
 
 
 def test_points_are_smoothed_thumbnails_and_tangents_lie_across_them() -> None:

@@ -309,6 +309,16 @@ def test_the_feature_store_gives_back_what_it_got(budget: int) -> None:
     store.close()
 
 
+def test_the_feature_store_counts_bytes_as_they_come() -> None:
+    """Not by the first image: small ones first, and later ones would have filled the memory."""
+    store, features = FeatureStore(6, budget=1000), [(torch.randn(size),) for size in (10, 100, 10, 300, 100, 10)]
+    for i, each in enumerate(features):
+        store.put(i, each)
+    assert list(store._memory) == [0, 1, 2, 4, 5] and list(store._places) == [3] and len(store) == 6
+    assert all(torch.equal(store.get([i])[0][0], each[0]) for i, each in enumerate(features))
+    store.close()
+
+
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -8,7 +8,10 @@ again, and for one part under several exposures.
 from __future__ import annotations
 
 import re
+import tempfile
+import threading
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,6 +36,10 @@ ALIKE = 0.1  # no farther than this, in units of the thumbnail's contrast
 GAP = 1 / 3  # and than this share of the distance to the nearest image that is none
 NOISE = 2e-3  # distances below this are rounding
 BLOCK = 512  # rows of distances at once
+AT_ONCE = 4096  # images that are compared with others at once
+DIMENSIONS = 32  # in which more than AT_ONCE are first compared
+ROUNDING = 1e-3  # of distances in them
+IN_MEMORY = 64 << 20  # bytes of thumbnails
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
@@ -41,7 +48,60 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(image.convert("F").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def near_copies(thumbnails: np.ndarray) -> np.ndarray:
+class Thumbnails:
+    """Thumbnails of `count` images: in memory up to IN_MEMORY bytes, then in a file without a name."""
+
+    def __init__(self, count: int):
+        self._known = np.zeros(count, bool)
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, prefix="okng-thumbnails-")  # noqa: SIM115
+        self._alone = threading.Lock()  # images are read in threads
+
+    def __contains__(self, place: int) -> bool:
+        return bool(self._known[place])
+
+    def put(self, place: int, thumbnail: np.ndarray) -> None:
+        """Keep that of the image at `place`; `OkngError` where the disk has no room."""
+        try:
+            with self._alone:
+                self._file.seek(place * 4 * SIDE * SIDE)
+                self._file.write(thumbnail.tobytes())
+                self._known[place] = True
+        except OSError as error:
+            raise OkngError(
+                f"{tempfile.gettempdir()} has no room for {4 * SIDE * SIDE * len(self._known) / 1e9:.1f} GB of "
+                f"thumbnails ({error.strerror}): set TMPDIR to a folder that has"
+            ) from error
+
+    def get(self, places: np.ndarray) -> np.ndarray:
+        """Those at `places` (n,), float32 (n, SIDE, SIDE)."""
+        found = np.empty((len(places), SIDE, SIDE), np.float32)
+        with self._alone:
+            for thumbnail, place in zip(found, places.tolist(), strict=True):
+                self._file.seek(place * 4 * SIDE * SIDE)
+                thumbnail[:] = np.frombuffer(self._file.read(4 * SIDE * SIDE), np.float32).reshape(SIDE, SIDE)
+        return found
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The thumbnails at `places` (n,) of `all_of_them`, which are read where they are looked at."""
+
+    all_of_them: Thumbnails
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        """Some of them, float32 (m, SIDE, SIDE)."""
+        return self.all_of_them.get(self.places[index])
+
+    def of(self, index: np.ndarray) -> Chosen:
+        """Some of them, not read yet."""
+        return Chosen(self.all_of_them, self.places[index])
+
+
+def near_copies(thumbnails: Chosen | np.ndarray) -> np.ndarray:
     """The number of the group (n,) that each of `thumbnails` (n, SIDE, SIDE) belongs to; most are alone in theirs.
 
     On an inspection line all OK images look alike, so how near is too near can't be a constant: a hash of 64 bits would
@@ -58,34 +118,90 @@ def near_copies(thumbnails: np.ndarray) -> np.ndarray:
     return joined(len(thumbnails), *near_pairs(thumbnails))
 
 
-def near_pairs(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of near copies among `thumbnails` (n, SIDE, SIDE), as places (p,) and (p,), see `near_copies`."""
+def near_pairs(thumbnails: Chosen | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of near copies among `thumbnails` (n, SIDE, SIDE), as places (p,) and (p,), see `near_copies`.
+
+    All are compared with all, but from AT_ONCE on those alone that may be close to any, see `_perhaps_close`. No more
+    than twice AT_ONCE are in memory.
+    """
     n = len(thumbnails)
     rows, columns = [np.empty(0, int)], [np.empty(0, int)]
     if n >= FEWEST:
-        points, tangents = _prepared(thumbnails)  # (n, D), (2, n, D)
-        squared = np.square(points).sum(1)  # (n,)
         seen = min(NEAREST, n // SHARE)
-        for begin, end in pairwise([*range(0, n, BLOCK), n]):
-            some = points[begin:end]  # (b, D)
-            distances = some @ points.T  # (b, n)
-            distances *= -2
-            distances += squared[begin:end, None]
-            distances += squared
-            for tangent in tangents[:, begin:end]:
-                distances -= np.square(tangent @ points.T - (tangent * some).sum(1, keepdims=True))
-            distances[np.arange(end - begin), np.arange(begin, end)] = np.inf
-            close = np.flatnonzero(distances.min(1) <= ALIKE**2)  # of most images nothing is
-            far = np.sqrt(np.maximum(distances[close], NOISE**2))  # (c, n)
-            nearest = np.argpartition(far, seen, axis=1)[:, : seen + 1]  # (c, seen + 1)
-            nearest = np.take_along_axis(nearest, np.take_along_axis(far, nearest, 1).argsort(1), 1)
-            far = np.take_along_axis(far, nearest, 1)
-            gaps = (far[:, :-1] <= ALIKE) & (far[:, :-1] <= GAP * far[:, 1:])  # (c, seen)
+        asked = np.arange(n) if n <= AT_ONCE else _perhaps_close(thumbnails)
+        for begin in range(0, len(asked), AT_ONCE):
+            some = asked[begin : begin + AT_ONCE]
+            far, nearest = _nearest(thumbnails, some, seen + 1)  # (b, seen + 1)
+            gaps = (far[:, :-1] <= ALIKE) & (far[:, :-1] <= GAP * far[:, 1:])  # (b, seen)
             last = np.where(gaps.any(1), seen - gaps[:, ::-1].argmax(1), 0)  # how many lie before the last gap
             row, place = np.nonzero(np.arange(seen) < last[:, None])
-            rows.append(close[row] + begin)
+            rows.append(some[row])
             columns.append(nearest[row, place])
     return np.concatenate(rows), np.concatenate(columns)
+
+
+def _nearest(thumbnails: Chosen | np.ndarray, some: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of those at the places `some` (b,) the distances to the `count` nearest others, and these (b, count)."""
+    own, own_tangents = _prepared(thumbnails[some])  # (b, D), (2, b, D)
+    far, nearest = np.empty((len(some), 0), np.float32), np.empty((len(some), 0), int)
+    for start in range(0, len(thumbnails), AT_ONCE):
+        there = np.arange(start, min(start + AT_ONCE, len(thumbnails)))  # (m,)
+        points = own if np.array_equal(there, some) else _prepared(thumbnails[there])[0]  # (m, D)
+        squared = np.square(points).sum(1)  # (m,)
+        found = []
+        for begin, end in pairwise([*range(0, len(some), BLOCK), len(some)]):
+            block = own[begin:end]  # (c, D)
+            distances = block @ points.T  # (c, m)
+            distances *= -2
+            distances += np.square(block).sum(1)[:, None]
+            distances += squared
+            for tangent in own_tangents[:, begin:end]:
+                distances -= np.square(tangent @ points.T - (tangent * block).sum(1, keepdims=True))
+            distances[some[begin:end, None] == there] = np.inf
+            far_here = np.sqrt(np.maximum(distances, NOISE**2))
+            both = np.concatenate([far[begin:end], far_here], 1)
+            index = np.concatenate([nearest[begin:end], np.broadcast_to(there, far_here.shape)], 1)
+            closest = np.argpartition(both, min(count, both.shape[1]) - 1, axis=1)[:, :count]
+            closest = np.take_along_axis(closest, np.take_along_axis(both, closest, 1).argsort(1), 1)
+            found.append((np.take_along_axis(both, closest, 1), np.take_along_axis(index, closest, 1)))
+        far, nearest = (np.concatenate(each) for each in zip(*found, strict=True))
+    return far, nearest
+
+
+def _perhaps_close(thumbnails: Chosen | np.ndarray) -> np.ndarray:
+    """The places (m,) of all that another is as near as `ALIKE`, and of some more, by a few DIMENSIONS of them.
+
+    A distance is the shortest that a difference gets by shifts; what is projected is no longer than it was, and so with
+    the shifts projected too. Those in which images differ most are looked at.
+    """
+    n = len(thumbnails)
+    sample = _prepared(thumbnails[np.linspace(0, n - 1, AT_ONCE).astype(int)])[0]
+    basis = np.linalg.eigh(np.cov(sample.T))[1][:, -DIMENSIONS:].astype(np.float32)  # (D, k)
+    points, first, second = (np.empty((n, DIMENSIONS), np.float32) for _ in range(3))  # and directions of shifts
+    for start in range(0, n, AT_ONCE):
+        block = slice(start, start + AT_ONCE)
+        there, tangents = _prepared(thumbnails[block])
+        points[block] = there @ basis
+        one, other = tangents @ basis  # (m, k)
+        first[block] = one = _unit(one, 1e-12)
+        second[block] = _unit(other - one * (one * other).sum(1, keepdims=True), 1e-12)
+    squared = np.square(points).sum(1)  # (n,)
+    least = np.full(n, np.inf, np.float32)
+    for begin in range(0, n, BLOCK):
+        rows = slice(begin, begin + BLOCK)
+        for start in range(0, n, AT_ONCE):
+            columns = slice(start, start + AT_ONCE)
+            distances = points[rows] @ (-2 * points[columns]).T  # (b, m)
+            distances += squared[rows, None]
+            distances += squared[columns]
+            for tangent in (first[rows], second[rows]):
+                taken = tangent @ points[columns].T  # (b, m)
+                taken -= (tangent * points[rows]).sum(1, keepdims=True)
+                distances -= np.square(taken, out=taken)
+            own = np.arange(max(begin, start), min(begin + BLOCK, start + AT_ONCE, n))
+            distances[own - begin, own - start] = np.inf
+            np.minimum(least[rows], distances.min(1), out=least[rows])
+    return np.flatnonzero(least <= (ALIKE + ROUNDING) ** 2)
 
 
 def joined(n: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -152,7 +268,7 @@ def _prepared(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return points, np.stack(taken[2:])
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _unit(vectors: np.ndarray, least: float = 1e-3) -> np.ndarray:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = np.where(norms > 1e-3, vectors / np.maximum(norms, 1e-3), 0)
+    unit: np.ndarray = np.where(norms > least, vectors / np.maximum(norms, least), 0)
     return unit

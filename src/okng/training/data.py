@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from okng.inspection.images import Preprocess, Source, fingerprint, image_size
 from okng.inspection.likeness import Traits
 from okng.inspection.urls import shown
 from okng.inspection.workers import Workers
-from okng.training.copies import near_copies, numbered, thumbnail
+from okng.training.copies import Chosen, Thumbnails, near_copies, numbered, thumbnail
 
 PIXEL_BUDGET = 2 << 30
 AUXILIARY_BUDGET = 1 << 30
@@ -35,6 +37,7 @@ class TrainingImages:
     """
 
     groups: np.ndarray | None = None
+    _of_each: tuple[str, ...] = ("sources", "labels", "places", "shapes")
 
     def __init__(
         self,
@@ -50,12 +53,12 @@ class TrainingImages:
             raise ValueError(f"{len(self.labels)} labels of {len(self.sources)} images")
         self.products = np.zeros(len(self.sources), int) if products is None else np.array(products, int)
         self.places = list(range(len(self.sources)))  # among the images that were given
-        self.preprocess = preprocess
+        self.preprocess, self.budget = preprocess, budget
         self.shapes = [preprocess.shape(*image_size(source)) for source in self.sources]
-        self._keep = sum(h * w * preprocess.channels for h, w in self.shapes) <= budget
-        self._kept: dict[int, Tensor] = {}
+        self._keep = self._fits()
+        self._kept: dict[int, Tensor] = {}  # this, and what follows, by their places
         self._fingerprints: dict[int, str] = {}
-        self._thumbnails: dict[int, np.ndarray] = {}
+        self._thumbnails = Thumbnails(len(self.sources))
         self._traits: dict[int, Traits] = {}
 
     def __len__(self) -> int:
@@ -70,29 +73,30 @@ class TrainingImages:
 
     def __getitem__(self, index: int) -> Tensor:
         """Image `index` as uint8 (C, H, W)."""
-        if index in self._kept:
-            return self._kept[index]
-        pixels, self._traits[index] = self.preprocess.read(self.sources[index])
+        place = self.places[index]
+        if place in self._kept:
+            return self._kept[place]
+        pixels, self._traits[place] = self.preprocess.read(self.sources[index])
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()  # (C, H, W)
-        if index not in self._thumbnails:
-            self._thumbnails[index] = thumbnail(pixels)
+        if place not in self._thumbnails:
+            self._thumbnails.put(place, thumbnail(pixels))
         if self._keep:
-            self._kept[index] = image
+            self._kept[place] = image
         return image
 
     def fingerprints(self) -> list[str]:
         """What tells each image from all others, see `images.fingerprint`; read once."""
-        for index, source in enumerate(self.sources):
-            if index not in self._fingerprints:
-                self._fingerprints[index] = fingerprint(source)
-        return [self._fingerprints[index] for index in range(len(self))]
+        for place, source in zip(self.places, self.sources, strict=True):
+            if place not in self._fingerprints:
+                self._fingerprints[place] = fingerprint(source)
+        return [self._fingerprints[place] for place in self.places]
 
-    def thumbnails(self) -> np.ndarray:
+    def thumbnails(self) -> Chosen:
         """What near copies are known by, see `copies.thumbnail`: float32 (n, SIDE, SIDE); no image is read again."""
-        for index in range(len(self)):
-            if index not in self._thumbnails:
+        for index, place in enumerate(self.places):
+            if place not in self._thumbnails:
                 self[index]
-        return np.stack([self._thumbnails[index] for index in range(len(self))])
+        return Chosen(self._thumbnails, np.array(self.places))
 
     def alike(self) -> np.ndarray:
         """The group (n,) of each image: what a person said, or its near copies."""
@@ -100,28 +104,30 @@ class TrainingImages:
 
     def decoded(self, index: int) -> tuple[np.ndarray, Traits] | None:
         """The pixels (H, W, C) of image `index` and what the original is like, if they are kept."""
-        if self.preprocess.tile is not None or not (index in self._kept and index in self._traits):
+        place = self.places[index]
+        if self.preprocess.tile is not None or not (place in self._kept and place in self._traits):
             return None  # of an image that is cut into tiles its own pixels are wanted
-        return self._kept[index].permute(1, 2, 0).numpy(), self._traits[index]
+        return self._kept[place].permute(1, 2, 0).numpy(), self._traits[place]
 
     def traits(self) -> list[Traits]:
         """What each image that has been decoded is like."""
-        return [self._traits[index] for index in sorted(self._traits)]
+        return [self._traits[place] for place in self.places if place in self._traits]
 
-    def subset(self, indices: Iterable[int]) -> TrainingImages:
-        """Some of the images, with what is known of them already."""
+    def subset(self, indices: Iterable[int]) -> Self:
+        """Some of the images; what is known of one is known of it in all subsets."""
         chosen = [int(i) for i in indices]
-        sources, labels = [self.sources[i] for i in chosen], [self.labels[i] for i in chosen]
-        part = TrainingImages(sources, self.preprocess, labels=labels, products=self.products[chosen])
-        part.places = [self.places[i] for i in chosen]
+        part = copy.copy(self)
+        for name in self._of_each:
+            setattr(part, name, [getattr(self, name)[i] for i in chosen])
+        part.products = self.products[chosen]
         part.groups = None if self.groups is None else self.groups[chosen]
-        part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
-        known = self._fingerprints
-        part._fingerprints = {new: known[old] for new, old in enumerate(chosen) if old in known}
-        seen = self._thumbnails
-        part._thumbnails = {new: seen[old] for new, old in enumerate(chosen) if old in seen}
-        part._traits = {new: self._traits[old] for new, old in enumerate(chosen) if old in self._traits}
+        if not self._keep:  # then perhaps it can
+            part._keep, part._kept = part._fits(), {}
         return part
+
+    def _fits(self) -> bool:
+        """Whether decoded images may be kept."""
+        return sum(h * w * self.preprocess.channels for h, w in self.shapes) <= self.budget
 
     def batches(
         self, batch_size: int, shuffle: bool, among: Sequence[int] | None = None, drop_last: bool = False
@@ -194,14 +200,14 @@ class AuxiliaryImages:
 
 
 class FeatureStore:
-    """What was made of each of `count` images, exactly: in memory, or past `budget` bytes on disk."""
+    """What was made of each of `count` images, exactly: the first `budget` bytes in memory, the rest on disk."""
 
     def __init__(self, count: int, budget: int = FEATURE_BUDGET):
         self.count, self.budget = count, budget
         self._memory: dict[Hashable, tuple[Tensor, ...]] = {}
         self._places: dict[Hashable, list[tuple[int, torch.Size, torch.dtype]]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._end = 0
+        self._held = self._end = 0  # bytes in memory and on disk
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._memory or key in self._places
@@ -212,11 +218,12 @@ class FeatureStore:
     def put(self, key: Hashable, features: Sequence[Tensor]) -> None:
         """Store one image's `features`, each of any shape; raises `OkngError` where the disk has no room."""
         size = sum(f.numel() * f.element_size() for f in features)
-        if self._folder is None and not self._memory and size * self.count > self.budget:
-            self._folder = tempfile.TemporaryDirectory(prefix="okng-features-")
-        if self._folder is None:
+        if self._held + size <= self.budget:
+            self._held += size
             self._memory[key] = tuple(f.detach().cpu().clone() for f in features)
             return
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="okng-features-")
         self._places[key] = []
         try:
             with self._path.open("ab") as file:
@@ -225,13 +232,14 @@ class FeatureStore:
                     self._end += file.write(feature.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         except OSError as error:
             raise OkngError(
-                f"the features of {self.count:,} images take {size * self.count / 1e9:.1f} GB on disk, and "
-                f"{tempfile.gettempdir()} has no room for them ({error.strerror}): set TMPDIR to a folder that has"
+                f"the features of {self.count:,} images take {size * self.count / 1e9:.1f} GB, what is beyond "
+                f"{self.budget / 1e9:.1f} GB on disk, and {tempfile.gettempdir()} has no room for it "
+                f"({error.strerror}): set TMPDIR to a folder that has"
             ) from error
 
     def get(self, keys: Sequence[Hashable]) -> tuple[Tensor, ...]:
         """The features of several images of one shape, stacked: each (B, ...)."""
-        each = [self._memory[key] if self._folder is None else self._read(key) for key in keys]
+        each = [self._memory[key] if key in self._memory else self._read(key) for key in keys]
         return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
 
     def close(self) -> None:

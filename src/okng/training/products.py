@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from itertools import combinations
@@ -35,8 +36,10 @@ def check_different(images: TrainingImages, names: list[str | None]) -> None:
     if len(names) == 1:
         return
     alike: dict[bytes, list[int]] = defaultdict(list)
-    for index, thumbnail in enumerate(images.thumbnails()):
-        for other in alike[key := thumbnail.tobytes()]:
+    thumbnails = images.thumbnails()
+    for index in range(len(images)):
+        thumbnail = thumbnails[np.array([index])]
+        for other in alike[key := hashlib.blake2b(thumbnail.tobytes(), digest_size=16).digest()]:
             a, b = (int(images.products[i]) for i in (other, index))
             if a != b and images[other].equal(images[index]):
                 raise OkngError(
@@ -116,11 +119,11 @@ def _across(
 
     Two products at a time: beside a third, unlike one the images of both would look alike.
     """
-    thumbnails = images.thumbnails() if len(names) > 1 else np.empty(0)
+    thumbnails = images.thumbnails()
     found = [np.empty((2, 0), int)]
     for a, b in combinations(range(len(names)), 2):
         places = np.flatnonzero(np.isin(images.products, (a, b)))
-        pairs = places[np.stack(near_pairs(thumbnails[places]))]  # (2, p)
+        pairs = places[np.stack(near_pairs(thumbnails.of(places)))]  # (2, p)
         of = images.products[pairs]
         pairs = np.where(of[0] < of[1], pairs, pairs[::-1])[:, of[0] != of[1]]
         if pairs.size:

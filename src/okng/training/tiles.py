@@ -12,7 +12,7 @@ from torch import Tensor
 from okng.inspection.images import image_size
 from okng.inspection.tiling import corners, cut
 from okng.training.copies import numbered
-from okng.training.data import PIXEL_BUDGET, TrainingImages
+from okng.training.data import TrainingImages
 
 DECODED = 2  # whole images that are kept while their tiles are cut
 
@@ -23,8 +23,10 @@ class TileImages(TrainingImages):
     An image's tiles are never parted: what is learnt of them is chosen by image, see `of`.
     """
 
+    _of_each = (*TrainingImages._of_each, "parents", "corners")
+
     def __init__(self, images: TrainingImages):
-        super().__init__(images.sources, images.preprocess, labels=images.labels)
+        super().__init__(images.sources, images.preprocess, images.budget, images.labels)
         tile, size = self.preprocess.tile, self.preprocess.size
         assert tile is not None and not isinstance(size, int)
         self.images, self.tile, self.size = images, tile, size
@@ -35,35 +37,25 @@ class TileImages(TrainingImages):
         self.labels = [images.labels[i] for i in self.parents]
         self.products = images.products[self.parents]
         self.places, self.shapes = list(range(len(self.parents))), [size] * len(self.parents)
-        self._keep = len(self.parents) * size[0] * size[1] * self.preprocess.channels <= PIXEL_BUDGET
+        self._keep = self._fits()
         self._decoded: dict[int, np.ndarray] = {}
         self._reading = threading.Lock()
 
     def __getitem__(self, index: int) -> Tensor:
         """Tile `index` as uint8 (C, h, w)."""
-        if index in self._kept:
-            return self._kept[index]
+        place = self.places[index]
+        if place in self._kept:
+            return self._kept[place]
         pixels = cut(self._whole(self.parents[index]), self.corners[index], self.tile, self.size)
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()  # (C, h, w)
         if self._keep:
-            self._kept[index] = image
+            self._kept[place] = image
         return image
 
     def of(self, images: Iterable[int]) -> TileImages:
         """The tiles of some of the images."""
         wanted = {int(i) for i in images}
         return self.subset([i for i, parent in enumerate(self.parents) if parent in wanted])
-
-    def subset(self, indices: Iterable[int]) -> TileImages:
-        """Some of the tiles, with what is known of them already."""
-        chosen = [int(i) for i in indices]
-        part = object.__new__(TileImages)
-        part.__dict__ |= self.__dict__
-        for name in ("parents", "corners", "sources", "labels", "places", "shapes"):
-            setattr(part, name, [getattr(self, name)[i] for i in chosen])
-        part.products = self.products[chosen]
-        part._kept = {new: self._kept[old] for new, old in enumerate(chosen) if old in self._kept}
-        return part
 
     def fingerprints(self) -> list[str]:
         """What tells each tile from all others."""
