@@ -67,7 +67,10 @@ def header(source: File) -> Header:
     """The header of an image file; it is kept for as long as the file stays as it is."""
     with blaming(source):
         if isinstance(source, Encoded):
-            return _read_header(source)
+            found: Header | None = source.known.get("header")
+            if found is None:
+                found = source.known["header"] = _read_header(source)
+            return found
         state = state_of(located(source)[0])
         return _known_header(str(source), state.st_mtime_ns, state.st_size)
 

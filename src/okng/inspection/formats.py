@@ -45,10 +45,14 @@ class UnreadableImage(OkngError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image file held in memory, and which of its pages is meant (None: the first)."""
+    """An image file held in memory, and which of its pages is meant (None: the first).
+
+    `known` is what was found out of it already, such as its header, which is asked for several times.
+    """
 
     content: bytes = field(repr=False)
     page: int | None = None
+    known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         return "bytes" if self.page is None else f"bytes[{self.page}]"

@@ -42,8 +42,10 @@ def find_regions(scores: np.ndarray, threshold: float, size: tuple[int, int]) ->
     a map that is not finite.
     """
     found = regions_above(scores, threshold, size)
+    if not found:
+        return found
     rest = float(np.quantile(scores, 0.1))
-    if not found or rest >= threshold or found[0].score <= 2 * threshold - rest:
+    if rest >= threshold or found[0].score <= 2 * threshold - rest:
         return found
     # Peaks share a few levels, each the last one up to half their height: a map of noise has hundreds of peaks.
     levels = np.geomspace(threshold - rest, (found[0].score - rest) / 2, LEVELS)

@@ -279,15 +279,15 @@ def _named(error: BaseException, path: str | None) -> BaseException:
     return error
 
 
-def sources(content: bytes, name: str | None) -> Sequence[tuple[Encoded, str | None]]:
+def sources(source: Encoded, name: str | None) -> Sequence[tuple[Encoded, str | None]]:
     """The images in a file, one for each page, each with its name."""
-    pages = [page for page in each_page(Encoded(content)) if isinstance(page, Encoded)]
+    pages = [page for page in each_page(source) if isinstance(page, Encoded)]
     return [(page, name if page.page is None else f"{name or 'image'}[{page.page}]") for page in pages]
 
 
 def meant(source: Encoded, name: str | None, page: int | None) -> tuple[Encoded, str | None]:
     """The image that is meant among those in a file, and its name."""
-    found = sources(source.content, name)
+    found = sources(source, name)
     if page is None and len(found) == 1:
         return found[0]
     if page is None:

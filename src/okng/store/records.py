@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -115,33 +115,35 @@ class Records:
     def __init__(self, store: Store):
         self.store = store
 
-    def write(self, connection: Connection, new: NewRecord) -> Record:
-        """Keep one with its pictures and deliveries, inside a transaction; the record, or the old one of its key."""
-        if new.key is not None:
-            known = connection.execute(_WITH_KEY, {"key": new.key}).first()
-            if known is not None:
-                return read(known)
-        said = new.inspection.to_dict()
-        rest = {name: value for name, value in said.items() if name not in _COLUMNS}
-        if (traits := new.inspection.traits) is not None:
-            rest["traits"] = {"brightness": traits.brightness, "sharpness": traits.sharpness}
-        details = json.dumps(rest)
-        shown = {name: getattr(new, name) for name in ("thumbnail", "heat", "image")}
-        pictured = sum(len(picture or b"") for picture in shown.values())
-        size = OF_ITS_OWN + len(details) + taken(pictured)
-        row = {name: said[name] for name in _COLUMNS} | {
-            "at": time.time(), "key": new.key, "source": new.source, "digest": new.digest, "details": details,
-            "model": new.model.name, "version": new.model.version, "model_digest": new.model.digest,
-            "threshold": new.model.threshold, "bytes": size,
-        }  # fmt: skip
-        row["path"] = None if said["path"] is None else storable(said["path"])
-        kept = connection.execute(_INSERT, row).scalar_one()
-        if pictured:
-            connection.execute(_INSERT_PICTURES, {"record": kept, **shown})
-        if new.sinks:
-            connection.execute(insert(deliveries), [{"record": kept, "sink": sink} for sink in new.sinks])
-        fields = {name: value for name, value in row.items() if name != "bytes"} | {"details": json.loads(details)}
-        return Record(id=int(kept), **fields, review=None, has_image=new.image is not None)
+    def write_all(self, connection: Connection, new: Sequence[NewRecord]) -> list[Record]:
+        """Keep them with their pictures and deliveries, inside a transaction; for a key that is there, its record.
+
+        One statement for each table: of one for each record SQLAlchemy's part would take longer than the database's.
+        """
+        keys = [one.key for one in new if one.key is not None]
+        known = {row.key: read(row) for row in connection.execute(_WITH_KEYS, {"keys": keys})} if keys else {}
+        places: dict[Any, int] = {}  # of what is new, by its key if it has one
+        for number, one in enumerate(new):
+            if one.key not in known:
+                places.setdefault(number if one.key is None else one.key, number)
+        fresh = [new[number] for number in places.values()]
+        rows = [_row(one) for one in fresh]
+        ids = connection.scalars(_INSERT, rows).all() if rows else []
+        shown = [
+            {"record": kept, "thumbnail": one.thumbnail, "heat": one.heat, "image": one.image}
+            for kept, one in zip(ids, fresh, strict=True)
+            if one.thumbnail or one.heat or one.image
+        ]
+        if shown:
+            connection.execute(_INSERT_PICTURES, shown)
+        told = [{"record": kept, "sink": sink} for kept, one in zip(ids, fresh, strict=True) for sink in one.sinks]
+        if told:
+            connection.execute(_INSERT_DELIVERIES, told)
+        written = {place: _record(kept, row, one) for place, kept, row, one in zip(places, ids, rows, fresh, strict=True)}
+        return [
+            known[one.key] if one.key in known else written[number if one.key is None else one.key]
+            for number, one in enumerate(new)
+        ]
 
     def get(self, record: int) -> Record | None:
         """The record with this id, if it is there."""
@@ -251,12 +253,37 @@ def _selected() -> Select[Any]:
     return select(*shown, standing(records.c.id).label("review"), kept.label("has_image"))
 
 
+def _row(new: NewRecord) -> dict[str, Any]:
+    """What is written of a new record."""
+    said = new.inspection.to_dict()
+    rest = {name: value for name, value in said.items() if name not in _COLUMNS}
+    if (traits := new.inspection.traits) is not None:
+        rest["traits"] = {"brightness": traits.brightness, "sharpness": traits.sharpness}
+    details = json.dumps(rest)
+    pictured = sum(len(picture or b"") for picture in (new.thumbnail, new.heat, new.image))
+    return {name: said[name] for name in _COLUMNS} | {
+        "at": time.time(), "key": new.key, "source": new.source, "digest": new.digest, "details": details,
+        "model": new.model.name, "version": new.model.version, "model_digest": new.model.digest,
+        "threshold": new.model.threshold, "bytes": OF_ITS_OWN + len(details) + taken(pictured),
+        "path": None if said["path"] is None else storable(said["path"]),
+    }  # fmt: skip
+
+
+def _record(kept: int, row: dict[str, Any], new: NewRecord) -> Record:
+    """What `read` would give of a row that was written."""
+    fields = {name: value for name, value in row.items() if name != "bytes"}
+    fields["details"] = json.loads(row["details"])
+    return Record(id=int(kept), **fields, review=None, has_image=new.image is not None)
+
+
 # Made once: to make a statement takes longer than to run it.
 _SELECTED = _selected()
 _SEVERAL = _SELECTED.where(records.c.id.in_(bindparam("ids", expanding=True)))
 _WITH_KEY = _SELECTED.where(records.c.key == bindparam("key"))
-_INSERT = insert(records).returning(records.c.id)
+_WITH_KEYS = _SELECTED.where(records.c.key.in_(bindparam("keys", expanding=True)))
+_INSERT = insert(records).returning(records.c.id, sort_by_parameter_order=True)
 _INSERT_PICTURES = insert(pictures)
+_INSERT_DELIVERIES = insert(deliveries)
 
 
 def conditions(which: Filter) -> list[ColumnElement[bool]]:

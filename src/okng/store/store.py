@@ -136,7 +136,7 @@ class Store:
     def record_all(self, new: Sequence[NewRecord]) -> list[Record]:
         """The same of several in one transaction, so that they share the wait for the disk; what is kept, in order."""
         with self.writing() as connection:
-            return [self.records.write(connection, one) for one in new]
+            return self.records.write_all(connection, new)
 
     def give_back(self) -> None:
         """Give the disk back what was removed from a SQLite file; PostgreSQL does that by itself."""

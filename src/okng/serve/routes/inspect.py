@@ -120,7 +120,7 @@ async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], 
             async with window:
                 try:
                     content = await load()
-                    found = await anyio.to_thread.run_sync(sources, content, name)
+                    found = await anyio.to_thread.run_sync(sources, Encoded(content), name)
                 except OkngError as error:
                     return [{"path": name, "error": str(error)}]
                 if len(found) > MOST:
