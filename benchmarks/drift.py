@@ -27,7 +27,7 @@ import okng
 from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import write_rows
 from okng.datasets import OK, open_dataset
-from okng.inspection.drift import BETS, Drift, advanced, correction, smoothed, start
+from okng.inspection.drift import BETS, Drift, advanced, correction, gains, smoothed, start
 from okng.inspection.images import open_image
 
 RESULTS = Path(__file__).parents[1] / "results" / "drift.csv"
@@ -48,7 +48,7 @@ class Streams:
         self.steps += 1
         part = start(self.steps)
         self.kept -= part
-        self.capital = advanced(self.capital, p, SLOPES, self.off, part)
+        self.capital = advanced(self.capital, gains(p, SLOPES, self.off), part)
         evidence: np.ndarray = np.logaddexp(np.logaddexp.reduce(self.capital, axis=1), math.log(self.kept))
         return evidence
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image, ImageFilter
 from okng.errors import OkngError
 from okng.inspection import drift as drifting
 from okng.inspection.calibration import Calibration
-from okng.inspection.drift import BETS, Drift, Watch, advanced, correction, smoothed, start
+from okng.inspection.drift import BETS, Drift, Watch, advanced, correction, gains, smoothed, start
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.likeness import Traits, describe, sharpness
@@ -40,12 +41,12 @@ def test_the_bets_are_fair_in_every_state() -> None:
     for _ in range(5):
         capital = np.log(rng.random(len(BETS)) + 1e-3)
         part = 0.25
-        after = advanced(np.tile(capital, (4000, 1)), p, SLOPES, 0.0, part)
+        after = advanced(np.tile(capital, (4000, 1)), gains(p, SLOPES, 0.0), part)
         assert np.exp(after).sum(1).mean() == pytest.approx(np.exp(capital).sum() + part, rel=1e-6)
     whole = (1 + np.arange(20)) / 20  # k / (n + 1), k from 1 to n + 1
-    after = advanced(np.full((20, len(BETS)), -np.inf), whole, np.full(len(BETS), 1.0), 0.0, 1.0)
+    after = advanced(np.full((20, len(BETS)), -np.inf), gains(whole, np.full(len(BETS), 1.0), 0.0), 1.0)
     assert np.exp(after).sum(1).mean() > 1.02
-    only = advanced(np.full(1, -np.inf), np.array(0.3), np.zeros(1), 0.5, 1.0)  # a slope of 0 bets nothing
+    only = advanced(np.full(1, -np.inf), gains(np.array(0.3), np.zeros(1), 0.5), 1.0)  # a slope of 0 bets nothing
     assert only[0] == pytest.approx(0.0, abs=1e-12)
 
 
@@ -62,7 +63,7 @@ def alarms(n: int, runs: int, steps: int, corrected: bool, seed: int, needed: fl
     off, ever = correction(n, delta) if corrected else 0.0, np.zeros(runs, bool)
     for step in range(1, steps + 1):
         above = (reference > rng.random((runs, 1))).sum(1)
-        capital = advanced(capital, (above + rng.random(runs)) / (n + 1), SLOPES, off, start(step))
+        capital = advanced(capital, gains((above + rng.random(runs)) / (n + 1), SLOPES, off), start(step))
         kept -= start(step)
         ever |= np.logaddexp(np.logaddexp.reduce(capital, axis=1), math.log(kept)) >= needed
     return int(ever.sum())
@@ -119,12 +120,23 @@ def test_a_long_stable_time_does_not_make_it_blind() -> None:
     delays = []
     for before in (0, 10_000):
         watch = Watch(np.sort(rng.normal(0, 1, 200)), 0.002, BETS)
-        for number in range(1, before + 1):
-            watch.add(float(rng.normal()), float(rng.random()), number, math.log(500))
+        watch.add(rng.normal(size=before), rng.random(before), np.arange(1, before + 1), math.log(500))
         while watch.alarm is None:
-            watch.add(float(rng.normal(2, 1)), float(rng.random()), watch.steps + 1, math.log(500))
+            watch.add(rng.normal(2, 1, 1), rng.random(1), np.array([watch.steps + 1]), math.log(500))
         delays.append(watch.steps - before)
     assert delays[0] < 40 and delays[1] < 3 * delays[0]
+
+
+def test_several_at_once_are_as_one_after_another() -> None:
+    rng = np.random.default_rng(8)
+    stream = [seen(rng, score=10 + i / 50) for i in range(200)]
+    stream = [replace(each, traits=None) if i % 7 == 3 else each for i, each in enumerate(stream)]
+    one_by_one, at_once = Drift(model()), Drift(model())
+    for each in stream:
+        state = one_by_one.add(each)
+    for first, last in ((0, 1), (1, 130), (130, 200)):
+        at_once.take(stream[first:last])
+    assert state.drifted and at_once.state == state and at_once.to_json() == one_by_one.to_json()
 
 
 def test_a_run_can_be_gone_on_with_and_computed_again() -> None:

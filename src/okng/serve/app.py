@@ -33,6 +33,7 @@ from okng.store import Store, StoreError
 
 REFRESH = 1.0  # seconds between looks at what other servers and people did to the models
 RETENTION = 600.0  # seconds between two removals of what is too old or too much
+ROOM = 0.02  # of --keep-gb, left free by a removal; when so much is written again it is time for the next
 log = logging.getLogger("okng.serve")
 
 
@@ -93,16 +94,19 @@ def create_app(
 
 
 def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], None]) -> None:
-    """Look at the models each second, at the store's size every ten minutes; until `ending`."""
-    settings, since = served.settings, math.inf
+    """Look at the models each second, at the store's size as often as it may have become too large; until `ending`."""
+    settings, since, written = served.settings, math.inf, 0
+    most = None if settings.keep_gb is None else (1 - ROOM) * settings.keep_gb
     while not ending.wait(REFRESH):
         since += REFRESH
         try:
             served.shelf.refresh()
             served.watcher.look_at_all()
-            if since > RETENTION and (settings.keep_days is not None or settings.keep_gb is not None):
-                since = 0.0
-                removed = served.store.retention.keep(settings.keep_days, settings.keep_gb)
+            more = served.store.records.written - written
+            full = settings.keep_gb is not None and more > ROOM * settings.keep_gb * 1e9
+            if full or (since > RETENTION and (settings.keep_days is not None or settings.keep_gb is not None)):
+                since, written = 0.0, served.store.records.written
+                removed = served.store.retention.keep(settings.keep_days, most)
                 if removed:
                     say(f"{removed} records removed by age or size")
         except Exception as error:  # the store may be away for a while; all this is tried again

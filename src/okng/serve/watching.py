@@ -40,15 +40,18 @@ class Watch:
         """What is known so far."""
         return self.drift.state
 
-    def add(self, record: Record) -> None:
-        """Take in a record."""
-        self.drift.take(as_inspection(record))
-        self.after = record.id
-        if self.drift.count % self.every == 0:
-            self.curve.append((self.drift.count, record.at, self.state.evidence))
-            if len(self.curve) >= 2 * POINTS:
-                self.every *= 2
-                self.curve = [point for point in self.curve if point[0] % self.every == 0]
+    def add(self, records: list[Record]) -> None:
+        """Take in records, oldest first: as many at once as there are to the next point of the curve."""
+        while records:
+            some = records[: self.every - self.drift.count % self.every]
+            self.drift.take([as_inspection(record) for record in some])
+            self.after = some[-1].id
+            if self.drift.count % self.every == 0:
+                self.curve.append((self.drift.count, some[-1].at, self.state.evidence))
+                if len(self.curve) >= 2 * POINTS:
+                    self.every *= 2
+                    self.curve = [point for point in self.curve if point[0] % self.every == 0]
+            records = records[len(some) :]
 
 
 class Watcher:
@@ -72,8 +75,7 @@ class Watcher:
             before = watch.state.drifted
             which = Filter(model=name, judged_by=(loaded.version.digest,), after=watch.after)
             new, _ = self.store.records.page(which, "oldest", AT_ONCE)
-            for record in new:
-                watch.add(record)
+            watch.add(new)
             if new and time.monotonic() - watch.kept > KEPT_EVERY:
                 self._keep(loaded, watch)
         if watch.state.drifted and not before:

@@ -114,6 +114,7 @@ class Records:
 
     def __init__(self, store: Store):
         self.store = store
+        self.written = 0  # bytes that records take which were written here, about
 
     def write_all(self, connection: Connection, new: Sequence[NewRecord]) -> list[Record]:
         """Keep them with their pictures and deliveries, inside a transaction; for a key that is there, its record.
@@ -139,7 +140,10 @@ class Records:
         told = [{"record": kept, "sink": sink} for kept, one in zip(ids, fresh, strict=True) for sink in one.sinks]
         if told:
             connection.execute(_INSERT_DELIVERIES, told)
-        written = {place: _record(kept, row, one) for place, kept, row, one in zip(places, ids, rows, fresh, strict=True)}
+        self.written += sum(row["bytes"] for row in rows)
+        written = {
+            place: _record(kept, row, one) for place, kept, row, one in zip(places, ids, rows, fresh, strict=True)
+        }
         return [
             known[one.key] if one.key in known else written[number if one.key is None else one.key]
             for number, one in enumerate(new)

@@ -28,6 +28,7 @@ from okng.store.samples import Samples
 from okng.store.watches import Watches
 
 PATIENCE = 10.0  # seconds to wait for another writer
+SPARE = 0.05  # of a SQLite file that may stay unused
 WRITERS = 0x6F6B6E67  # the number of PostgreSQL's advisory lock that writers take, "okng"
 
 
@@ -139,11 +140,18 @@ class Store:
             return self.records.write_all(connection, new)
 
     def give_back(self) -> None:
-        """Give the disk back what was removed from a SQLite file; PostgreSQL does that by itself."""
+        """Give the disk back what was removed from a SQLite file; PostgreSQL does that by itself.
+
+        Little stays for the next records, which would have to ask for it again.
+        """
         if self.is_sqlite:
             with self._telling(), self.engine.connect() as connection:
                 cursor = connection.connection.cursor()
-                cursor.executescript("PRAGMA incremental_vacuum")  # `execute` takes one step of it, a single page
+                free, all_of_it = (
+                    cursor.execute(f"PRAGMA {count}").fetchone()[0] for count in ("freelist_count", "page_count")
+                )
+                if free > SPARE * all_of_it:
+                    cursor.executescript("PRAGMA incremental_vacuum")  # `execute` takes one step of it, a single page
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 cursor.close()
 
