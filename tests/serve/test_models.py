@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from pathlib import Path
 
@@ -114,3 +116,30 @@ def test_what_can_not_be_served_is_one_line(store: Store, shop: Shop, tmp_path: 
     ):
         with pytest.raises(OkngError, match=line), serving(store, models, tmp_path / "models"):
             pass
+
+
+def test_what_stands_in_the_way_of_a_form_is_said_in_the_readers_language(server: Server, shop: Shop) -> None:
+    inspected = server.inspect(shop.image(0)).json()["id"]
+    zone = {"name": "a", "points": [[0, 0], [1, 1], [1, 0], [0, 1]]}
+    forms: list[tuple[str, dict[str, str], str]] = [
+        ("threshold", {"threshold": "much"}, "숫자가"),
+        ("threshold", {"rate": "140"}, "1.4"),
+        ("threshold", {"threshold": "inf"}, "유한한"),
+        ("learn/update", {"image": str(inspected)}, "내보낸 모델"),
+        ("learn/fit", {"folder": "/etc"}, "폴더 아래에"),
+        ("learn/fit", {}, "폴더를 지정하세요"),
+        ("learn/compare", {"version": "7"}, "버전 7"),
+        ("learn/stop", {"job": "3"}, "작업 3"),
+        ("review", {"image": str(inspected), "answer": "perhaps"}, "하나를 고르세요"),
+        ("review", {"image": "99999", "answer": "ok"}, "99999"),
+        ("review/sample", {"size": "1", "days": "7"}, "2~2000장"),
+        ("rules", {"rules": json.dumps({"zones": [zone]})}, "엇갈립니다"),
+        ("rules/preview", {"rules": "{"}, "다시 불러오세요"),
+    ]
+    for page, form, words in forms:
+        answer = server.client.post(f"/{page}", data=form, headers={"Accept": "text/html", "Accept-Language": "ko"})
+        problem = re.search(r'<p class="stopped"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
+        assert answer.status_code == 400 and problem is not None, (page, answer.status_code)
+        assert words in problem[1], (page, problem[1])
+        english = server.client.post(f"/{page}", data=form, headers={"Accept": "text/html", "Accept-Language": "en"})
+        assert english.status_code == 400 and not re.search("[가-힣]", re.sub("한국어", "", english.text)), page

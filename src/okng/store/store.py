@@ -102,8 +102,7 @@ class Store:
         if not self._turn.acquire(timeout=self.patience):
             raise _locked(self.name, self.patience)
         try:
-            writer = self.engine.execution_options(okng_writes=True)
-            with self._telling(), writer.connect() as connection, connection.begin():
+            with self._telling(), self.engine.connect() as connection, _writer(connection).begin():
                 if not self.is_sqlite:
                     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(self.patience * 1000)}")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS})")
@@ -231,6 +230,11 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA wal_autocheckpoint = 1000")
     cursor.close()
+
+
+def _writer(connection: Connection) -> Connection:
+    """The same, whose transactions begin as a writer's."""
+    return connection.execution_options(okng_writes=True)
 
 
 def _begin_sqlite(connection: Connection) -> None:

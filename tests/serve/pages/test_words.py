@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
+from okng.inspection.rules import Rules
 from okng.report.promise import promise
-from okng.serve.pages.words import LANGUAGES, language_of, translator, words
+from okng.serve.pages.words import LANGUAGES, language_of, refused, translator, words
 
 PAGES = files("okng.serve.pages")
 FILES = (".html", ".js", ".css", ".toml", ".svg")
@@ -51,6 +53,51 @@ def test_every_word_is_used_and_every_used_word_exists() -> None:
     assert spoken - known.keys() == set()
     unused = {key for key in known.keys() - named - spoken if not key.startswith(tuple(composed))}
     assert unused == set()
+
+
+def test_the_refusals_that_are_translated_are_the_errors_own_lines() -> None:
+    """Of each the longest piece between two figures stands somewhere in the code, as far as a line goes."""
+    code = "\n".join(file.read_text("utf-8") for file in (files("okng") / "").rglob("*.py"))  # type: ignore[attr-defined]
+    lines = {key: text for key, text in words("en").items() if key.startswith("refused.") and key != "refused.number"}
+    pieces = {key: max(re.split(r"\{\w+\}", text), key=len).strip() for key, text in lines.items()}
+    begun = {key: re.sub(r"\S*$", "", piece[:28]) if len(piece) > 28 else piece for key, piece in pieces.items()}
+    composed = {"no_torch", "zone_name", "rule_name", "two_zones", "two_rules", "number_of", "area", "length", "count"}
+    composed |= {"whole", "negative", "corners", "no_area", "crosses"}  # of zones and rules: raised below
+    assert [key for key, piece in begun.items() if piece not in code and key.partition(".")[2] not in composed] == []
+
+
+def box(**more: Any) -> dict[str, Any]:
+    return {"zones": [{"name": "라벨", "points": [[0, 0], [1, 0], [1, 1], [0, 1]], **more}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "figures"),
+    [
+        (box(points=[[0, 0], [1, 1], [1, 0], [0, 1]]), ["라벨"]),
+        (box(points=[[0, 0], [1, 1]]), ["라벨", "2 corners"]),
+        (box(points=[[0, 0], [0.5, 0.5], [1, 1]]), ["라벨"]),
+        (box(name=""), ["''"]),
+        (box(kind="ignore"), []),
+        ({"zones": [*box()["zones"], *box()["zones"]]}, []),
+        ({"rules": [{"name": "a", "verdict": "NG", "min_area": 9, "max_area": 4}]}, ["9", "4"]),
+        ({"rules": [{"name": "a", "verdict": "NG", "min_length": 9, "max_length": 4}]}, ["9", "4"]),
+        ({"rules": [{"name": "a", "verdict": "NG", "min_count": 9, "max_count": 4}]}, ["9", "4"]),
+        ({"rules": [{"name": "a", "verdict": "NG", "min_count": 0.5}]}, ["min_count"]),
+        ({"rules": [{"name": "a", "verdict": "NG", "min_area": -1}]}, ["min_area"]),
+        ({"rules": [{"name": "a", "verdict": "NG", "min_area": None, "max_area": "x"}]}, ["'x'"]),
+        ({"rules": [{"name": "", "verdict": "NG"}]}, ["''"]),
+        ({"rules": [{"name": "a", "verdict": "NG"}] * 2}, []),
+        ({"rules": [{"name": "a", "verdict": "NG", "zone": "z"}]}, ["'z'"]),
+    ],
+)
+def test_what_is_wrong_with_drawn_zones_is_said_in_korean(given: dict[str, Any], figures: list[str]) -> None:
+    with pytest.raises(OkngError) as error:
+        Rules.from_json(given)
+    line = str(error.value)
+    told = refused(line, "ko")
+    assert refused(line, "en") == line and told != line and re.search("[가-힣]", told)
+    assert [figure for figure in figures if figure not in told] == []
+    assert refused("nobody knows this line", "ko") == "nobody knows this line"
 
 
 @pytest.mark.parametrize(

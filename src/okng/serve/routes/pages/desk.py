@@ -12,13 +12,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from markupsafe import Markup
 from starlette.datastructures import FormData
 
+from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
 from okng.report.promise import promise
 from okng.serve.models import Loaded
 from okng.serve.pages import render
 from okng.serve.pages.views import Shown, shown
-from okng.serve.pages.words import LANGUAGES, language_of, translator, words
+from okng.serve.pages.words import LANGUAGES, language_of, refused, translator, words
 from okng.serve.security import Who, may
 from okng.serve.served import of
 from okng.store.records import Filter, Record
@@ -71,6 +72,10 @@ class Desk:
         if len(self.names) > 1:
             query["model"] = self.model
         return f"/{page}" + (f"?{urlencode(query)}" if query else "")
+
+    def why(self, error: OkngError | ValueError) -> str:
+        """What stands in the way of a form, in the reader's language as far as the words know it."""
+        return refused(str(error) if isinstance(error, OkngError) else words("en")["refused.number"], self.language)
 
     def shown(self, records: Iterable[Record]) -> list[Shown]:
         """Records as templates show them."""

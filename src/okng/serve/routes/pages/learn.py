@@ -109,5 +109,5 @@ def change(what: str, desk: Desk = Depends(changing), form: FormData = Depends(f
         else:
             raise HTTPException(404, "there is no such step")
     except (OkngError, ValueError) as error:
-        return show(desk, str(error))
+        return show(desk, desk.why(error))
     return desk.back("learn")

@@ -61,7 +61,7 @@ def answer(desk: Desk = Depends(at_desk), form: FormData = Depends(fields)) -> R
             raise OkngError("say of one image whether it is ok, ng or unsure")
         desk.store.reviews.add(images, SAYS[said], desk.who.name)
     except (OkngError, ValueError) as error:
-        return show(desk, str(error))
+        return show(desk, desk.why(error))
     figures = {"id": images[0], "answer": said}
     if form.get("back") == "record":
         return desk.back(f"results/{images[0]}", "review.saved", figures)
@@ -80,5 +80,5 @@ def draw(desk: Desk = Depends(at_desk), form: FormData = Depends(fields)) -> Res
         which = desk.which(judged_by=(version.digest,), since=desk.now - days * DAY)
         desk.store.samples.draw(which, version.version, size, desk.who.name)
     except (OkngError, ValueError) as error:
-        return show(desk, str(error))
+        return show(desk, desk.why(error))
     return desk.back("review", order="sample")

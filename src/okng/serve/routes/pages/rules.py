@@ -49,7 +49,7 @@ def keep(desk: Desk = Depends(changing), form: FormData = Depends(fields)) -> Re
         present = _given(form)
         version = desk.shelf.change(desk.model, _with(present), desk.who.name, "regions and rules")
     except OkngError as error:
-        return show(desk, present, str(error))
+        return show(desk, present, desk.why(error))
     return desk.back("rules", "rules.saved", {"version": version.version})
 
 
@@ -59,7 +59,7 @@ def preview(desk: Desk = Depends(changing), form: FormData = Depends(fields)) ->
     try:
         changed = _with(_given(form))(desk.loaded.inspector)
     except OkngError as error:
-        html = desk.part("rules_preview.html", problem=str(error), n=0, changes=[], promise="")
+        html = desk.part("rules_preview.html", problem=desk.why(error), n=0, changes=[], promise="")
         return HTMLResponse(html, 400)
     found, _ = desk.store.records.page(desk.which(with_image=True), limit=TRIED)
     shown = {one.id: one for one in desk.shown(found)}

@@ -51,6 +51,6 @@ def choose(desk: Desk = Depends(changing), form: FormData = Depends(fields)) -> 
             why = f"threshold {number(value)}"
             desk.shelf.change(desk.model, lambda present: present.with_threshold(value), desk.who.name, why)
     except (OkngError, ValueError) as error:
-        return show(desk, str(error))
+        return show(desk, desk.why(error))
     now = desk.shelf.get(desk.model).inspector.calibration.threshold
     return desk.back("threshold", "threshold.saved", {"value": number(now)})
