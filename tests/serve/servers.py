@@ -20,6 +20,7 @@ from PIL import Image
 
 from okng.line.sinks import Sink
 from okng.serve import Settings, create_app
+from okng.serve.connections import Patient
 from okng.serve.served import Served
 from okng.store import Store
 
@@ -74,7 +75,7 @@ def serving(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = uvicorn.Config(app, "127.0.0.1", port, log_level="critical", timeout_graceful_shutdown=20)
+    config = uvicorn.Config(app, "127.0.0.1", port, log_level="critical", timeout_graceful_shutdown=20, http=Patient)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -47,6 +47,7 @@ def serve(
     from okng.line.sinks import open_sink
     from okng.line.sinks.folders import check_folders
     from okng.serve import Settings, create_app
+    from okng.serve.connections import Patient
     from okng.serve.security import safe_host
     from okng.store import Store
 
@@ -87,6 +88,7 @@ def serve(
             timeout_graceful_shutdown=30,
             timeout_keep_alive=30,
             server_header=False,
+            http=Patient,
         )
         server = uvicorn.Server(config)
         try:

@@ -6,11 +6,12 @@
   is no account, is everybody on this machine admin; what a proxy hands on comes from elsewhere, and is nobody's.
 - A change that a browser sends comes from a page of this server (`Origin`), and one with a cookie brings the token that
   only such a page knows, in the header X-CSRF-Token or, of a page's form, the field csrf.
-- Bodies are counted as they come: what is too large is never held, nor written.
+- Bodies are counted as they come: what is too large is never held, nor written, and what comes too slowly is given up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -42,6 +43,8 @@ ENVELOPE = 65_536  # bytes of a form around a file
 SMALL = MB  # of any other body
 BATCH = 16  # images' worth of a batch's body
 MODEL = 4_000 * MB
+BODY_TIME = 20.0  # seconds that a small body may take to arrive, and
+BODY_RATE = 50_000  # bytes in a second that a larger one comes at, at least
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -79,7 +82,7 @@ class Refused(HTTPException):
         headers = {} if after is None else {"Retry-After": str(after)}
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        if status == 413:
+        if status in (408, 413):
             headers["Connection"] = "close"  # else the rest is read, and thrown away
         super().__init__(status, line, headers)
 
@@ -141,12 +144,18 @@ class Gate:
             await _answer(hardened, 400, "the headers make no sense", {})
             return
         scope.setdefault("state", {})["who"] = who
-        taken = 0
+        taken, whole, start = 0, False, time.monotonic()
 
         async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, whole
+            left = start + BODY_TIME + taken / BODY_RATE - time.monotonic()
+            try:
+                async with asyncio.timeout(None if whole else left):
+                    message = await receive()
+            except TimeoutError as error:
+                raise Refused(408, "the body came too slowly; send it again") from error
             taken += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if taken > limit:
                 raise Refused(413, f"the body is larger than {limit // MB} MB")
             return message

@@ -59,5 +59,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For the OpenAPI page: how a route may refuse, besides what every one may."""
     return {
         status: {"model": Problem, "description": SAYS[status]}
-        for status in sorted({400, 401, 403, 413, 422, 503, *statuses})
+        for status in sorted({400, 401, 403, 408, 413, 422, 503, *statuses})
     }

@@ -33,7 +33,6 @@ from okng.store.records import Record
 
 router = APIRouter(tags=["inspect"])
 Named = TypeVar("Named", Where, Wheres)
-BODY_TIME = 60.0  # seconds that a body may take to arrive
 AT_ONCE = 16  # images of a batch that are worked on at once
 MOST = 1000  # images of a batch
 IMAGE = {"schema": {"type": "string", "format": "binary"}}
@@ -56,7 +55,7 @@ def _body(json_schema: type[Where] | type[Wheres], form: dict[str, Any], raw: bo
     response_model=Result,
     responses={
         200: {"content": {"image/png": IMAGE}, "description": "The result, or with `overlay` a PNG"},
-        **problems(404, 408),
+        **problems(404),
     },
     openapi_extra=_body(Where, {"image": FILE}, raw=True),
 )
@@ -102,7 +101,7 @@ async def inspect(
 @router.post(
     "/api/batch",
     response_model=BatchResults,
-    responses=problems(404, 408),
+    responses=problems(404),
     openapi_extra=_body(Wheres, {"images": {"type": "array", "items": FILE}}, raw=False),
 )
 async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], model: Model = None) -> Response:
@@ -156,19 +155,16 @@ async def _image(request: Request, served: Served) -> tuple[bytes, str | None]:
     """The bytes of the one image that was sent or named, and its name."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        async with asyncio.timeout(BODY_TIME):
-            if kind == "application/json":
-                named = _parsed(Where, await request.body())
-                return await anyio.to_thread.run_sync(read, served.settings, named.path)
-            if kind == "multipart/form-data":
-                async with request.form(max_files=1, max_fields=10) as form:
-                    file = form.get("image")
-                    if not isinstance(file, UploadFile):
-                        raise Refused(422, "the form has no file called image")
-                    return await file.read(), display_name(file.filename)
-            return await request.body(), None
-    except TimeoutError as error:
-        raise Refused(408, f"the image did not arrive within {BODY_TIME:g} s") from error
+        if kind == "application/json":
+            named = _parsed(Where, await request.body())
+            return await anyio.to_thread.run_sync(read, served.settings, named.path)
+        if kind == "multipart/form-data":
+            async with request.form(max_files=1, max_fields=10) as form:
+                file = form.get("image")
+                if not isinstance(file, UploadFile):
+                    raise Refused(422, "the form has no file called image")
+                return await file.read(), display_name(file.filename)
+        return await request.body(), None
     except ClientDisconnect as error:
         raise Refused(400, "the image did not arrive whole") from error
 
@@ -199,8 +195,7 @@ async def _images(request: Request, served: Served) -> list[tuple[Any, str | Non
         return [(loader(path), name) for path, name in await anyio.to_thread.run_sync(list_them)]
     if kind != "multipart/form-data":
         raise Refused(415, "a batch is a form with files called images, or JSON with paths")
-    async with asyncio.timeout(BODY_TIME * 10):
-        form = await request.form(max_files=MOST, max_fields=10)
+    form = await request.form(max_files=MOST, max_fields=10)
     files = [file for file in form.getlist("images") if isinstance(file, UploadFile)]
     if not files:
         raise Refused(422, "the form has no files called images")

@@ -1,0 +1,96 @@
+"""Clients that dawdle hold no place for ever: with the head of a request, its body, or reading the answer."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from servers import Server, Shop, wait_for
+
+HEAD = b"POST /api/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), 20) as connection:
+        yield connection
+
+
+def dripped(connection: socket.socket, content: bytes, seconds: float = 20) -> bytes:
+    """What is answered while `content` is sent byte by byte, until the server hangs up."""
+    until, told, at = time.monotonic() + seconds, b"", 0
+    connection.settimeout(0.05)
+    while time.monotonic() < until:
+        try:
+            connection.sendall(content[at % len(content) :][:1])
+            at += 1
+            if not (more := connection.recv(65536)):
+                return told
+            told += more
+        except TimeoutError:
+            continue
+        except OSError:
+            return told
+    raise AssertionError(f"still connected after {seconds} s: {told!r}")
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_head_that_drips_in_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    """Also of a further request on a connection that was used before."""
+    monkeypatch.setattr("okng.serve.connections.HEAD_TIME", 0.3)
+    with connected(server) as connection:
+        if before:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            time.sleep(0.5)  # between two requests there is more time
+        assert b"HTTP/1.1 408" in dripped(connection, b"G" + 1000 * b"E")
+
+
+def test_a_body_that_drips_in_gives_its_place_back(server: Server, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("okng.serve.security.BODY_TIME", 0.5)
+    monkeypatch.setattr("okng.serve.connections.HEAD_TIME", 0.5)
+    with connected(server) as connection:
+        connection.sendall(HEAD)
+        wait_for(lambda: server.parts.queue.inside == 1)
+        told = dripped(connection, b"\x00")
+        assert told.startswith(b"HTTP/1.1 408") and b"too slowly" in told
+    assert server.parts.queue.inside == 0
+    with connected(server) as connection:
+        connection.sendall(HEAD.replace(b"/api/inspect", b"/api/login"))
+        assert dripped(connection, b"\x00").startswith(b"HTTP/1.1 408")
+    with connected(server) as connection:  # what is answered before it is whole
+        connection.sendall(HEAD.replace(b"/api/inspect", b"/nowhere"))
+        told = dripped(connection, b"\x00")
+        assert told.startswith(b"HTTP/1.1 404") and told.count(b"HTTP/1.1") == 1
+    with connected(server) as connection:  # it takes longer than that, but what comes is enough
+        content = shop.image(0)
+        monkeypatch.setattr("okng.serve.security.BODY_RATE", len(content) / 4)
+        connection.sendall(HEAD.replace(b"1000", str(len(content)).encode()))
+        for part in (content[: len(content) // 2], content[len(content) // 2 :]):
+            time.sleep(0.4)
+            connection.sendall(part)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_an_answer_that_nobody_reads_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("okng.serve.connections.READ_TIME", 0.5)
+    with connected(server) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(1)
+        connection.sendall(300 * b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: not still_open(connection), 20)
+
+
+def still_open(connection: socket.socket) -> bool:
+    """Whether the other side has not hung up: what there is to read is not read."""
+    try:
+        connection.send(b"G")
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return True
