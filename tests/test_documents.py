@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import importlib
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -57,6 +58,15 @@ def test_what_errors_tell_to_install_exists() -> None:
         "optional-dependencies"
     ].keys()
     assert told(r"(okng\[)") == [] and told(r"(pip install[^\n]* okng)\b(?!-)") == []
+
+
+def test_each_extra_is_installed_by_the_script_that_does_so_for_real() -> None:
+    spec = importlib.util.spec_from_file_location("extras", ROOT / "benchmarks" / "extras.py")
+    assert spec is not None and spec.loader is not None
+    extras = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extras)
+    together = ",".join([*extras.LIGHT, *extras.WITH_TORCH]).strip(",")
+    assert set(together.split(",")) == PROJECT["optional-dependencies"].keys()
 
 
 def test_every_command_line_names_verbs_and_options_that_exist() -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -26,6 +28,14 @@ def test_what_is_installed_here_works(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 0
     for what in ("okng", "train", "engine torch", "device cpu"):
         assert said[what]["state"] == "works", said[what]
+
+
+def test_it_knows_every_extra_that_a_user_installs() -> None:
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"])
+    asked = {extra for together in doctor.PURPOSES for extra in together.split(",")}
+    assert extras - asked == {"docs", "dev", "dist", "mutants"}  # of those who develop okng
+    assert asked <= extras
 
 
 def test_a_package_that_is_missing_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ PURPOSES = {
     "openvino": ("inspecting with an exported model, quickest on Intel CPUs", ("openvino",)),
     "onnx": ("inspecting with an exported model, on other processors too", ("onnxruntime",)),
     "train,export": ("exporting", ("torch", "onnx", "onnxruntime")),
+    "train,clip": ("learning with words, by WinCLIP", ("torch", "open_clip")),
     "serve": (
         "okng serve, okng watch",
         ("fastapi", "uvicorn", "sqlalchemy", "watchfiles", "httpx"),
@@ -31,6 +32,8 @@ PURPOSES = {
     "serve,postgres": ("a store in PostgreSQL", ("psycopg",)),
     "serve,parquet": ("tables as Parquet", ("pyarrow",)),
     "demo": ("okng demo", ("elpv_dataset",)),
+    "cloud": ("images in storage: s3://, https://", ("fsspec", "s3fs", "aiohttp")),
+    "ray": ("inspecting on a cluster", ("ray", "pyarrow")),
     "heif": ("images of telephones (.heic)", ("pi_heif",)),
 }
 
