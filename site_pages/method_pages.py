@@ -22,8 +22,8 @@ SETS = {"transistor": "transistor", "magnetic_tile": "magnetic tile", "elpv/mono
 ACCURACY = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 FINDS = {"defects": "defects", "classes": "other kinds of pictures", "both": "defects and other kinds of pictures"}
 STRIP = (
-    "Learnt from 60 OK images at 160 px, with its defaults otherwise (`python benchmarks/strips.py`). One image shows "
-    "what a heatmap looks like, not how good a method is. Image of MVTec AD, CC BY-NC-SA 4.0, and so is this picture."
+    "Learnt from 60 OK images {how} (`python benchmarks/strips.py`). One image shows what a heatmap looks like, not "
+    "how good a method is. Image of MVTec AD, CC BY-NC-SA 4.0, and so is this picture."
 )
 HEAD = """# Methods
 
@@ -59,7 +59,7 @@ def index() -> str:
     parts = [HEAD.format(count=len(cards()))]
     for family, names in families().items():
         rows = [f"| [{cards()[name].title}]({name}.md) | {cards()[name].idea} |" for name in names]
-        parts.append(f"## {family.capitalize()}\n\n| | idea |\n|---|---|\n" + "\n".join(rows) + "\n")
+        parts.append(f"## {family.capitalize()}\n\n| method | idea |\n|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
 
@@ -100,7 +100,9 @@ def strip(name: str, card: Card) -> str:
     if not (ROOT / "docs" / "images" / "methods" / f"{name}.webp").exists():
         return ""
     words = f"A transistor with a damaged case, the heatmap of {card.title} over it, and the labelled mask"
-    return f"![{words}](../images/methods/{name}.webp)\n\n*{words}. {STRIP}*"
+    one_pass = detector_class(name).collects_only
+    how = "at 160 px, with its defaults otherwise" if one_pass else "with its arguments for a CPU, a fifth held out"
+    return f"![{words}](../images/methods/{name}.webp)\n\n*{words}. {STRIP.format(how=how)}*"
 
 
 def source(card: Card) -> str:
