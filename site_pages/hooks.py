@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,25 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill in tables of results, and lead links to files outside of docs/ to the repository."""
-    for marker, table in {**method_pages.TABLES, **reference_pages.TABLES}.items():
+    for marker, table in {**method_pages.TABLES, **reference_pages.TABLES, "<!-- made: the walk -->": walk}.items():
         if marker in markdown:
             markdown = markdown.replace(marker, table())
     return outwards(markdown, page.file.src_uri)
+
+
+def walk() -> str:
+    """The steps that `benchmarks/walk.py` took, with what each took."""
+    counted = ("words", "processor_seconds", "seconds")
+    lines = ["| step | page | to read, words | work, s | took, s | what came of it |", "|---" * 6 + "|"]
+    pages = {source: page for page, source in TAKEN.items()}
+    with (ROOT / "results" / "walk.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        page = pages.get(row["page"], row["page"].removeprefix("docs/"))
+        cells = [row["step"], f"[{Path(page).stem}]({page})", *(row[column] for column in counted), row["result"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    sums = [f"**{sum(int(row[column]) for row in rows)}**" for column in counted]
+    return "\n".join([*lines, f"| **in all** | | {' | '.join(sums)} | |"])
 
 
 def outwards(markdown: str, address: str) -> str:
@@ -71,6 +87,19 @@ def at_home(markdown: str, address: str) -> str:
     return re.sub(r"\]\(([^)\s]+)\)", moved, markdown)
 
 
+KOREAN = {  # what the theme says on every page
+    '<html lang="en"': '<html lang="ko"',
+    "Table of contents": "목차",
+    "Skip to content": "본문으로",
+    "Back to top": "맨 위로",
+    'aria-label="Search"': 'aria-label="검색"',
+    'placeholder="Search"': 'placeholder="검색"',
+}
+
+
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Say of Korean pages that they are."""
-    return output.replace('<html lang="en"', '<html lang="ko"', 1) if page.file.src_uri.startswith("ko/") else output
+    """Give the dialog of the search its name, and let the theme of Korean pages speak Korean."""
+    output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
+    for english, korean in KOREAN.items() if page.file.src_uri.startswith("ko/") else ():
+        output = output.replace(english, korean)
+    return output

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import csv
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from tests.site.conftest import DESK, PHONE, faults
 
 ROOT = Path(__file__).parents[2]
 GUIDES = (
@@ -35,6 +38,19 @@ def steps(page: str) -> list[tuple[str, str]]:
     return [("sh", step[1]) if step[1] else ("python", step[2]) for step in found]
 
 
+def test_the_measured_walk_typed_what_the_pages_say() -> None:
+    """Each command of benchmarks/walk.py stands on its page, and the table has its steps."""
+    spec = importlib.util.spec_from_file_location("walk", ROOT / "benchmarks" / "walk.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules["walk"] = walked = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(walked)
+    for step in walked.STEPS:
+        lines = [line.strip() for line in (ROOT / step.page).read_text().splitlines()]
+        assert [line for line in step.typed if line not in lines] == [], step.page
+    with (ROOT / "results" / "walk.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == [step.goal for step in walked.STEPS]
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("walk")
 @pytest.mark.parametrize("page", GUIDES)
@@ -49,6 +65,20 @@ def test_a_person_can_do_what_the_page_says(page: str, walked: Path) -> None:
         command = ["sh", "-c", typed] if kind == "sh" else [sys.executable, "-c", step]
         done = subprocess.run(command, cwd=walked, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, f"{page}: {step}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("walk")
+@pytest.mark.parametrize(("look", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk", "phone"])
+def test_what_okng_wrote_meanwhile_is_for_everybody(
+    browser: Any, axe: str, walked: Path, look: dict[str, Any], scheme: str
+) -> None:
+    """The report, the pages of training and sensitivity, and a comparison, by axe."""
+    pages = [walked / page for page in ("report/report.html", "look/training.html", "comparison/parts.html")]
+    window = browser.new_page(color_scheme=scheme, **look)
+    for page in [*pages, walked / "look" / "sensitivity.html"]:
+        window.goto(page.as_uri())
+        assert faults(window, axe) == [], page
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +99,3 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(train, cwd=folder, check=True)
     subprocess.run([*train[:3], "export", "parts.okng"], cwd=folder, check=True)
     return folder
-
-
-@pytest.mark.slow
-def test_the_site_is_built_strictly_and_reads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    pytest.importorskip("material", reason="the site needs '.[docs]'")
-    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path]
-    told = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(build, cwd=ROOT, env=told, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    loaded = [
-        (page.name, address)
-        for page in tmp_path.rglob("*.html")
-        for address in re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="(https?:[^"]*)"', page.read_text())
-        if "canonical" not in address
-    ]
-    assert loaded == []

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +23,6 @@ from okng.store.records import Filter
 if TYPE_CHECKING:
     from servers import Shop
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
-
-AXE = "4.10.3"
 PAGES = ("live", "review", "review?view=group", "learn", "threshold", "rules", "drift", "results", "results/1")
 OK, NG = 36, 12  # images that are inspected
 
@@ -45,14 +37,6 @@ def line(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
             inspected(running, np.asarray(pixels), f"{'ok' if i < OK else 'ng'}-{i}.png")
         yield running
     store.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 class Window:
@@ -325,25 +309,6 @@ def test_the_language_is_the_browsers_until_another_is_chosen(browser: Any, line
         window.goto("/threshold")  # it is remembered
         assert window.locator("html").get_attribute("lang") == "en"
         assert window.locator("h1").inner_text() == "Threshold"
-
-
-@pytest.fixture(scope="session")
-def axe(request: pytest.FixtureRequest) -> str:
-    """The script of axe-core, brought by npm once and kept in pytest's cache."""
-    kept = request.config.cache.mkdir("axe-core") / f"axe-{AXE}.min.js"  # type: ignore[union-attr]
-    if not kept.is_file():
-        if shutil.which("npm") is None:
-            pytest.skip("npm, which brings axe-core, is not installed: apt-get install npm")
-        done = subprocess.run(
-            ["npm", "pack", f"axe-core@{AXE}", "--silent"], cwd=kept.parent, capture_output=True, text=True, timeout=60
-        )
-        if done.returncode:
-            pytest.skip(f"npm can't bring axe-core: {done.stderr.strip().splitlines()[-1:]}")
-        with tarfile.open(kept.parent / done.stdout.strip().splitlines()[-1]) as packed:
-            script = packed.extractfile("package/axe.min.js")
-            assert script is not None
-            kept.write_bytes(script.read())
-    return kept.read_text("utf-8")
 
 
 @pytest.mark.parametrize(("look", "language"), [("desk", "ko"), ("phone", "en")])
