@@ -318,7 +318,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "okng-plant")
     parser.add_argument("--price", type=float, default=0.05, help="dollars for an hour of a core")
     asked = parser.parse_args()
-    images = made(asked.folder, asked.images)
+    images = made(asked.folder / str(asked.images), asked.images)
     parts: dict[str, Callable[[], Rows]] = {
         "many": lambda: many(images, asked.images),
         "fit": lambda: fit(images),
