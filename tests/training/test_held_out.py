@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.contract.conftest import pictures
 from tests.training.test_copies import again, scenes
 from torch import Tensor
@@ -18,7 +19,7 @@ from okng.inspection.images import Preprocess
 from okng.inspection.rules import Rules
 from okng.training import fit as fitting
 from okng.training.copies import labelled
-from okng.training.data import FeatureStore, TrainingImages
+from okng.training.data import FeatureStore, TrainingImages, within
 from okng.training.held_out import (
     CHEAP_FOLDS,
     FEW,
@@ -77,6 +78,21 @@ def test_no_judged_image_has_been_learnt_nor_a_copy_of_it(seen: list, holdout: f
     )
     assert inspector.manifest["provenance"]["copies"] == 24
     assert len(inspector.calibration.scores) == (4 if holdout else 12)
+
+
+def test_how_much_memory_a_fit_may_take_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room images are read again, and what is made of them lies on disk."""
+    with pytest.raises(OkngError, match=r"1\.7 or more, not 1\.5"):
+        okng.fit(pictures(4, seed=1), **QUICK, max_memory=1.5)
+    assert within(2) == (200_000_000, 0.4)
+    plain = okng.fit(pictures(6, seed=1), **QUICK)
+    asked: list[float] = []
+    monkeypatch.setattr(fitting, "within", lambda gigabytes: asked.append(gigabytes) or (0, 0.5))
+    tight = okng.fit(pictures(6, seed=1), **QUICK, max_memory=2)
+    assert asked == [2] and tight.manifest["detector"]["arguments"]["memory"] == 0.5
+    assert np.array_equal(tight.calibration.scores, plain.calibration.scores)
+    for name, tensor in plain.engine.detector.state_dict().items():
+        assert torch.equal(tensor, tight.engine.detector.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("holdout", [0, 0.4])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OF_A_FIT = (
     "detector", "parameter", "preset", "budget", "ng", "auxiliary", "size", "tile", "overlap", "time_per_image",
-    "promise", "drop_outliers", "rules", "report", "language", "curves", "resume", "devices", "nodes",
+    "promise", "drop_outliers", "rules", "report", "language", "curves", "resume", "devices", "nodes", "memory",
 )  # fmt: skip
 
 
@@ -140,6 +140,9 @@ def train(
         int, typer.Option(min=1, help="So many GPUs, or processes of a CPU, share the steps of a method that trains.")
     ] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="So many machines do; torchrun starts it on each.")] = 1,
+    memory: Annotated[
+        float | None, typer.Option(help="GB that the fit may take in all, such as 2; what is beyond lies on disk.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a fit that was stopped.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write over an existing model without keeping it as .bak.")
@@ -178,6 +181,8 @@ def train(
         raise OkngError("an update takes in OK images only; leave out --ng, or fit again without --update")
     if update is not None and (report is not None or curves is not None or drop_outliers or promise != "auto"):
         raise OkngError("--report, --curves, --drop-outliers and --promise are of a fit; leave them out of an update")
+    if update is not None and memory is not None:
+        raise OkngError("--memory is of a fit; leave it out of an update")
     if update is not None and rules is not None:
         raise OkngError("an update keeps the model's rules; leave out --rules, or change them by: okng rules")
     if update is not None and auxiliary is not None:
@@ -258,6 +263,7 @@ def train(
                     resume=resume,
                     devices=devices,
                     nodes=nodes,
+                    max_memory=memory,
                     review=review,
                     **common,
                     **{"auxiliary": auxiliary, **arguments},  # oe_sdn has an argument of this name

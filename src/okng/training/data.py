@@ -26,6 +26,8 @@ from okng.training.copies import Chosen, Thumbnails, near_copies, numbered, thum
 PIXEL_BUDGET = 2 << 30
 AUXILIARY_BUDGET = 1 << 30
 FEATURE_BUDGET = 2 << 30  # what a coreset gathers stands beside it
+LIBRARIES = 1.0  # GB of libraries, of a compiled network and of what one batch takes
+LEAST = 1.7  # GB; with less too little is left for a coreset
 
 
 class TrainingImages:
@@ -150,6 +152,18 @@ class TrainingImages:
         """Each batch's indices and images, uint8 (B, C, H, W), read ahead."""
         for indices, (images,) in ahead(batches, lambda index: [self[index]]):
             yield indices, images
+
+
+def within(gigabytes: float) -> tuple[int, float]:
+    """What a fit may hold that is to take no more than so many `gigabytes` in all, its libraries included.
+
+    The `budget` of `TrainingImages` in bytes, as much again for features, and half of it for what backbones remember;
+    and GB for a detector that gathers patches. Numbers alone decide, not the machine: so the same fit is made on any.
+    """
+    if not gigabytes >= LEAST:
+        raise OkngError(f"memory is what the fit may take in all, in GB, {LEAST} or more, not {gigabytes}")
+    free = gigabytes - LIBRARIES
+    return int(0.2e9 * free), round(0.4 * free, 3)
 
 
 def ahead(

@@ -31,9 +31,10 @@ from okng.inspection.model_file import remove
 from okng.inspection.rules import Rules
 from okng.inspection.tiling import check_tile
 from okng.inspection.zoned import BY
+from okng.nn.backbones import Backbone
 from okng.training.copies import GroupBy, labelled, numbered
-from okng.training.data import SharedFeatures, TrainingImages
-from okng.training.frozen import FrozenBackbones
+from okng.training.data import PIXEL_BUDGET, SharedFeatures, TrainingImages, within
+from okng.training.frozen import FrozenBackbones, is_frozen
 from okng.training.held_out import (
     CHEAP_FOLDS,
     FOLDS,
@@ -87,6 +88,7 @@ def fit(
     precision: str = "f32",
     devices: int = 1,
     nodes: int = 1,
+    max_memory: float | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     strict: bool = False,
@@ -132,6 +134,10 @@ def fit(
     batches stay as large as they are and are divided. `torchrun --nproc-per-node DEVICES --nnodes NODES` starts the
     script on each node; all processes return the same, so let one save it. `okng train --devices` starts them itself.
 
+    `max_memory`: GB that the fit may take in all, 1.7 or more; pixels and features beyond their share lie on disk or
+    are read again, and a detector with an argument `memory` gets a share of it. What a method gathers of every image
+    goes beyond. By default 2 GiB of pixels, as much of features, and what the detector takes.
+
     `checkpoint` and `resume`: where the state is written as the fit goes on, and whether to continue from it. It stays
     there, so that no fit is lost before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an
     unreadable image instead of naming and skipping it. `progress`: show on standard error how far it is.
@@ -158,6 +164,7 @@ def fit(
             raise OkngError("time_per_image chooses the size of whole images; leave it out, or tile")
         if size is not None:
             raise OkngError("size and time_per_image both choose the size of the input; give one of them")
+    room, patches = (PIXEL_BUDGET, None) if max_memory is None else within(plain("memory", max_memory))
     chosen: dict[str, Any] = {}
     if preset is not None:
         if budget is not None:
@@ -211,6 +218,8 @@ def fit(
     chose = "as asked"
     if size is None and time_per_image is None and usual is not None and tile is None:
         size, chose = usual, f"what the preset {preset} says" if preset else f"what the {budget} budget says"
+    if patches is not None and "memory" in parameters(detector):
+        chosen["memory"] = patches
     arguments = {**chosen, **arguments}
     torch.manual_seed(seed)
     if tile is not None and all(max(image_size(source)) <= tile for source in sources):
@@ -230,7 +239,7 @@ def fit(
         skipped += unread
     labels = [0] * len(sources) + [1] * len(odd)
     products = np.append(products, np.zeros(len(odd), int))  # of NG images none
-    both = TrainingImages([*sources, *odd], preprocess, labels=labels, products=products)
+    both = TrainingImages([*sources, *odd], preprocess, room, labels, products)
     everything, broken = whole(both, strict, tell)
     check_different(everything.subset(np.flatnonzero(np.equal(everything.labels, 0))), names)
     everything, copies = once(everything, tell)
@@ -267,7 +276,9 @@ def fit(
     def another() -> Detector:
         """As `built` was before it learnt."""
         if method != "split":  # then it has not learnt yet: in the end, if at all
-            return copy.deepcopy(built)
+            frozen = (part for part in built.modules() if isinstance(part, Backbone) and is_frozen(part))
+            shared = {id(part): part for part in frozen} if built.collects_only else {}  # no phase moves what it has
+            return copy.deepcopy(built, shared)
         torch.manual_seed(seed)
         return build(detector, sources, preprocess.size, arguments, tile=tile)[0]
 
@@ -280,7 +291,8 @@ def fit(
     history: list[dict[str, Any]] = []
     inputs = everything if tiles is None else tiles
     again = method != "split"  # images pass the frozen backbones more than once
-    with SharedFeatures(inputs) as features, FrozenBackbones(len(inputs) if again else 0) as backbones:
+    remembered = FrozenBackbones(len(inputs) if again else 0, room // 2)
+    with SharedFeatures(inputs) as features, remembered as backbones:
         settings |= {"shared": features if again else None, "backbones": backbones}
         for k, held in enumerate(folds):
             learner, learner_path = built, path

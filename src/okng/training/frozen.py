@@ -21,7 +21,7 @@ from okng.nn.graph import onnx_graph
 from okng.training.data import FeatureStore
 
 COMPILE_FROM = 50  # images
-MEMORY = 1 << 30  # bytes of remembered features; beyond it they lie on disk
+MEMORY = 1 << 30  # bytes of remembered features
 
 Engine = Callable[[Tensor], list[Tensor]]
 
@@ -32,11 +32,12 @@ class FrozenBackbones:
     From `COMPILE_FROM` images on each is compiled once, see `compiled`, for all their fits and calibrations. Fewer
     go through PyTorch, one at a time, which takes a third of the time of a batch: the layers' values stay in the cache.
     So what is made of an image does not depend on others. `remembered`: of how many images what is made of them is
-    kept, exactly, and found again by their pixels: then folds and what judges them share one pass of the backbone.
+    kept, exactly, and found again by their pixels: then folds and what judges them share one pass of the backbone. What
+    is beyond `budget` bytes lies on disk.
     """
 
-    def __init__(self, remembered: int = 0):
-        self.remembered = remembered
+    def __init__(self, remembered: int = 0, budget: int = MEMORY):
+        self.remembered, self.budget = remembered, budget
         self._known: dict[str, tuple[dict[str, Tensor], Engine, Engine, FeatureStore]] = {}
 
     def __enter__(self) -> FrozenBackbones:
@@ -81,7 +82,7 @@ class FrozenBackbones:
             )
             if known is not None:
                 known[3].close()
-            store = FeatureStore(self.remembered, MEMORY)
+            store = FeatureStore(self.remembered, self.budget)
             own = {key: tensor.clone() for key, tensor in state.items()}
             known = self._known[name] = own, engine, remembering_by(engine, store), store
         return known[2] if remembering else known[1]

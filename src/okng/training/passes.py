@@ -97,7 +97,7 @@ def _widen(detector: Detector, meant: set[tuple[nn.Module, str]]) -> None:
 def prepare(fit: Fit, number: int, phase: Collect | Train, images: TrainingImages) -> FeatureStore:
     """Run the frozen part once per image of `images`."""
     assert phase.prepare is not None
-    store = FeatureStore(len(images))
+    store = FeatureStore(len(images), images.budget)
     fit.tell.begin(f"{phase.name}: frozen features", len(images))
     seed_torch(fit.seed, number, 0)
     fast = fit.backbones.in_a_fit(fit.detector, fit.fabric, len(images))

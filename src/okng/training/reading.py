@@ -60,4 +60,4 @@ def auxiliary_images(given: Images, beside: TrainingImages, strict: bool, tell: 
     if not others:
         raise OkngError("no auxiliary image is left; bring readable images of something else")
     tell.say(f"{len(others)} auxiliary images")
-    return AuxiliaryImages(others, beside.preprocess)
+    return AuxiliaryImages(others, beside.preprocess, beside.budget // 2)
