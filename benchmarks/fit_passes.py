@@ -3,7 +3,7 @@
     python benchmarks/fit_passes.py FOLDER_OF_OK_IMAGES [--before SRC] [--images 20 213] [--runs 1]
 
 Seconds of the processor, one thread, each in a process of its own that has imported everything and fitted once: the
-fit, and the coresets in it (those of each image and of each fold). "pass": reading all images and running the
+fit, and its pieces, of which one that calls another does not count it. "pass": reading all images and running the
 backbone, by PyTorch in batches of 16, and compiled by OpenVINO, one by one. `--before`: the same fits by an older
 checkout, whose `src` is SRC. Medians of runs in turns. Writes results/fit_passes.csv.
 """
@@ -18,9 +18,11 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results" / "fit_passes.csv"
@@ -29,28 +31,92 @@ ARGUMENTS: dict[str, dict[str, Any]] = {"patch_memory": {}, "fastflow": {"epochs
 FEW = 50
 
 
+class Pieces:
+    """Seconds of the processor by piece; what one piece calls of another is that one's."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = defaultdict(float)
+        self._at, self._within = 0.0, ["the rest"]
+
+    def turn(self, piece: str | None) -> None:
+        """Begin a piece; None goes back to what was before it."""
+        now = time.process_time()
+        self.spent[self._within[-1]] += now - self._at
+        self._at = now
+        if piece is None:
+            self._within.pop()
+        else:
+            self._within.append(piece)
+
+    def of(self, place: Any, name: str, piece: str) -> None:
+        """Count `place.name` as a `piece`, generators step by step; an older checkout may lack it."""
+        plain = getattr(place, name, None)
+        if plain is None:
+            return
+
+        def steps(generator: Iterator[Any]) -> Iterator[Any]:
+            while True:
+                self.turn(piece)
+                try:
+                    step = next(generator, self)
+                finally:
+                    self.turn(None)
+                if step is self:
+                    return
+                yield step
+
+        def counted(*given: Any, **named: Any) -> Any:
+            self.turn(piece)
+            try:
+                made = plain(*given, **named)
+            finally:
+                self.turn(None)
+            if name in ("compiled", "one_by_one"):  # what they make is the network
+                network = SimpleNamespace(run=made)
+                self.of(network, "run", "the backbone")
+                return network.run
+            return steps(made) if isinstance(made, types.GeneratorType) else made
+
+        setattr(place, name, counted)
+
+
 def fit(detector: str, files: list[Path]) -> dict[str, float]:
-    """The fit's seconds and the coresets'."""
+    """The fit's seconds, and those of its pieces."""
     import okng
+    from okng.detectors.feature_matching import patch_memory
     from okng.nn import coreset
+    from okng.training import fit as fitting
+    from okng.training import frozen, held_out
 
-    spent, rounds = [0.0], coreset.greedy_rounds
+    pieces, rounds = Pieces(), coreset.greedy_rounds
+    pieces.of(coreset, "greedy_rounds", "coresets of the folds")
+    pieces.of(patch_memory, "greedy_coreset", "coresets of each image")
+    pieces.of(coreset.StreamingCoreset, "add", "gathering patches")
+    pieces.of(patch_memory.PatchMemory, "described", "descriptors of patches")
+    pieces.of(patch_memory.PatchMemory, "distances", "distances of judged images")
+    pieces.of(frozen, "compiled", "compiling the backbone")
+    pieces.of(frozen, "one_by_one", "the backbone")
+    pieces.of(fitting, "whole", "reading and decoding")
+    pieces.of(held_out, "near_copies", "near copies")
+    pieces.of(fitting, "build", "building the detector")
+    pieces.of(fitting.copy, "deepcopy", "copying the detector")
+    for_each = patch_memory.greedy_coreset
 
-    def timed(*arguments: Any, **named: Any) -> Iterator[list[int]]:
-        steps = rounds(*arguments, **named)
-        while True:
-            begun = time.process_time()
-            step = next(steps, None)
-            spent[0] += time.process_time() - begun
-            if step is None:
-                return
-            yield step
+    def of_an_image(*given: Any) -> Any:
+        timed, coreset.greedy_rounds = coreset.greedy_rounds, rounds
+        try:
+            return for_each(*given)
+        finally:
+            coreset.greedy_rounds = timed
 
-    coreset.greedy_rounds = timed
-    begun = time.process_time()
+    patch_memory.greedy_coreset = of_an_image
+    pieces._at = begun = time.process_time()
     okng.fit(files, detector, device="cpu", **ARGUMENTS[detector])
     seconds = time.process_time() - begun
-    return {"seconds": seconds, "of them coresets": spent[0]}
+    pieces.turn("the rest")
+    coresets = {name: spent for name, spent in pieces.spent.items() if name.startswith("coresets")}
+    of_them = {f"of them {name}": spent for name, spent in pieces.spent.items()}
+    return {"seconds": seconds, "of them coresets": sum(coresets.values()), **of_them}
 
 
 def one_pass(files: list[Path]) -> dict[str, float]:
