@@ -103,7 +103,7 @@ def main() -> None:
         {"figure": f"kill -9: {name}", "value": value, "unit": "", "arguments": how} for name, value in figures.items()
     ]
     options = f"--kills {asked.kills} --store {asked.store} --clients {asked.clients}"
-    write(rows, "serve_kill.py", options, f"--store {asked.store}")
+    write(rows, "serve_kill.py", options, options)
     if lost or twice or unasked:
         raise SystemExit("acknowledged records are missing or double")
 

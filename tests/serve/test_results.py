@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, Shop, serving
-from tests.store.stores import postgres
+from servers import Server, Shop, serving, wait_for
+from tests.store.stores import MODEL, inspection, postgres
 
 from okng.serve.pages.views import Recently
 from okng.store import Store
+from okng.store.records import NewRecord
 
 
 def test_results_are_found_paged_and_reviewed(server: Server, shop: Shop) -> None:
@@ -103,3 +105,17 @@ def test_what_takes_long_is_found_out_once_for_all_who_ask(
     assert len(tallied) == 3 and len(sized) == 1  # three counters of one look
     again = Recently(0)
     assert [again.get("parts", iter([number]).__next__) for number in range(3)] == [0, 1, 2]
+
+
+def test_the_store_is_cut_back_as_soon_as_it_may_be_too_large(
+    store: Store, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at once in ten minutes, and whenever a fiftieth of --keep-gb was written."""
+    monkeypatch.setattr("okng.serve.app.REFRESH", 0.05)
+    with serving(store, {"parts": shop.onnx}, tmp_path / "models", keep_gb=1e-4) as server:
+        time.sleep(0.3)  # the look with which it begins
+        new = [NewRecord(inspection(), MODEL, "test", "d", image=b"x" * 10_000)] * 10
+        for _ in range(3):
+            store.record_all(new)
+            wait_for(lambda: store.retention.size() <= 100_000, 10)
+        assert 5 <= server.count() < 10 and any("removed by age or size" in line for line in server.said)

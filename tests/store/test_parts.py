@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 from stores import MODEL, inspection, put
 
 from okng.errors import OkngError
@@ -202,6 +204,42 @@ def test_to_make_room_the_size_is_summed_once(store: Store, monkeypatch: pytest.
     summed, size = [], store.retention.size
     monkeypatch.setattr(store.retention, "size", lambda: summed.append(1) or size())
     assert store.retention.keep(gigabytes=35e-6) == 6 and len(summed) == 1
+
+
+def test_however_many_are_removed_the_statement_is_one(store: Store) -> None:
+    """SQLite keeps statements: one for each length of a list of ids took tens of MB in a day."""
+    said: set[str] = set()
+    event.listen(store.engine, "before_cursor_execute", lambda *told: said.add(told[2]))
+    for count in (1, 2, 5, 3):
+        for _ in range(count):
+            put(store, image=b"x" * 10_000)
+        assert store.retention.keep(gigabytes=1e-9) == count
+    assert len({one for one in said if one.startswith("DELETE")}) == 1
+
+
+def test_records_kept_together_are_in_order_and_a_key_is_one_record(store: Store) -> None:
+    def new(score: float, key: str | None = None, **how: Any) -> NewRecord:
+        return NewRecord(inspection(score), MODEL, "test", "d", key, **how)
+
+    (before,) = store.record_all([new(0.5, "before", thumbnail=b"t")])
+    given = [
+        new(1.0),
+        new(9.0, "before"),
+        new(1.1, "a", heat=b"h"),
+        new(1.2, image=b"i", sinks=("x", "y")),
+        new(9.0, "a"),
+    ]
+    kept = store.record_all([*given, new(1.3)])
+    assert [record.score for record in kept] == [1.0, 0.5, 1.1, 1.2, 1.1, 1.3]
+    assert (
+        kept[1] == before and kept[4] == kept[2] and [record.has_image for record in kept][3:] == [True, False, False]
+    )
+    assert list(store.records.each()) == [before, kept[0], kept[2], kept[3], kept[5]]
+    assert kept[0].id < kept[2].id < kept[3].id < kept[5].id
+    pictures = [(store.records.heat(record.id), store.records.image(record.id)) for record in kept]
+    assert pictures == [(None, None), (None, None), (b"h", None), (None, b"i"), (b"h", None), (None, None)]
+    assert store.records.thumbnail(before.id) == b"t"
+    assert [one.record.id for sink in ("x", "y") for one in store.deliveries.pending(sink)] == [kept[3].id] * 2
 
 
 @pytest.mark.parametrize("size", [600, 3000, 9000])

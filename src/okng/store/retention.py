@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, bindparam, delete, func, select
 
 from okng.store.tables import deliveries, records, reviews
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from okng.store.store import Store
 
 CHUNK = 500  # records removed in one transaction: inspections wait for it
+# One by one: SQLite would keep a statement for each length of a list of ids, and each is some 50 kB.
+_DELETE = delete(records).where(records.c.id == bindparam("number"))
 
 
 class Retention:
@@ -61,5 +63,5 @@ class Retention:
                 if at_least is not None and size >= at_least:
                     break
             if chosen:
-                connection.execute(delete(records).where(records.c.id.in_(chosen)))
+                connection.execute(_DELETE, [{"number": number} for number in chosen])
         return len(chosen), size
