@@ -24,7 +24,7 @@ def test_every_table_of_the_documents():
         "aesc/corruptions": 640,
         "cavga/comparison": 376,
         "okng/one-vs-rest": 360,
-        "okng/mvtec-ad": 330,
+        "okng/mvtec-ad": 420,
     }
     figures = [table.figures for table in TABLES.values()]
     assert figures == [154, 102, 20, 110, 110, 4, 11, 2, 4, 0, 0, 0, 0]
