@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
 from servers import Server, Shop, wait_for
+
+from okng.serve.connections import Patient
 
 HEAD = b"POST /api/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
 
@@ -83,6 +88,36 @@ def test_an_answer_that_nobody_reads_is_given_up(server: Server, monkeypatch: py
         connection.settimeout(1)
         connection.sendall(300 * b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_for(lambda: not still_open(connection), 20)
+
+
+@pytest.mark.slow
+def test_who_reads_slowly_but_steadily_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was cut where one wait for room took longer than the time in which nothing is read."""
+    monkeypatch.setattr("okng.serve.connections.READ_TIME", 1.0)
+    length = 8_000_000
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(length).encode()), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(length)})
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=Patient, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started, 20)
+    try:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            connection.connect(server.servers[0].sockets[0].getsockname())
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            read = 0
+            while more := connection.recv(30_000):
+                read += len(more)
+                time.sleep(0.04)
+            assert read > length
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 def still_open(connection: socket.socket) -> bool:

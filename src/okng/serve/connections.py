@@ -6,12 +6,14 @@ How slowly a body may come says `security.Gate`, which hands it on.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEAD_TIME = 15.0  # seconds for the first request of a connection, and for the head of one that has begun
 READ_TIME = 60.0  # seconds in which a client reads nothing of an answer that waits for it
+IN_KERNEL = 1 << 18  # bytes of an answer that the system holds: of more a slow reader would seem to read in jumps
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Patient(Protocol):
         """The time for the first request begins."""
         super().connection_made(transport)
         self._head = self.loop.call_later(HEAD_TIME, self._give_up)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_KERNEL)
 
     def data_received(self, data: bytes) -> None:
         """Of a further request the time begins with its first byte."""
@@ -47,8 +50,16 @@ class Patient(Protocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""
         super().pause_writing()
+        self._look_after_reader(last=None)
+
+    def _look_after_reader(self, last: int | None) -> None:
+        """Give up a client that has left as much unread as `last` time; look again at another."""
         _ended(self._read)
-        self._read = self.loop.call_later(READ_TIME, self.transport.abort)
+        unread = self.transport.get_write_buffer_size()  # type: ignore[attr-defined]
+        if last is not None and unread >= last:
+            self.transport.abort()
+        else:
+            self._read = self.loop.call_later(READ_TIME, self._look_after_reader, unread)
 
     def resume_writing(self) -> None:
         """It has read some of it."""

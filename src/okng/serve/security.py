@@ -144,16 +144,17 @@ class Gate:
             await _answer(hardened, 400, "the headers make no sense", {})
             return
         scope.setdefault("state", {})["who"] = who
-        taken, whole, start = 0, False, time.monotonic()
+        taken, whole, waited = 0, False, 0.0  # bytes, all of them, and seconds for the client alone
 
         async def counted() -> Message:
-            nonlocal taken, whole
-            left = start + BODY_TIME + taken / BODY_RATE - time.monotonic()
+            nonlocal taken, whole, waited
+            begun = time.monotonic()
             try:
-                async with asyncio.timeout(None if whole else left):
+                async with asyncio.timeout(None if whole else BODY_TIME + taken / BODY_RATE - waited):
                     message = await receive()
             except TimeoutError as error:
                 raise Refused(408, "the body came too slowly; send it again") from error
+            waited += time.monotonic() - begun
             taken += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if taken > limit:
