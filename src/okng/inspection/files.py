@@ -51,14 +51,19 @@ def each_found(folder: Path, strict: bool = False) -> Iterator[Path]:
     Names are in natural order (`2.png` before `10.png`). Hidden files and folders (`._x.png`,
     `.ipynb_checkpoints`) are left out, and so are folders of okng's own overlays. Linked folders are followed, but no
     folder is visited twice. Files of formats okng doesn't read are counted in an `OkngWarning`, and so is a folder
-    below that can't be read, unless `strict`. Raises `OkngError` for a `folder` that cannot be read.
+    below or a link that can't be read, unless `strict`. Raises `OkngError` for a `folder` that cannot be read.
+
+    All folders are listed before the first image is given: one that is moved into a folder below, while others are
+    still looked at, does not come a second time.
     """
     others: Counter[str] = Counter()
-    for path in _walk(folder, set(), strict):
-        if is_image(path.name):
-            yield path
-        elif path.suffix.lower() in OTHER_SUFFIXES:
-            others[path.suffix.lower()] += 1
+    for inside, packed in list(_walk(folder, set(), strict)):
+        for name in _in_order(packed):
+            suffix = Path(name).suffix.lower()
+            if is_image(name):
+                yield inside / name
+            elif suffix in OTHER_SUFFIXES:
+                others[suffix] += 1
     if others:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.most_common())
         heif = "; .heic is read after: pip install pi-heif" if {".heic", ".heif", ".hif"} & others.keys() else ""
@@ -76,7 +81,7 @@ def is_image(name: str) -> bool:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in `folder`, without hidden ones, in natural order; errors as in `find_images`."""
-    return [folder / name for name in _within(folder)[1]]
+    return [folder / name for name in _within(folder, strict=False)[1]]
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -113,29 +118,31 @@ def read_list(path: Path) -> list[Path | str]:
     return found
 
 
-def _walk(folder: Path, seen: set[Path], strict: bool) -> Iterator[Path]:
-    """The files below `folder`, not hidden, in natural order, those of a folder before those of its folders."""
+def _walk(folder: Path, seen: set[Path], strict: bool) -> Iterator[tuple[Path, list[bytes]]]:
+    """`folder`, then those below it, none hidden, in natural order, each with the packed names of its files."""
     real = folder.resolve()
-    if real in seen or (folder / OVERLAYS_MARK).exists():  # a link back up, or two links to one place; what okng drew
+    if real in seen:  # a link back up, or two links to one place
         return
     top = not seen
     seen.add(real)
     try:
-        files, folders = _within(folder)
+        packed, folders = _within(folder, strict)
     except OkngError as error:
         if top or strict:
             raise
         _warn(f"skipped: {error}")
         return
-    yield from (folder / name for name in files)
+    yield folder, packed
     for name in folders:
         yield from _walk(folder / name, seen, strict)
 
 
-def _within(folder: Path) -> tuple[Iterator[str], list[str]]:
-    """The names of the files in `folder`, and of the folders, in natural order without hidden ones.
+def _within(folder: Path, strict: bool) -> tuple[list[bytes], list[str]]:
+    """The names of the files in `folder`, packed for `_in_order`, and of the folders in natural order; none hidden.
 
-    Those of files are held as bytes: of a million they take 10 to 20 MB, where a list of paths would take 500.
+    Those of files are held as bytes: of a million they take 10 to 20 MB, where a list of paths would take 500. A link
+    that leads nowhere is left out; one that can't be followed too, with a warning, or an error if `strict`. A folder of
+    okng's own overlays has none.
     """
     folders: list[str] = []
     files: list[str] = []
@@ -148,11 +155,21 @@ def _within(folder: Path) -> tuple[Iterator[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
+                if entry.name == OVERLAYS_MARK:
+                    return [], []
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                try:
+                    is_folder, is_file = entry.is_dir(), entry.is_file()  # a pipe or a device is neither
+                except OSError as error:
+                    line = f"cannot read {entry.path} ({error.strerror}); check where it leads and its permissions"
+                    if strict:
+                        raise OkngError(line) from error
+                    _warn(f"skipped: {line}")
+                    continue
+                if is_folder:
                     folders.append(entry.name)
-                elif entry.is_file():  # a pipe or a device is none
+                elif is_file:
                     files.append(entry.name)
                     if len(files) == SORTED_AT_ONCE:
                         pack()
@@ -162,7 +179,12 @@ def _within(folder: Path) -> tuple[Iterator[str], list[str]]:
         ) from error
     if files:
         pack()
-    return merge(*map(_unpacked, packed), key=natural_order), sorted(folders, key=natural_order)
+    return packed, sorted(folders, key=natural_order)
+
+
+def _in_order(packed: list[bytes]) -> Iterator[str]:
+    """The names that `_within` packed, in natural order."""
+    return merge(*map(_unpacked, packed), key=natural_order)
 
 
 def _unpacked(names: bytes) -> Iterator[str]:
