@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import gc
 import io
 import json
@@ -14,6 +15,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from okng.inspection.result import Inspection
 from okng.report import Report
 from okng.report.pictures import SMALL, THUMBNAIL
 from okng.report.report import NAMED_UNREADABLE
+from okng.report.table import Table
 from okng.report.words import distance, how_far
 
 MANIFEST = {
@@ -418,6 +421,15 @@ def test_lines_of_many_images_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.
     with (tmp_path / "200.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == [f'/a/{i},,\r\n"x" .png' for i in range(9)]
     assert len((tmp_path / "part.csv").read_text().split('"/a/')) == 1 + 6
+
+
+def test_a_disk_that_is_full_when_lines_are_read_is_one_line() -> None:
+    """The last of them are only then written."""
+    table = Table()
+    with patch.object(table._lines, "seek", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+        for read in (lambda: list(table.as_csv()), lambda: table.for_page(make_inspector().calibration)):
+            with pytest.raises(OkngError, match=r"no room for the lines of the report \(No space left.*set TMPDIR"):
+                read()
 
 
 def test_a_name_can_not_end_the_script(tmp_path: Path) -> None:

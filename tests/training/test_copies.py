@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -102,6 +104,16 @@ def test_of_many_images_those_that_may_be_close_are_found_without_missing_one(mo
     assert set(expected[0]) <= set(looked_at) and len(looked_at) < 60 < len(frames)
     found = near_pairs(copies.Chosen(kept, np.arange(len(frames))))
     assert len(expected[0]) > 90 and {*zip(*found, strict=True)} == {*zip(*expected, strict=True)}
+
+
+def test_a_disk_that_is_full_when_thumbnails_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of them are only then written."""
+    monkeypatch.setattr(copies, "IN_MEMORY", 0)
+    kept = copies.Thumbnails(3)
+    kept.put(0, np.zeros((32, 32), np.float32))
+    full = patch.object(kept._file, "seek", side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    with full, pytest.raises(OkngError, match=r"no room for .* GB of thumbnails \(No space left.*set TMPDIR"):
+        kept.get(np.array([0]))
 
 
 def test_points_are_smoothed_thumbnails_and_tangents_lie_across_them() -> None:

@@ -41,13 +41,10 @@ class Table:
         try:
             self._lines.write(csv_line([*table_row(inspection), {0: "OK", 1: "NG"}.get(label, ""), kind]))  # type: ignore[arg-type]
         except OSError as error:
-            raise OkngError(
-                f"{tempfile.gettempdir()} has no room for the lines of the report ({error.strerror}): set TMPDIR to a "
-                "folder that has"
-            ) from error
+            raise _no_room(error) from error
 
     def as_csv(self) -> Iterator[bytes]:
-        """The CSV file, line by line; without labels in the last two columns there are none."""
+        """The CSV file, line by line; without labels in the last two columns there are none. Errors as in `add`."""
         columns = len(COLUMNS) + 2 * self._labelled
         yield csv_line([*COLUMNS, "label", "kind"][:columns])
         for row in self._rows():
@@ -80,13 +77,23 @@ class Table:
 
     def _rows(self) -> Iterator[list[str]]:
         """The lines as they were added."""
-        self._lines.seek(0)
+        try:
+            self._lines.seek(0)  # which writes the last of them
+        except OSError as error:
+            raise _no_room(error) from error
         text = io.TextIOWrapper(self._lines, "utf-8", newline="")  # type: ignore[type-var]
         try:
             yield from csv.reader(text)
         finally:
             text.detach()  # it would close the file
             self._lines.seek(0, os.SEEK_END)
+
+
+def _no_room(error: OSError) -> OkngError:
+    return OkngError(
+        f"{tempfile.gettempdir()} has no room for the lines of the report ({error.strerror}): set TMPDIR to a folder "
+        "that has"
+    )
 
 
 def learning_command(model: Path | None, inspector: Inspector) -> list[str] | None:

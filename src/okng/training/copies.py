@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -61,25 +62,31 @@ class Thumbnails:
 
     def put(self, place: int, thumbnail: np.ndarray) -> None:
         """Keep that of the image at `place`; `OkngError` where the disk has no room."""
+        with self._using():
+            self._file.seek(place * 4 * SIDE * SIDE)
+            self._file.write(thumbnail.tobytes())
+            self._known[place] = True
+
+    def get(self, places: np.ndarray) -> np.ndarray:
+        """Those at `places` (n,), float32 (n, SIDE, SIDE); errors as in `put`, for the last ones are written here."""
+        found = np.empty((len(places), SIDE, SIDE), np.float32)
+        with self._using():
+            for thumbnail, place in zip(found, places.tolist(), strict=True):
+                self._file.seek(place * 4 * SIDE * SIDE)
+                thumbnail[:] = np.frombuffer(self._file.read(4 * SIDE * SIDE), np.float32).reshape(SIDE, SIDE)
+        return found
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """The file, for one thread at a time."""
         try:
             with self._alone:
-                self._file.seek(place * 4 * SIDE * SIDE)
-                self._file.write(thumbnail.tobytes())
-                self._known[place] = True
+                yield
         except OSError as error:
             raise OkngError(
                 f"{tempfile.gettempdir()} has no room for {4 * SIDE * SIDE * len(self._known) / 1e9:.1f} GB of "
                 f"thumbnails ({error.strerror}): set TMPDIR to a folder that has"
             ) from error
-
-    def get(self, places: np.ndarray) -> np.ndarray:
-        """Those at `places` (n,), float32 (n, SIDE, SIDE)."""
-        found = np.empty((len(places), SIDE, SIDE), np.float32)
-        with self._alone:
-            for thumbnail, place in zip(found, places.tolist(), strict=True):
-                self._file.seek(place * 4 * SIDE * SIDE)
-                thumbnail[:] = np.frombuffer(self._file.read(4 * SIDE * SIDE), np.float32).reshape(SIDE, SIDE)
-        return found
 
 
 @dataclass(frozen=True)
