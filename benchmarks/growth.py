@@ -165,7 +165,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--most", type=int, default=1_000_000, help="leave out cases of more images, on a busy machine")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    named = ", ".join(f'"{grows}"' for grows in CASES)
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=f"any of {named}, in quotes"
+    )
     asked = parser.parse_args()
     settings = {"OMP_NUM_THREADS": str(asked.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     common = {

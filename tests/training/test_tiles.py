@@ -176,6 +176,16 @@ def test_every_way_of_holding_out_takes_tiles(settings: dict[str, Any]) -> None:
     assert counted == 8 if "group_by" in settings else 15 <= counted <= 24  # some are near copies
 
 
+def test_with_tiles_whole_images_have_no_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be kept beside their tiles, which are cut from the originals and take as much."""
+    made, init = [], TileImages.__init__
+    monkeypatch.setattr(TileImages, "__init__", lambda self, *given: made.append(self) or init(self, *given))
+    model = okng.fit(ground(6, 1, side=96), Rough, tile=48, overlap=0)
+    okng.update(model, ground(2, 2, side=96))
+    assert [len(tiles._kept) for tiles in made] == [6 * 4, 2 * 4]
+    assert not any(tiles.images._kept for tiles in made)
+
+
 def test_updates_zones_and_plants_take_tiles(tmp_path: Path) -> None:
     model = okng.fit(ground(20, 1, side=96), Rough, tile=64, promise="strict", false_alarm_rate=0.2)
     updated = okng.update(model, ground(3, 6, side=96))

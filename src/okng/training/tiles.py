@@ -12,7 +12,7 @@ from torch import Tensor
 from okng.inspection.images import image_size
 from okng.inspection.tiling import corners, cut
 from okng.training.copies import numbered
-from okng.training.data import TrainingImages
+from okng.training.data import PIXEL_BUDGET, TrainingImages
 
 DECODED = 2  # whole images that are kept while their tiles are cut
 
@@ -20,13 +20,14 @@ DECODED = 2  # whole images that are kept while their tiles are cut
 class TileImages(TrainingImages):
     """All tiles of `images`, whose preprocessing says how large they are, image after image.
 
-    An image's tiles are never parted: what is learnt of them is chosen by image, see `of`.
+    An image's tiles are never parted: what is learnt of them is chosen by image, see `of`. They are kept while all fit
+    into `budget` bytes; of `images` themselves nothing need be kept, for they are cut from the originals.
     """
 
     _of_each = (*TrainingImages._of_each, "parents", "corners")
 
-    def __init__(self, images: TrainingImages):
-        super().__init__(images.sources, images.preprocess, images.budget, images.labels)
+    def __init__(self, images: TrainingImages, budget: int = PIXEL_BUDGET):
+        super().__init__(images.sources, images.preprocess, budget, images.labels)
         tile, size = self.preprocess.tile, self.preprocess.size
         assert tile is not None and not isinstance(size, int)
         self.images, self.tile, self.size = images, tile, size

@@ -19,7 +19,7 @@ from okng.inspection.inspector import Images, Inspector
 from okng.inspection.likeness import describe
 from okng.inspection.zoned import BY, WHOLE
 from okng.training.copies import GroupBy, labelled
-from okng.training.data import TrainingImages
+from okng.training.data import PIXEL_BUDGET, TrainingImages
 from okng.training.frozen import FrozenBackbones
 from okng.training.held_out import (
     HELD_OUT,
@@ -85,7 +85,8 @@ def update(
     given = given_images(images, strict)
     label = None if group_by is None else labelled(given, group_by)
     sources, skipped = with_header(given, strict, tell)
-    everything, broken = whole(TrainingImages(sources, old.preprocess), strict, tell)
+    room = PIXEL_BUDGET if old.preprocess.tile is None else 0  # tiles are cut from the originals, and have the room
+    everything, broken = whole(TrainingImages(sources, old.preprocess, room), strict, tell)
     if len(everything) == 0:
         raise OkngError("there is no readable image among what was given; bring at least one OK image")
     everything, copies = once(everything, tell)
