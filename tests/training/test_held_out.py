@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from tests.training.test_copies import again, scenes
 from torch import Tensor
 
 import okng
+from okng.benchmark.rows import read_rows
 from okng.detectors.base import Detector, Scores
+from okng.detectors.catalogue import detector_class, parameters
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
@@ -33,6 +36,7 @@ from okng.training.held_out import (
 )
 from okng.training.progress import Narrator
 
+STREAMING = Path(__file__).parents[2] / "results" / "streaming.csv"
 QUICK: dict[str, Any] = {"weights": "none", "coreset": 0.1, "size": 64, "device": "cpu"}
 
 
@@ -78,6 +82,17 @@ def test_no_judged_image_has_been_learnt_nor_a_copy_of_it(seen: list, holdout: f
     )
     assert inspector.manifest["provenance"]["copies"] == 24
     assert len(inspector.calibration.scores) == (4 if holdout else 12)
+
+
+def test_a_method_that_gathers_all_says_that_memory_does_not_bound_it(capsys: pytest.CaptureFixture[str]) -> None:
+    okng.fit(pictures(4, seed=1), "knn", size=16, device="cpu", max_memory=2, tell=Narrator())
+    assert "what knn gathers of the images is not bounded" in capsys.readouterr().err
+    okng.fit(pictures(4, seed=1), "patchcore", **QUICK, max_memory=2, tell=Narrator())
+    assert "not bounded" not in capsys.readouterr().err
+    kinds = {row["detector"]: row["holds"] for row in read_rows(STREAMING)}
+    unbounded = {each for each in kinds if detector_class(each).collects_only and "memory" not in parameters(each)}
+    assert unbounded - {*fitting.BOUNDED} == {each for each, holds in kinds.items() if holds == "all"}
+    assert {kinds[each] for each in fitting.BOUNDED} == {"bounded"}
 
 
 def test_how_much_memory_a_fit_may_take_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

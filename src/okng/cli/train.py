@@ -141,7 +141,11 @@ def train(
     ] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="So many machines do; torchrun starts it on each.")] = 1,
     memory: Annotated[
-        float | None, typer.Option(help="GB that the fit may take in all, such as 2; what is beyond lies on disk.")
+        float | None,
+        typer.Option(
+            help="GB that the fit may take, such as 2: what is beyond lies on disk. Methods that gather something of "
+            "every image may take more, and say so."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a fit that was stopped.")] = False,
     force: Annotated[

@@ -57,6 +57,7 @@ from okng.training.size import time_of_one
 from okng.training.tiles import TileImages, tiles_in_words
 from okng.training.turns import one_at_a_time
 
+BOUNDED = ("feature_dictionary", "padim")  # they collect nothing that grows with the images: results/streaming.csv
 COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
 DROPPED = "left out of the calibration, as asked: the promise is about images like the others"
 PROMISES = ("auto", "strict")
@@ -135,8 +136,9 @@ def fit(
     script on each node; all processes return the same, so let one save it. `okng train --devices` starts them itself.
 
     `max_memory`: GB that the fit may take in all, 1.7 or more; pixels and features beyond their share lie on disk or
-    are read again, and a detector with an argument `memory` gets a share of it. What a method gathers of every image
-    goes beyond. By default 2 GiB of pixels, as much of features, and what the detector takes.
+    are read again, and a detector with an argument `memory` gets a share of it. What others gather of every image is
+    not bounded: a fit says so when it begins. By default 2 GiB of pixels, as much of features, and what the detector
+    takes.
 
     `checkpoint` and `resume`: where the state is written as the fit goes on, and whether to continue from it. It stays
     there, so that no fit is lost before it is saved; `okng.training.fit.discard` removes it. `strict`: stop at an
@@ -226,6 +228,12 @@ def fit(
         raise OkngError(f"tiles of {tile} px are no smaller than the images; leave out tile, or give a smaller one")
     built, preprocess, why = build(detector, sources, size, arguments, time_per_image, chose, tile)
     tell.say(why)
+    gathers_all = built.collects_only and "memory" not in parameters(detector) and detector not in BOUNDED
+    if max_memory is not None and gathers_all:
+        tell.say(
+            f"what {detector} gathers of the images is not bounded by the memory asked for: of many images the fit may "
+            f"take more than {max_memory:g} GB; a method with a parameter memory, such as {DEFAULT}, keeps to it"
+        )
     if tile is not None:
         preprocess = replace(preprocess, size=preprocess.shape(tile, tile), tile=tile, overlap=overlap or 0)
         sizes = [image_size(source) for source in sources]
@@ -239,7 +247,8 @@ def fit(
         skipped += unread
     labels = [0] * len(sources) + [1] * len(odd)
     products = np.append(products, np.zeros(len(odd), int))  # of NG images none
-    both = TrainingImages([*sources, *odd], preprocess, room, labels, products)
+    of_whole = room if tile is None else 0  # tiles are cut from the originals, and have the room
+    both = TrainingImages([*sources, *odd], preprocess, of_whole, labels, products)
     everything, broken = whole(both, strict, tell)
     check_different(everything.subset(np.flatnonzero(np.equal(everything.labels, 0))), names)
     everything, copies = once(everything, tell)
@@ -264,7 +273,7 @@ def fit(
     apart_images = [learnt_images[i] for i in np.unique(groups, return_index=True)[1]]
     seen = [image.size if tile is None else (tile, tile) for image in learnt_images]
     warn_of_shrinking(seen, ok.shapes)
-    tiles = None if tile is None else TileImages(everything)
+    tiles = None if tile is None else TileImages(everything, room)
     settings: dict[str, Any] = {
         "seed": seed, "device": device, "precision": precision, "resume": resume, "tell": tell,
         "auxiliary": beside, "devices": devices, "nodes": nodes,
