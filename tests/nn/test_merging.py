@@ -7,6 +7,7 @@ import torch
 from tests.nn.test_coreset import clustered
 from torch import Tensor
 
+from okng.errors import OkngError
 from okng.nn.coreset import covering_radius, greedy_coreset
 from okng.nn.covariance import ledoit_wolf
 from okng.nn.merging import Covered, ShrunkCovariance, merged_gaussians
@@ -58,6 +59,45 @@ def test_a_shrunk_covariance_is_that_of_all_vectors(tree: list[list[int]]) -> No
 
 def test_one_vector_has_no_covariance() -> None:
     assert not ShrunkCovariance.of(torch.ones(1, 3)).covariance().any()
+
+
+def test_an_empty_block_changes_nothing() -> None:
+    """A machine may get no image, or none that can be read."""
+    vectors = drifting(5)
+    seen, empty = RunningGaussians(), RunningGaussians()
+    seen.update(vectors[None])
+    for parts in ([seen, empty], [empty, seen]):
+        assert torch.equal(merged_gaussians(parts).scatter, seen.scatter)
+    sums, nothing = ShrunkCovariance.of(vectors), ShrunkCovariance.of(vectors[:0])
+    alone = ShrunkCovariance.merged([sums]).covariance()
+    assert torch.equal(ShrunkCovariance.merged([nothing, sums, nothing]).covariance(), alone)
+    covered = Covered.merged([Covered.of(vectors[:0]), Covered.of(vectors)], 20)
+    assert covered.radius == Covered.merged([Covered.of(vectors)], 20).radius and covered.seen == 200
+    for merge in (
+        lambda: merged_gaussians([empty]),
+        lambda: ShrunkCovariance.merged([nothing]),
+        lambda: Covered.merged([Covered.of(vectors[:0])], 20),
+    ):
+        with pytest.raises(OkngError, match="nothing to merge"):
+            merge()
+
+
+def test_the_known_radius_is_the_true_one_far_from_zero() -> None:
+    """Of one block that is reduced once. Images are far from 0: all values have a mean, and deviate little from it."""
+    torch.manual_seed(0)
+    points = torch.randn(1500, 8) + 1e4
+    whole = Covered.merged([Covered.of(points)], 1000)
+    true = float(torch.cdist(points.double(), whole.points.double()).amin(1).max())
+    assert true > 0.5 and whole.radius == pytest.approx(true, rel=1e-5)
+
+
+def test_no_known_radius_is_too_small() -> None:
+    """About two far places no mean that is subtracted helps: the radius may be larger than it is, not smaller."""
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(750, 8) - 1e4, torch.randn(750, 8) + 1e4])
+    whole = Covered.merged([Covered.of(points)], 1000)
+    true = float(torch.cdist(points.double(), whole.points.double()).amin(1).max())
+    assert 0.5 < true <= whole.radius * (1 + 1e-6)
 
 
 def test_a_coreset_of_blocks_covers_all_points_within_its_radius() -> None:

@@ -1,7 +1,8 @@
 """What blocks of vectors were reduced to, on whatever machines, merged into what all of them together give.
 
 Gaussians and shrunk covariances are those of all vectors at once up to rounding; a coreset covers them within a radius
-that is known, and at most twice as far for each time that it is reduced as the best of its size could.
+that is known, and at most twice as far for each time that it is reduced as the best of its size could. Empty parts
+change nothing; where all are empty, it is an `OkngError`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from okng.nn.coreset import covering_radius, greedy_coreset
+from okng.errors import OkngError
+from okng.nn.coreset import ROWS, greedy_coreset
 from okng.nn.running_gaussians import RunningGaussians
 
 
@@ -20,6 +22,8 @@ def merged_gaussians(parts: Iterable[RunningGaussians]) -> RunningGaussians:
     """The Gaussians at P positions of all vectors of the `parts`, which saw some each (Chan, Golub, LeVeque 1979)."""
     whole = RunningGaussians()
     for part in parts:
+        if part.count == 0:
+            continue
         if whole.count == 0:
             whole.count, whole.mean, whole.scatter = part.count, part.mean.clone(), part.scatter.clone()
             continue
@@ -30,7 +34,13 @@ def merged_gaussians(parts: Iterable[RunningGaussians]) -> RunningGaussians:
         whole.scatter.baddbmm_(between.mT, between)
         whole.mean += shift * (part.count / total)
         whole.count = total
+    if whole.count == 0:
+        raise _nothing()
     return whole
+
+
+def _nothing() -> OkngError:
+    return OkngError("there is nothing to merge: no part has seen a vector; give at least one that has")
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,9 @@ class ShrunkCovariance:
     @classmethod
     def merged(cls, parts: Sequence[ShrunkCovariance]) -> ShrunkCovariance:
         """Those of all vectors of the `parts`."""
+        parts = [part for part in parts if part.count]
+        if not parts:
+            raise _nothing()
         count = sum(part.count for part in parts)
         mean = torch.stack([part.count / count * part.mean for part in parts]).sum(0)
         about = [part.about(mean) for part in parts]
@@ -111,7 +124,24 @@ class Covered:
         then together, are within four times it (Malkomes, Kusner, Chen, Weinberger, Moseley, NeurIPS 2015), and within
         four times the radius of one greedy over all points.
         """
+        parts = [part for part in parts if part.seen]
+        if not parts:
+            raise _nothing()
         points = torch.cat([part.points for part in parts])
         chosen = points[greedy_coreset(points, count)]
-        added = covering_radius(points, chosen) if len(chosen) < len(points) else 0.0
+        added = _reach(points, chosen) if len(chosen) < len(points) else 0.0
         return cls(chosen, max(part.radius for part in parts) + added, sum(part.seen for part in parts))
+
+
+def _reach(points: Tensor, chosen: Tensor) -> float:
+    """A distance within which each of `points` (N, D) has one of `chosen` (M, D): to the one that is nearest.
+
+    The nearest is found by products, |x|² + |c|² - 2xc, about the mean of all; the distance to it is that of the
+    difference, which cancels nothing. So a mean far from 0 does not make the radius smaller than it is.
+    """
+    mean = points.mean(0)
+    centres, radius = chosen - mean, 0.0
+    for block in points.split(ROWS):
+        nearest = torch.cdist(block - mean, centres).argmin(1)  # (n,)
+        radius = max(radius, float((block - chosen[nearest]).norm(dim=1).max()))
+    return radius
