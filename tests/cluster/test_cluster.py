@@ -182,7 +182,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     inspector.save(tmp_path / "parts.okng")
     assert "add --ray" in one_line(okng("inspect", tmp_path / "parts.okng", images, "--parquet", tmp_path / "out"))
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
     nowhere = okng("inspect", tmp_path / "parts.okng", images, "--ray", "ray://127.0.0.1:1")
     assert "no Ray cluster at ray://127.0.0.1:1" in one_line(nowhere)
     monkeypatch.setitem(sys.modules, "ray", None)

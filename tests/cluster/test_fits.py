@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from okng.benchmark.tables import TABLES
 from okng.cluster import fits
 from okng.comparing.runs import Result, Run
 from okng.errors import OkngError
+from okng.training.progress import Narrator
 
 AE = TABLES["oe-sdn/table1"]
 
@@ -45,12 +47,13 @@ class Here:
 
     def __init__(self, gpus: int = 0) -> None:
         self.has, self.asked, self.most = {"CPU": 2.0, "GPU": float(gpus)}, {}, 0
+        self.rooms: list[float] = []  # cores, each time that somebody looks; what it has, when that is over
 
     def cluster_resources(self) -> dict[str, float]:
         return self.has
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": self.has}]
+        return [{"Alive": True, "Resources": {**self.has, "CPU": self.rooms.pop(0)} if self.rooms else self.has}]
 
     def remote(self, work: Callable[[Any], Any]) -> Any:
         def options(**how: Any) -> Any:
@@ -59,8 +62,10 @@ class Here:
 
         return SimpleNamespace(options=options)
 
-    def wait(self, references: list[Any]) -> tuple[list[Any], list[Any]]:
+    def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
         self.most = max(self.most, len(references))
+        if self.rooms and not self.rooms[0]:  # without a machine nothing ends
+            return [], references
         return references[-1:], references[:-1]
 
     def get(self, reference: Callable[[], Any]) -> Any:
@@ -132,12 +137,41 @@ def test_a_worker_that_dies_costs_one_try(here: Here) -> None:
     assert found["wrong"] == (None, "ZeroDivisionError: of two")
 
 
-def test_what_a_person_can_put_right_ends_all(here: Here) -> None:
-    def work(_: int) -> None:
-        raise OkngError("the folder is not there")
+def test_what_one_worker_can_not_do_ends_no_other(here: Here) -> None:
+    """Such as a fit that another process is at, because Ray took its machine for dead."""
 
-    with pytest.raises(OkngError, match=r"^the folder is not there$"):
-        list(fits.spread(work, [("a", 1)], "local"))
+    def work(name: str) -> str:
+        if name == "bad":
+            raise OkngError("another comparison is at work")
+        return name.upper()
+
+    found = sorted(fits.spread(work, [(name, name) for name in ("good", "bad", "late")], "local"), key=str)
+    assert found == [("bad", None, "another comparison is at work"), ("good", "GOOD", ""), ("late", "LATE", "")]
+
+
+def test_machines_may_come_and_go(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    """While there is none, that is told once; when there are more, more is begun."""
+    here.rooms = [1, 1, 0, 0, 0, 3, 3]  # when it begins, and each time that something ended, or nothing for a while
+    found = fits.spread(lambda task: task * task, [(f"{i}", i) for i in range(6)], "", tell=Narrator())
+    assert sorted(done or 0 for _, done, _ in found) == [0, 1, 4, 9, 16, 25] and here.most == 3
+    assert capsys.readouterr().err == "no machine of the cluster is left: what was begun waits for one\n"
+
+
+def test_a_cluster_without_machines_is_not_waited_for_for_ever(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "PATIENCE", 0.0)
+    here.rooms = [1, *[0] * 9]
+    with pytest.raises(OkngError, match="no machine for"):
+        list(fits.spread(abs, [("a", -3)], "local"))
+
+
+def test_a_cluster_that_the_program_has_joined_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is worked on where "auto" is asked for, and never shut down; any other would have to be joined beside it."""
+    ray = SimpleNamespace(is_initialized=lambda: True)  # nothing else is asked of it
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with fits.joined("auto") as found:
+        assert found is ray
+    with pytest.raises(OkngError, match=r"call ray\.shutdown\(\) first"), fits.joined("local"):
+        pass
 
 
 def test_a_comparison_takes_results_in_any_order(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -368,7 +368,7 @@ def _measured(
         return
     from okng.cluster.fits import spread
 
-    for jobs, done, reason in spread(_elsewhere, ((jobs, (jobs, data, path)) for jobs in waiting), ray):
+    for jobs, done, reason in spread(_elsewhere, ((jobs, (jobs, data, path)) for jobs in waiting), ray, tell=tell):
         yield done or _blank(jobs, reason, tell)
 
 

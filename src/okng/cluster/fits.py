@@ -5,12 +5,17 @@ A fit keeps its own state in files, so one whose worker died goes on where that 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from okng.cluster.joined import RETRIES, joined, workers_of
+from okng.cluster.joined import RETRIES, joined, room_of, workers_of
 from okng.errors import OkngError, in_one_line
+from okng.training.progress import Narrator, duration
+
+LOOK = 10.0  # seconds after which it is looked which machines there are
+PATIENCE = 600.0  # seconds without any machine after which nothing more is waited for
 
 Name = TypeVar("Name")
 Task = TypeVar("Task")
@@ -18,14 +23,20 @@ Done = TypeVar("Done")
 
 
 def spread(
-    work: Callable[[Task], Done], tasks: Iterable[tuple[Name, Task]], address: str, device: str = "auto"
+    work: Callable[[Task], Done],
+    tasks: Iterable[tuple[Name, Task]],
+    address: str,
+    device: str = "auto",
+    tell: Narrator | None = None,
 ) -> Iterator[tuple[Name, Done | None, str]]:
     """What `work` makes of each of the named `tasks` on the Ray cluster at `address`, by their names, as they end.
 
-    Instead of a result there is a reason where the workers of a task died `RETRIES` + 1 times, or it raised what nobody
-    foresaw; an `OkngError` ends all. The next task is taken when a worker is free for it. `device`: with "cuda", or
-    "auto" on a cluster that has any, each takes a GPU.
+    Instead of a result there is a reason where the workers of a task died `RETRIES` + 1 times, or it raised anything;
+    the others go on. The next task is taken when a worker is free for it. `device`: with "cuda", or "auto" on a cluster
+    that has any, each takes a GPU. Machines may come and go: while there is none, that is told, and after `PATIENCE`
+    seconds it is an `OkngError`.
     """
+    tell = tell or Narrator(quiet=True)
     waiting = iter(tasks)
     first = list(islice(waiting, 1))
     if not first:
@@ -38,20 +49,32 @@ def spread(
             num_cpus=1, num_gpus=int(gpu), max_retries=0, scheduling_strategy="SPREAD"
         ).remote  # fmt: skip
         busy: dict[Any, tuple[Name, Task, int]] = {}
+        alone_since: float | None = None  # when the last machine had gone
         while True:
-            for name, task in islice(waiting, count - len(busy)):
+            for name, task in islice(waiting, max(0, count - len(busy))):
                 busy[begin(task)] = (name, task, 0)
             if not busy:
                 return
-            (done,), _ = ray.wait(list(busy))
+            ended, _ = ray.wait(list(busy), timeout=LOOK)
+            count = room_of(ray, 1, gpu)
+            if count:
+                alone_since = None
+            elif alone_since is None:
+                alone_since = time.monotonic()
+                tell.say("no machine of the cluster is left: what was begun waits for one")
+            if not ended:
+                if alone_since is not None and time.monotonic() - alone_since > PATIENCE:
+                    gone = duration(PATIENCE)
+                    raise OkngError(f"the cluster has had no machine for {gone}; start one: the same command goes on")
+                continue
+            (done,) = ended
             name, task, died = busy.pop(done)
             result, reason = None, ""
             try:
                 result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, OkngError):
-                    raise error.cause from None
-                reason = f"{type(error.cause).__name__}: {in_one_line(error.cause)}"
+                kind = "" if isinstance(error.cause, OkngError) else f"{type(error.cause).__name__}: "
+                reason = kind + in_one_line(error.cause)
             except ray.exceptions.RayError as error:  # the worker died, or its machine
                 if died < RETRIES:
                     busy[begin(task)] = (name, task, died + 1)

@@ -185,7 +185,7 @@ def _measured(
         return
     from okng.cluster.fits import spread
 
-    for (of, run), result, reason in spread(_elsewhere, (((of, run), run) for of, run in waiting), ray, device):
+    for (of, run), result, reason in spread(_elsewhere, (((of, run), run) for of, run in waiting), ray, device, tell):
         yield (of, run), result or Result(run, {"failure": reason}, {})
 
 
