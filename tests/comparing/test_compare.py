@@ -26,7 +26,7 @@ import okng
 from okng.comparing import comparison
 from okng.comparing.child import fit, peak_memory
 from okng.comparing.comparison import Comparison, _methods, _ranks, _seconds, of_family
-from okng.comparing.page import write_page, write_ranks
+from okng.comparing.page import as_text, write_page, write_ranks
 from okng.comparing.runs import Method, Result, Run
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
@@ -52,7 +52,7 @@ def table(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a CSV file by method, without what no two runs share."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    taken = ("seconds", "milliseconds", "fit_memory", "inspect_memory")
+    taken = ("seconds", "milliseconds", "fit_memory", "inspect_memory", "ran_on")
     return {row["method"]: {key: value for key, value in row.items() if key not in taken} for row in rows}
 
 
@@ -121,6 +121,21 @@ def test_files_hold_the_same_figures(compared: tuple[Path, Path, Any]) -> None:
     shown = repr(found).splitlines()
     assert shown[2].startswith("Mean ") and "1.000 *" in shown[2] and "ZeroDivisionError" in shown[4]
     assert not [path for path in (out / "runs").iterdir() if path.suffix not in (".json", ".npz")]
+
+
+def test_times_of_other_machines_are_told_apart(compared: tuple[Path, Path, Any], tmp_path: Path) -> None:
+    """As when a comparison goes on with a cluster: figures go together, times do not."""
+    _, out, found = compared
+    with (out / "parts.csv").open(newline="") as file:
+        ran_on = {row["method"]: row["ran_on"] for row in csv.DictReader(file)}
+    assert "no GPU, threads: " in ran_on["Mean"] and ran_on["Mean"] == ran_on["Colour"] and not ran_on["Broken"]
+    assert "times do not compare" not in repr(found)
+    assert "Times do not compare" not in (out / "parts.html").read_text("utf-8")
+    rows = [replace(row, ran_on=["a GPU"]) if row.method.name == "Colour" else row for row in found.sets[0].rows]
+    mixed = replace(found.sets[0], rows=rows, page=tmp_path / "parts.html")
+    assert f"times do not compare: fits ran on {ran_on['Mean']}; a GPU" in as_text(mixed)
+    write_page(mixed, "okng compare", "en")
+    assert f"{ran_on['Mean']}; a GPU." in mixed.page.read_text("utf-8")
 
 
 def test_the_page_shows_the_same_six_images_of_every_method(compared: tuple[Path, Path, Any]) -> None:

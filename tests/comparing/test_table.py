@@ -62,6 +62,14 @@ def test_figures_are_means_over_seeds_and_intervals_those_of_mean_placements() -
     assert row.figures["image_ap"].low < row.figures["image_ap"].value < row.figures["image_ap"].high
 
 
+def test_a_row_knows_what_its_fits_ran_on() -> None:
+    """All seeds together; what was kept before this was noted says nothing."""
+    seeds = [result("a", scored(2.0, seed), seed) for seed in range(4)]
+    for one, name in zip(seeds, ("two cores", "a GPU", "two cores"), strict=False):
+        one.kept["ran_on"] = name
+    assert rows(a=seeds)["a"].ran_on == ["a GPU", "two cores"] and not rows(a=seeds[3:])["a"].ran_on
+
+
 def test_the_best_and_those_like_it_are_marked_for_each_figure() -> None:
     found = rows(
         good=[result("good", scored(2.5, 1))], twin=[result("twin", scored(2.5, 2))],

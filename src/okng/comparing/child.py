@@ -55,8 +55,11 @@ def main() -> None:
 
 
 def fit(run: Run, tell: Narrator) -> None:
-    """Fit and save the model, and note what that took."""
+    """Fit and save the model, and note what that took, and on what."""
+    import torch
+
     import okng
+    from okng.benchmark.reproduce import machine
     from okng.inspection.model_file import write_atomically
     from okng.training.checkpoint import StaleCheckpoint
     from okng.training.fit import discard
@@ -80,7 +83,8 @@ def fit(run: Run, tell: Narrator) -> None:
     except StaleCheckpoint:
         inspector = okng.fit(images, detector, **how)
     inspector.save(run.file(".okng"))
-    taken = {**clock.stop(), "fit_device": run.device, "provenance": inspector.manifest["provenance"]}
+    ran_on = f"{machine(run.device)}, threads: {torch.get_num_threads()}"
+    taken = {**clock.stop(), "fit_device": run.device, "ran_on": ran_on, "provenance": inspector.manifest["provenance"]}
     taken["input"] = inspector.preprocess.to_json()
     taken["arguments"] = inspector.manifest["detector"]["arguments"]
     write_atomically(run.file(".fit.json"), json.dumps(taken, default=str).encode())

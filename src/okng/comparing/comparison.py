@@ -292,6 +292,7 @@ BEHIND = ("", "_low", "_high")
 COLUMNS = (
     "method", "detector", "arguments", "seeds", "n_ok", "n_ng", *(name + end for name in FIGURES for end in BEHIND),
     *(name + AGAINST for name in COMPARED), "planted_found", *COSTS, "reason", "code", "versions",
+    "ran_on",
 )  # fmt: skip
 
 
@@ -306,7 +307,7 @@ def _csv_row(compared: Compared, row: Row) -> dict[str, str]:
         "arguments": json.dumps(row.method.arguments, sort_keys=True, default=str), "seeds": str(len(row.each)),
         "n_ok": str(row.n_ok), "n_ng": str(row.n_ng), **figures,
         "planted_found": f"{row.planted['found']:.4f}" if "found" in row.planted else "", **costs, "reason": row.reason,
-        "code": row.method.code, "versions": row.versions,
+        "code": row.method.code, "versions": row.versions, "ran_on": "; ".join(row.ran_on),
     }  # fmt: skip
 
 
@@ -318,6 +319,7 @@ def _as_json(compared: Compared) -> dict[str, Any]:
             {
                 "method": row.method.name, "detector": row.method.detector, "arguments": row.method.arguments,
                 "reason": row.reason, "learnt_from": row.learnt, "code": row.method.code, "versions": row.versions,
+                "ran_on": row.ran_on,
                 "figures": {
                     name: {
                         "value": figure.value, "low": figure.low, "high": figure.high, "p_against_best": figure.p,

@@ -42,6 +42,7 @@ def write_page(compared: Compared, command: str, language: str) -> None:
         planted=_planted(done, t),
         drawing=scatter([_point(row) for row in done if _drawable(row)]),
         shown=_shown(compared, done),
+        ran_on=_ran_on(done),
         stopped=[row for row in done if row.stops],
         command=command,
     )
@@ -93,8 +94,15 @@ def as_text(compared: Compared) -> list[str]:
         cells = "".join(f"{_cell(row, name):>14}" for name in names)
         time = f"{duration(row.costs['seconds'] or 0):>10}{row.costs['milliseconds'] or math.nan:>10.1f}"
         lines.append(f"{row.method.name:<{wide}}{cells}{time}" + (f"  {row.reason}" if row.reason else ""))
+    if len(ran_on := _ran_on(compared.rows)) > 1:
+        lines.append(f"times do not compare: fits ran on {'; '.join(ran_on)}")
     lines.append("* the best, ≈ not distinguishable from it (paired tests at 5 %, corrected for all pairs of methods)")
     return lines
+
+
+def _ran_on(rows: list[Row]) -> list[str]:
+    """All that their fits ran on."""
+    return sorted({name for row in rows for name in row.ran_on})
 
 
 def _order(row: Row) -> tuple[bool, float]:

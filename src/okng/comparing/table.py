@@ -56,7 +56,10 @@ class Figure:
 
 @dataclass
 class Row:
-    """A method on a data set; `reason` says why figures are missing, `each` has the figures and costs seed by seed."""
+    """A method on a data set; `reason` says why figures are missing, `each` has the figures and costs seed by seed.
+
+    `ran_on`: the machines of its fits, with their threads, where that was noted.
+    """
 
     method: Method
     reason: str = ""
@@ -70,6 +73,7 @@ class Row:
     n_ng: int = 0
     learnt: str = ""
     versions: str = ""
+    ran_on: list[str] = field(default_factory=list)
     planted: dict[str, Any] = field(default_factory=dict)
 
 
@@ -93,6 +97,7 @@ def _summed_up(method: Method, results: list[Result], reason: str) -> Row:
         row.stops += kept["stops"]
         row.pictures = row.pictures or kept["pictures"]
         row.n_ok, row.n_ng = kept["figures"]["n_ok"], kept["figures"]["n_ng"]
+        row.ran_on = sorted({*row.ran_on, kept["ran_on"]}) if "ran_on" in kept else row.ran_on
         provenance, row.versions = kept["provenance"], kept["versions"]
         row.learnt = f"{provenance['learnt_from']} OK" + (
             f" and {provenance['ng_images']} NG images" if provenance["ng_images"] else " images"
