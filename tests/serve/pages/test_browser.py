@@ -377,7 +377,7 @@ def test_a_mistake_in_an_address_is_a_page_with_a_line(page: Any, line: Server) 
     assert answer.status_code == 404 and "no record 999999" in answer.text and "<h1>" in answer.text
     assert line.client.get("/results/999999").headers["content-type"] == "application/json"
     korean = {"Accept": "text/html", "Accept-Language": "ko"}
-    assert "그런 항목이 없거나 이미 삭제되었습니다." in line.client.get("/results/999999", headers=korean).text
+    assert "기록 999999이(가) 없습니다." in line.client.get("/results/999999", headers=korean).text
     answer = line.client.get("/live?model=<b>", headers={"Accept": "text/html"})
     assert answer.status_code == 404 and "<b>" not in answer.text
     assert line.client.get("/static/../words.py").status_code == 404
