@@ -69,7 +69,12 @@ def one_step_each(detector: Detector) -> Iterator[Phase]:
         yield replace(phase, steps=1, batch_size=2) if isinstance(phase, Train) else phase
 
 
-@pytest.mark.parametrize("name", beyond_defaults())
+LONG = ("salad", "uninet", "uninformed_students")  # ten seconds each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in beyond_defaults()]
+)
 def test_a_paper_budget_is_constructed_and_takes_a_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the paper's size, of photographs of another one: it is not the images' own size that decides.
 

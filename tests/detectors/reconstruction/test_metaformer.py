@@ -103,6 +103,7 @@ def after_adapting(detector: Metaformer, steps: int) -> float:
     return sum(found) / len(found)
 
 
+@pytest.mark.slow
 def test_what_it_begins_with_is_learnt_for_being_adapted() -> None:
     """After a few steps on five rings, what learnt on crosses by MAML copies rings better than what has just learnt to
     copy crosses as often, though before these steps it is no better; and both than what has learnt nothing."""

@@ -77,6 +77,7 @@ def test_trained_weights_are_taken_by_their_places(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_imbalance_hides_in_the_accuracy(okng_data: Path) -> None:
     """1 % of the images are OK ("8"): all NG are recognised and few OK are, which the accuracy does not tell.
 
