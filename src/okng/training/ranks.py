@@ -6,6 +6,7 @@ rows, is the gradient of the whole batch. One that compares images of a batch co
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
@@ -68,7 +69,14 @@ def joined(fabric: Fabric, devices: int, nodes: int) -> Fabric:
             raise OkngError(
                 f"the processes of this fit do not find each other ({in_one_line(error)}): {HOW}"
             ) from error
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """End the threads that talk to the others: at the program's end they may still run, and abort it (signal 6)."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 class Ranks:
