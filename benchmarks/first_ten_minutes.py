@@ -11,7 +11,6 @@ results/first_ten_minutes.csv: seconds of each step, and what came of it.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import os
 import platform
@@ -30,6 +29,7 @@ import httpx
 from pages_pictures import CHROMIUM, started
 
 import okng
+from okng.benchmark.rows import write_rows
 
 RESULTS = Path(__file__).parents[1] / "results" / "first_ten_minutes.csv"
 COLUMNS = ("step", "seconds", "result", "command", "seed", "versions", "machine", "date")
@@ -166,10 +166,7 @@ def write(asked: argparse.Namespace) -> None:
     }
     total = sum(float(row["seconds"]) for row in rows)
     rows.append({"step": "in all", "seconds": f"{total:.1f}", "result": ""})
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, **same} for row in rows)
+    write_rows(RESULTS, COLUMNS, [{**row, **same} for row in rows])
 
 
 if __name__ == "__main__":

@@ -174,16 +174,20 @@ def apart(found: Sequence[tuple[float, str]], alone: Sequence[Inspection]) -> Ro
 
 def block(task: tuple[list[Any], list[Path]]) -> tuple[RunningGaussians, list[ShrunkCovariance], Covered]:
     """What is kept of a block of images: PaDiM's Gaussians, Mahalanobis' sums of each level, PatchCore's coreset."""
-    (padim, mahalanobis, patchcore), paths = task
+    gaussians, levels, points = gathered(*task)
+    return gaussians, [ShrunkCovariance.of(level) for level in levels], Covered.merged([Covered.of(points)], MEMORY)
+
+
+def gathered(detectors: list[Any], paths: Sequence[Path]) -> tuple[RunningGaussians, list[Tensor], Tensor]:
+    """Of images PaDiM's Gaussians, Mahalanobis' vectors of each level (n, C) and PatchCore's patches (N, D)."""
+    padim, mahalanobis, patchcore = detectors
     gaussians, vectors, patches = RunningGaussians(), [], []
     with torch.no_grad():
         for batch in pixels(paths):
             gaussians.update(padim.embed(batch))
             vectors.append(mahalanobis.pooled(batch))
             patches.append(patchcore.patches(batch).flatten(0, 2))
-    levels = torch.cat(vectors).split(mahalanobis.backbone.channels, dim=1)
-    kept = Covered.merged([Covered.of(torch.cat(patches))], MEMORY)
-    return gaussians, [ShrunkCovariance.of(level) for level in levels], kept
+    return gaussians, list(torch.cat(vectors).split(mahalanobis.backbone.channels, dim=1)), torch.cat(patches)
 
 
 def pixels(paths: Sequence[Path]) -> Iterator[Tensor]:
@@ -203,12 +207,7 @@ def fit(images: Path) -> Rows:
     detectors = [padim.eval(), mahalanobis.eval(), patchcore.eval()]
     tasks = [(begin, (detectors, paths[begin : begin + BLOCK])) for begin in range(0, len(paths), BLOCK)]
     found = [done for _, done, _ in spread(block, tasks, "local", "cpu")]
-    gaussians, vectors, patches = RunningGaussians(), [], []
-    with torch.no_grad():
-        for batch in pixels(paths):
-            gaussians.update(padim.embed(batch))
-            vectors.append(mahalanobis.pooled(batch))
-            patches.append(patchcore.patches(batch).flatten(0, 2))
+    gaussians, levels, points = gathered(detectors, paths)
     yield "images", len(paths), ""
     yield "blocks, merged as they came", len(found), ""
     whole = merged_gaussians(one for one, _, _ in found)
@@ -220,11 +219,9 @@ def fit(images: Path) -> Rows:
         with torch.no_grad():
             scores.append(torch.cat([padim(batch).image for batch in pixels(find_images(images)[-200:])]))
     yield "PaDiM's scores of 200 other images: largest difference", off(*scores), ""
-    levels = torch.cat(vectors).split(mahalanobis.backbone.channels, dim=1)
     merged = [ShrunkCovariance.merged(parts) for parts in zip(*(sums for _, sums, _ in found), strict=True)]
     most = max(off(one.covariance(), ledoit_wolf(level)) for one, level in zip(merged, levels, strict=True))
     yield "Mahalanobis' covariances of five levels: largest difference", most, ""
-    points = torch.cat(patches)
     alone = covering_radius(points, points[greedy_coreset(points, MEMORY)])
     blocks = [kept for *_, kept in found]
     yield "PatchCore: patches", len(points), ""

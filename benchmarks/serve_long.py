@@ -14,23 +14,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import datetime
 import itertools
 import json
-import os
-import platform
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from served import Client, Server, files, model, pictures
+from served import Client, Server, files, model, of_all, pictures
 
 from okng.benchmark.rows import write_rows
 
@@ -126,14 +122,7 @@ def main() -> None:
     parser.add_argument("--different", type=int, default=20_000)
     asked = parser.parse_args()
     options = f"--images {asked.images} --minutes {asked.minutes:g} --keep-gb {asked.keep_gb:g}"
-    names = ("okng", "fastapi", "uvicorn", "sqlalchemy", "openvino")
-    common = {
-        "seed": 0,
-        "command": f"python benchmarks/serve_long.py {options} --different {asked.different}",
-        "versions": ", ".join(f"{name} {version(name)}" for name in names),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-        "date": datetime.date.today().isoformat(),
-    }
+    common = of_all(f"python benchmarks/serve_long.py {options} --different {asked.different}")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -125,15 +125,20 @@ class Client:
             self.streams = None
 
 
-def write(figures: list[dict[str, Any]], script: str, options: str, same: str = "") -> None:
-    """Put what a script measured in the place of what it measured before, with the option `same` if given."""
+def of_all(command: str) -> dict[str, Any]:
+    """What all rows that `command` measures have in common."""
     names = ("okng", "fastapi", "uvicorn", "sqlalchemy", "onnxruntime", "openvino")
-    common = {
+    return {
         "seed": 0,
-        "command": f"python benchmarks/{script} {options}",
+        "command": command,
         "versions": ", ".join(f"{name} {version(name)}" for name in names),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": datetime.date.today().isoformat(),
     }
+
+
+def write(figures: list[dict[str, Any]], script: str, options: str, same: str = "") -> None:
+    """Put what a script measured in the place of what it measured before, with the option `same` if given."""
+    common = of_all(f"python benchmarks/{script} {options}")
     others = [row for row in read_rows(RESULTS) if script not in row["command"] or same not in row["command"]]
     write_rows(RESULTS, COLUMNS, [*others, *({**row, **common} for row in figures)])

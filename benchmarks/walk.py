@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import okng
+from okng.benchmark.rows import read_rows, write_rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "walk.csv"
@@ -56,8 +57,7 @@ def main() -> None:
     clone = folder / "okng"
     rows: list[dict[str, Any]] = []
     if clone.exists():  # what was stopped goes on
-        with RESULTS.open(newline="", encoding="utf-8") as file:
-            rows += csv.DictReader(file)
+        rows += read_rows(RESULTS)
     else:
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     for step in STEPS[len(rows) :]:
@@ -285,10 +285,7 @@ def write(rows: list[dict[str, Any]]) -> None:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "date": datetime.date.today().isoformat(),
     }
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**same, **row} for row in rows)
+    write_rows(RESULTS, COLUMNS, [{**same, **row} for row in rows])
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,12 +91,7 @@ class Here:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     made = Here()
-
-    @contextmanager
-    def joined(address: str) -> Iterator[Here]:
-        yield made
-
-    monkeypatch.setattr(inspecting, "joined", joined)
+    monkeypatch.setattr(inspecting, "joined", lambda address: nullcontext(made))
     monkeypatch.setattr(inspecting, "BATCHES", 1)
     return made
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,12 +80,7 @@ class Here:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     made = Here()
-
-    @contextmanager
-    def joined(address: str) -> Iterator[Here]:
-        yield made
-
-    monkeypatch.setattr(fits, "joined", joined)
+    monkeypatch.setattr(fits, "joined", lambda address: nullcontext(made))
     return made
 
 

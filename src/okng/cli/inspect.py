@@ -114,7 +114,7 @@ def inspect(
     total = None if video is None else video.total
     if video is None and not any(isinstance(path, str) for path in paths):
         # Of each image, before the first is judged, its product is known; storage is listed on the way, however much.
-        total = sum(1 for each in each_placed(paths, strict=strict) if [inspector.product_of(*each)])
+        total = sum(1 for _ in (inspector.product_of(*each) for each in each_placed(paths, strict=strict)))
     if total == 0 and video is None:
         raise OkngError(f"no images in {', '.join(map(shown, images))}; png, jpg, tif, bmp and webp are read")
     page = None

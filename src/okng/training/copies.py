@@ -154,16 +154,9 @@ def _nearest(thumbnails: Chosen | np.ndarray, some: np.ndarray, count: int) -> t
     for start in range(0, len(thumbnails), AT_ONCE):
         there = np.arange(start, min(start + AT_ONCE, len(thumbnails)))  # (m,)
         points = own if np.array_equal(there, some) else _prepared(thumbnails[there])[0]  # (m, D)
-        squared = np.square(points).sum(1)  # (m,)
         found = []
         for begin, end in pairwise([*range(0, len(some), BLOCK), len(some)]):
-            block = own[begin:end]  # (c, D)
-            distances = block @ points.T  # (c, m)
-            distances *= -2
-            distances += np.square(block).sum(1)[:, None]
-            distances += squared
-            for tangent in own_tangents[:, begin:end]:
-                distances -= np.square(tangent @ points.T - (tangent * block).sum(1, keepdims=True))
+            distances = _squared(own[begin:end], own_tangents[:, begin:end], points)  # (c, m)
             distances[some[begin:end, None] == there] = np.inf
             far_here = np.sqrt(np.maximum(distances, NOISE**2))
             both = np.concatenate([far[begin:end], far_here], 1)
@@ -184,31 +177,36 @@ def _perhaps_close(thumbnails: Chosen | np.ndarray) -> np.ndarray:
     n = len(thumbnails)
     sample = _prepared(thumbnails[np.linspace(0, n - 1, AT_ONCE).astype(int)])[0]
     basis = np.linalg.eigh(np.cov(sample.T))[1][:, -DIMENSIONS:].astype(np.float32)  # (D, k)
-    points, first, second = (np.empty((n, DIMENSIONS), np.float32) for _ in range(3))  # and directions of shifts
+    points, tangents = np.empty((n, DIMENSIONS), np.float32), np.empty((2, n, DIMENSIONS), np.float32)
     for start in range(0, n, AT_ONCE):
         block = slice(start, start + AT_ONCE)
-        there, tangents = _prepared(thumbnails[block])
+        there, along = _prepared(thumbnails[block])
         points[block] = there @ basis
-        one, other = tangents @ basis  # (m, k)
-        first[block] = one = _unit(one, 1e-12)
-        second[block] = _unit(other - one * (one * other).sum(1, keepdims=True), 1e-12)
-    squared = np.square(points).sum(1)  # (n,)
+        one, other = along @ basis  # (m, k)
+        tangents[0, block] = one = _unit(one, 1e-12)
+        tangents[1, block] = _unit(other - one * (one * other).sum(1, keepdims=True), 1e-12)
     least = np.full(n, np.inf, np.float32)
     for begin in range(0, n, BLOCK):
         rows = slice(begin, begin + BLOCK)
         for start in range(0, n, AT_ONCE):
-            columns = slice(start, start + AT_ONCE)
-            distances = points[rows] @ (-2 * points[columns]).T  # (b, m)
-            distances += squared[rows, None]
-            distances += squared[columns]
-            for tangent in (first[rows], second[rows]):
-                taken = tangent @ points[columns].T  # (b, m)
-                taken -= (tangent * points[rows]).sum(1, keepdims=True)
-                distances -= np.square(taken, out=taken)
+            distances = _squared(points[rows], tangents[:, rows], points[start : start + AT_ONCE])  # (b, m)
             own = np.arange(max(begin, start), min(begin + BLOCK, start + AT_ONCE, n))
             distances[own - begin, own - start] = np.inf
             np.minimum(least[rows], distances.min(1), out=least[rows])
     return np.flatnonzero(least <= (ALIKE + ROUNDING) ** 2)
+
+
+def _squared(points: np.ndarray, tangents: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The squared distances (b, m) of `points` (b, D) from `others` (m, D), the shortest along `tangents` (2, b, D)."""
+    distances: np.ndarray = points @ others.T  # (b, m)
+    distances *= -2
+    distances += np.square(points).sum(1)[:, None]
+    distances += np.square(others).sum(1)
+    for tangent in tangents:
+        taken = tangent @ others.T  # (b, m)
+        taken -= (tangent * points).sum(1, keepdims=True)
+        distances -= np.square(taken, out=taken)
+    return distances
 
 
 def joined(n: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

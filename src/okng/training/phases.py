@@ -17,7 +17,7 @@ from okng.training.feed import Feed
 from okng.training.frozen import FrozenBackbones
 from okng.training.passes import Fit, collect
 from okng.training.progress import Narrator
-from okng.training.ranks import Ranks, check_ranks, fabric_of, joined
+from okng.training.ranks import Ranks, check_ranks, fabric_of, join
 from okng.training.seeds import BETWEEN, seed_torch
 from okng.training.turns import one_at_a_time
 
@@ -72,7 +72,7 @@ def run_phases(
         fabric = fabric_of(device, precision, devices, nodes)
     except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
         raise no_device(device, error) from error
-    joined(fabric, devices, nodes)
+    join(fabric, devices, nodes)
     told: list[Any] = [[detector.name, detector.arguments, images.preprocess.to_json()], seed, precision, images.labels]
     if devices * nodes > 1:
         told.append(devices * nodes)

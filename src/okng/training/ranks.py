@@ -49,7 +49,7 @@ def check_ranks(devices: int, nodes: int) -> int:
 
 
 def fabric_of(device: str, precision: Any, devices: int, nodes: int) -> Fabric:
-    """Lightning Fabric on this process' device; `joined` has it meet the others."""
+    """Lightning Fabric on this process' device; `join` has it meet the others."""
     if devices * nodes == 1:
         return Fabric(accelerator=device, devices=1, precision=precision)
     logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)  # that it begins is ours to say
@@ -60,17 +60,15 @@ def fabric_of(device: str, precision: Any, devices: int, nodes: int) -> Fabric:
     )  # fmt: skip
 
 
-def joined(fabric: Fabric, devices: int, nodes: int) -> Fabric:
-    """`fabric` once all processes have met; `OkngError` where they don't."""
-    if devices * nodes > 1:
-        try:
-            fabric.launch()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise OkngError(
-                f"the processes of this fit do not find each other ({in_one_line(error)}): {HOW}"
-            ) from error
-        atexit.register(_leave)
-    return fabric
+def join(fabric: Fabric, devices: int, nodes: int) -> None:
+    """Meet the other processes, if there are any; `OkngError` where they don't find each other."""
+    if devices * nodes == 1:
+        return
+    try:
+        fabric.launch()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise OkngError(f"the processes of this fit do not find each other ({in_one_line(error)}): {HOW}") from error
+    atexit.register(_leave)
 
 
 def _leave() -> None:
