@@ -138,7 +138,8 @@ def missing(table: Table, block: Block, outcomes: list[Outcome]) -> str:
             time = f"{minutes} min of one core a cell" if fits else "not begun"
             reasons.setdefault(f"{on}: {time}", []).append(method)
     lines += [f"- {'; '.join(methods)}{why}" for why, methods in reasons.items()]
-    return "\n".join([f"Without a figure, {block.dataset}, {NAMES[block.metric]}:", "", *lines, ""]) if lines else ""
+    head = ["", f"Without a figure, {block.dataset}, {NAMES[block.metric]}:", ""]
+    return "\n".join([*head, *lines, ""]) if lines else ""
 
 
 def mark(table: Table, outcome: Outcome) -> str:

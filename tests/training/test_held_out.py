@@ -15,6 +15,7 @@ from torch import Tensor
 import okng
 from okng.benchmark.rows import read_rows
 from okng.detectors.base import Detector, Scores
+from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class, parameters
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
@@ -91,8 +92,9 @@ def test_a_method_that_gathers_all_says_that_memory_does_not_bound_it(capsys: py
     assert "not bounded" not in capsys.readouterr().err
     kinds = {row["detector"]: row["holds"] for row in read_rows(STREAMING)}
     unbounded = {each for each in kinds if detector_class(each).collects_only and "memory" not in parameters(each)}
-    assert unbounded - {*fitting.BOUNDED} == {each for each, holds in kinds.items() if holds == "all"}
-    assert {kinds[each] for each in fitting.BOUNDED} == {"bounded"}
+    bounded = {name for name, card in cards().items() if card.bounded}
+    assert unbounded - bounded == {each for each, holds in kinds.items() if holds == "all"}
+    assert {kinds[each] for each in bounded} == {"bounded"}
 
 
 def test_how_much_memory_a_fit_may_take_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,9 @@ class Card:
     `okng list` prints. `finds`: "defects", which are a part of an image that looks OK elsewhere; "classes", images of
     another kind than the OK ones; or "both". `localizes`: whether it says where. `labels`: what it learns from, if not
     OK images only; it names `--auxiliary` where such images can be used. `updates`: whether a fitted one learns more OK
-    images without the old ones. `left_out`: what a paper's training has and the budget "paper" has not, beyond the
-    docstring's "Deliberately otherwise".
+    images without the old ones. `bounded`: whether what it collects, where it takes no gradient steps, is no larger for
+    more images. `left_out`: what a paper's training has and the budget "paper" has not, beyond the docstring's
+    "Deliberately otherwise".
 
     `arguments` of the constructor, for each of these, {} for the defaults; `size` is that of `okng.fit`. "contract":
     so small that the tests fit it in seconds, with 2 epochs and batches of 4 where it says nothing else. "cpu-small":
@@ -54,6 +55,7 @@ class Card:
     left_out: str
     labels: str = "OK images only"
     updates: bool = False
+    bounded: bool = False
     unexplained: str = ""
     harmless_rates: tuple[str, ...] = ()
     arguments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -63,7 +65,9 @@ _KEYS: dict[str, type] = {
     "target": str, "title": str, "paper": str, "year": int, "idea": str, "good_for": str, "finds": str,
     "localizes": bool, "left_out": str, "arguments": dict,
 }  # fmt: skip
-_MAY_LACK: dict[str, type] = {"labels": str, "updates": bool, "unexplained": str, "harmless_rates": tuple}
+_MAY_LACK: dict[str, type] = {
+    "labels": str, "updates": bool, "bounded": bool, "unexplained": str, "harmless_rates": tuple,
+}  # fmt: skip
 _RUNS, _RUNS_MAY_LACK = ("contract", "paper"), ("cpu-small", "cpu-large")
 
 

@@ -185,6 +185,15 @@ def capacity_of(size: float, dimensions: int) -> int:
     return int((size - WORKSPACE) / (4 * dimensions + 24))
 
 
-def covering_radius(points: Tensor, centres: Tensor, rows: int = 4096) -> float:
-    """The largest distance from any of `points` (N, D) to its nearest of `centres` (M, D)."""
-    return max(float(torch.cdist(block, centres).amin(1).max()) for block in points.split(rows))
+def covering_radius(points: Tensor, centres: Tensor) -> float:
+    """The largest distance from any of `points` (N, D) to its nearest of `centres` (M, D).
+
+    The nearest is found by products, |x|² + |c|² - 2xc, about the mean of all; the distance to it is that of the
+    difference, which cancels nothing. So a mean far from 0 does not make the radius smaller than it is.
+    """
+    mean = points.mean(0)
+    about, radius = centres - mean, 0.0
+    for block in points.split(ROWS):
+        nearest = torch.cdist(block - mean, about).argmin(1)  # (n,)
+        radius = max(radius, float((block - centres[nearest]).norm(dim=1).max()))
+    return radius

@@ -15,11 +15,19 @@ def ledoit_wolf(vectors: Tensor) -> Tensor:
     """
     exact = vectors.cpu().double()  # on the CPU first: not every GPU has float64
     centred = exact - exact.mean(0)  # (n, d)
-    n, d = centred.shape
-    covariance = centred.T @ centred / n
+    n = len(centred)
+    return shrunk(centred.T @ centred / n, float(centred.square().sum(1).square().mean()), n)
+
+
+def shrunk(covariance: Tensor, fourth: float, n: int) -> Tensor:
+    """`ledoit_wolf` from the `covariance` S (d, d) float64 of n vectors and the mean `fourth` power of their lengths.
+
+    Both are about the vectors' mean.
+    """
+    d = len(covariance)
     target = covariance.trace() / d * torch.eye(d, dtype=torch.float64)
     distance = (covariance - target).square().sum()
-    error = (centred.square().sum(1).square().mean() - covariance.square().sum()) / n
+    error = (fourth - covariance.square().sum()) / n
     share = (error / distance.clamp_min(1e-300)).clamp(0, 1)
     return (1 - share) * covariance + share * target
 

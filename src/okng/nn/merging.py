@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from okng.errors import OkngError
-from okng.nn.coreset import ROWS, greedy_coreset
+from okng.nn.coreset import covering_radius, greedy_coreset
+from okng.nn.covariance import shrunk
 from okng.nn.running_gaussians import RunningGaussians
 
 
@@ -92,13 +93,7 @@ class ShrunkCovariance:
 
     def covariance(self) -> Tensor:
         """(d, d) float64, as `nn.covariance.ledoit_wolf` has it of all vectors."""
-        n, d = self.count, len(self.mean)
-        covariance = self.scatter / n
-        target = covariance.trace() / d * torch.eye(d, dtype=torch.float64)
-        distance = (covariance - target).square().sum()
-        error = (self.fourth / n - covariance.square().sum()) / n
-        share = (error / distance.clamp_min(1e-300)).clamp(0, 1)
-        return (1 - share) * covariance + share * target
+        return shrunk(self.scatter / self.count, self.fourth / self.count, self.count)
 
 
 @dataclass(frozen=True)
@@ -129,19 +124,5 @@ class Covered:
             raise _nothing()
         points = torch.cat([part.points for part in parts])
         chosen = points[greedy_coreset(points, count)]
-        added = _reach(points, chosen) if len(chosen) < len(points) else 0.0
+        added = covering_radius(points, chosen) if len(chosen) < len(points) else 0.0
         return cls(chosen, max(part.radius for part in parts) + added, sum(part.seen for part in parts))
-
-
-def _reach(points: Tensor, chosen: Tensor) -> float:
-    """A distance within which each of `points` (N, D) has one of `chosen` (M, D): to the one that is nearest.
-
-    The nearest is found by products, |x|² + |c|² - 2xc, about the mean of all; the distance to it is that of the
-    difference, which cancels nothing. So a mean far from 0 does not make the radius smaller than it is.
-    """
-    mean = points.mean(0)
-    centres, radius = chosen - mean, 0.0
-    for block in points.split(ROWS):
-        nearest = torch.cdist(block - mean, centres).argmin(1)  # (n,)
-        radius = max(radius, float((block - chosen[nearest]).norm(dim=1).max()))
-    return radius

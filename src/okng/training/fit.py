@@ -19,7 +19,7 @@ from okng.checks import check_rate, check_seed, check_share, plain, positive
 from okng.datasets.ok_images import part_images
 from okng.detectors.base import Detector
 from okng.detectors.cards import cards
-from okng.detectors.catalogue import DEFAULT, detector_class, name_of, parameters
+from okng.detectors.catalogue import DEFAULT, detector_class, find, name_of, parameters
 from okng.detectors.engine import TorchEngine
 from okng.detectors.presets import preset_of
 from okng.errors import OkngError
@@ -57,7 +57,6 @@ from okng.training.size import time_of_one
 from okng.training.tiles import TileImages, tiles_in_words
 from okng.training.turns import one_at_a_time
 
-BOUNDED = ("feature_dictionary", "padim")  # they collect nothing that grows with the images: results/streaming.csv
 COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
 DROPPED = "left out of the calibration, as asked: the promise is about images like the others"
 PROMISES = ("auto", "strict")
@@ -228,7 +227,7 @@ def fit(
         raise OkngError(f"tiles of {tile} px are no smaller than the images; leave out tile, or give a smaller one")
     built, preprocess, why = build(detector, sources, size, arguments, time_per_image, chose, tile)
     tell.say(why)
-    gathers_all = built.collects_only and "memory" not in parameters(detector) and detector not in BOUNDED
+    gathers_all = built.collects_only and "memory" not in parameters(detector) and not find(detector).bounded
     if max_memory is not None and gathers_all:
         tell.say(
             f"what {detector} gathers of the images is not bounded by the memory asked for: of many images the fit may "
