@@ -95,8 +95,21 @@ def test_the_score_is_both_parts_of_each_turn_over_their_means(trained: CSI) -> 
             for k in range(4):
                 cosine = F.cosine_similarity(z[i, k][None], z_train[:, k]).max()
                 expected += float(cosine * z[i, k].norm() / z_train[:, k].norm(dim=1).mean()) / 4
-                expected += float(logits[i, k] / logits_train[:, k].mean()) / 4
+                expected += float(logits[i, k] / logits_train[:, k].abs().mean()) / 4
             assert float(scores[i]) == pytest.approx(-expected, rel=1e-3)
+
+
+def test_a_head_that_tells_no_turns_does_not_turn_the_score_around() -> None:
+    """Its mean logit of the right turn may be below 0: a higher logit still makes an image less odd."""
+    detector = built(epochs=1)
+    torch.nn.init.constant_(detector.head.bias, -1.0)
+    learn(detector, upright(8, seed=1))
+    images = upright(4, seed=2)
+    with torch.no_grad():
+        before = detector(images).image
+        assert float(detector.ensemble(images)[1].mean()) < -0.5
+        detector.head.bias.add_(0.5)
+        assert bool((detector(images).image < before - 0.1).all())
 
 
 def test_an_image_that_was_learnt_is_as_alike_as_it_is_long(trained: CSI) -> None:

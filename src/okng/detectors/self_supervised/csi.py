@@ -39,10 +39,12 @@ class CSI(Detector):
     images, of each of which a batch has eight views, two of each turn. `learning_rate`: of LARS (momentum 0.9), rising
     over 10 epochs and falling as half a cosine.
 
-    Deliberately otherwise: a view is cropped before its colours are changed, and these in a fixed order, brightness
-    first. A crop that would leave the image is cut at its border instead of being drawn again. The warm-up is a tenth
-    of a training of less than 100 epochs. The views of a score are drawn once for all images. Quarter turns of an
-    oblong image are resized to its shape.
+    Deliberately otherwise: logits are weighed by the mean of their sizes, without signs. Of OK images that look alike
+    in all turns they lie around 0; divided by their mean, which may be below 0, they called OK images odd. Where
+    turns are learnt it is the same number. A view is cropped before its colours are changed, and these in a fixed
+    order, brightness first. A crop that would leave the image is cut at its border instead of being drawn again. The
+    warm-up is a tenth of a training of less than 100 epochs. The views of a score are drawn once for all images.
+    Quarter turns of an oblong image are resized to its shape.
     """
 
     fixed_size = True
@@ -78,7 +80,7 @@ class CSI(Detector):
         self.register_buffer("drawn", torch.zeros(views, turns, len(DRAWN)))  # what else is drawn of it
         self.register_buffer("memory", torch.zeros(turns, 0, PROJECTED))  # (K, N, D) of length 1, of OK images
         self.register_buffer("norms", torch.ones(turns))  # (K,), the mean length of what is projected
-        self.register_buffer("logits", torch.ones(turns))  # (K,), the mean logit of the right turn
+        self.register_buffer("logits", torch.ones(turns))  # (K,), the mean size of the right turn's logit
 
     def phases(self) -> Iterator[Phase]:
         """Contrast and name turned images; then draw the views that score, and what OK images are in them."""
@@ -97,7 +99,7 @@ class CSI(Detector):
             projected, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))  # (N, K, D), (N, K)
             self.memory = F.normalize(projected, dim=2).transpose(0, 1).contiguous().to(self.memory)
             self.norms = torch.linalg.vector_norm(projected, dim=2).mean(0).to(self.norms)
-            self.logits = logits.mean(0).to(self.logits)
+            self.logits = logits.abs().mean(0).to(self.logits)
 
         yield Collect("OK images", lambda batch: seen.append(self.ensemble(batch.images)), finish)
 
