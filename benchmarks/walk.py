@@ -116,7 +116,7 @@ def thresholds(said: str) -> str:
 
 
 def installed(clone: Path, said: str) -> str:
-    works = [line[9:26].strip() for line in said.splitlines() if line.startswith("works")]
+    works = [line[9:27].strip() for line in said.splitlines() if line.startswith("works")]
     assert {"train", "train,export", "engine torch", "engine openvino"} <= {*works}, said
     return f"`okng doctor` finds nothing broken and {', '.join(one for one in works if 'engine' in one)}"
 

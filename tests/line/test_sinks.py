@@ -8,6 +8,7 @@ import csv
 import hashlib
 import hmac
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from okng.line.outbox import Outbox
 from okng.line.sinks import open_sink
 from okng.line.sinks.webhook import SECRET
 from okng.store import Store
+
+PAGE = Path(__file__).parents[2] / "docs" / "watch.md"
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +73,9 @@ def test_a_webhook_is_signed_as_standard_webhooks_are(
     assert ng["regions"][0].keys() >= {"box", "area", "peak", "score"} and ng["p_value"] == 0.01
     assert "contour" not in ng["regions"][0]
     assert ng["model"] == "parts" and ng["path"] == "/in/2.png" and "key" not in ng
+    (shown,) = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    page = json.loads(shown)
+    assert list(page) == list(ng) and page["regions"][0].keys() == ng["regions"][0].keys()
 
 
 def test_without_a_secret_nothing_is_signed_and_a_wrong_one_is_said(

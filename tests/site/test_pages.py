@@ -127,6 +127,18 @@ def test_the_command_line_is_there_whole(pages: dict[str, str]) -> None:
             assert spelt in section, f"okng {name} {spelt}"
 
 
+def test_the_file_of_defaults_that_is_shown_is_taken(pages: dict[str, str], tmp_path: Path) -> None:
+    import typer
+
+    from okng.cli import app
+    from okng.cli.project import defaults
+
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", pages["reference/cli.md"], re.DOTALL | re.MULTILINE)
+    (tmp_path / "okng.toml").write_text(shown)
+    taken = defaults(tmp_path / "okng.toml", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert {verb: len(given) for verb, given in taken.items()} == {"train": 3, "inspect": 2}
+
+
 def test_every_route_names_the_role_that_it_takes(pages: dict[str, str]) -> None:
     rest = pages["reference/rest.md"]
     assert "### POST /api/inspect" in rest and rest.count("### ") > 20

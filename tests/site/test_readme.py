@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from tests.site.steps import DOCS, ROOT, steps, why_not
 
 from okng import cli
 
-ROOT = Path(__file__).parents[2]
-PAGES = (*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs" / "ko").glob("*.md")))
-NOT_HERE = {  # how a command begins: why it can't be run in a test
-    "python3 -m venv": "makes an environment",
-    "pip ": "installs from the network",
-    "python benchmarks/draw_parts.py": "the project's own parts are drawn by it",
-    "okng serve": "serves until it is stopped; tests/serve starts servers",
-    "curl ": "asks that server; tests/serve asks the same route",
-    "okng watch": "watches until it is stopped; tests/line and tests/cli/test_serve.py do",
-    "okng compare": "a process for each fit and judgement: tests/site/test_walk.py and tests/comparing do",
+PAGES = (*sorted(ROOT.glob("README*.md")), *sorted((DOCS / "ko").glob("*.md")))
+NOT_HERE = {  # what a command has: why it isn't run in a test
+    r"^python3 -m venv": "makes an environment, as benchmarks/walk.py does",
+    r"^pip ": "installs from the network, as benchmarks/walk.py and benchmarks/extras.py do",
+    r"^python benchmarks/draw_parts.py": "the project's own parts are drawn by it",
+    r"^okng serve": "serves until it is stopped: tests/site/test_walk.py does",
+    r"^curl ": "asks that server: tests/serve/test_examples.py asks the same route",
+    r"^okng watch": "watches until it is stopped: tests/site/test_walk.py does",
+    r"^okng compare": "a process for each fit and judgement: tests/site/test_walk.py does",
 }
 SMALLER = {"okng sensitivity": " --plants 2 --kinds scratch"}  # the same on less
-
-
-def steps(page: Path) -> list[tuple[str, str]]:
-    """("sh", a line) and ("python", an example), in the order of the page."""
-    found = re.finditer(
-        r"^ {4,}((?:okng|python|python3|pip|curl) [^\n]*)$|^```python\n(.*?)^```", page.read_text(), re.M | re.S
-    )
-    return [("sh", step[1].partition(" # ")[0].strip()) if step[1] else ("python", step[2]) for step in found]
-
-
 STEPS = dict.fromkeys(step for page in PAGES for step in steps(page))
-
-
-def why_not(kind: str, step: str) -> str:
-    return next((why for start, why in NOT_HERE.items() if kind == "sh" and step.startswith(start)), "")
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +42,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_command_is_run_or_has_a_reason() -> None:
-    run = [step for step in STEPS if not why_not(*step)]
+    run = [step for step in STEPS if not why_not(*step, NOT_HERE)]
     assert len(run) > 15 and {"sh", "python"} == {kind for kind, _ in run}
-    for start in NOT_HERE:
-        assert any(step.startswith(start) for _, step in STEPS), f"nothing begins with {start}"
+    for pattern, why in NOT_HERE.items():
+        assert any(why_not(*step, {pattern: why}) for step in STEPS), f"no command has {pattern}"
 
 
 @pytest.mark.slow  # some forty commands; test_documents.py parses them in the suite
@@ -71,7 +56,7 @@ def test_each_does_what_it_says(
     monkeypatch.setattr("okng.planted.measure.PLANTS", (1, 1))  # the same defects, fewer of them
     monkeypatch.setattr("okng.planted.measure.LADDER", (0.06, 0.24))
     for kind, step in sorted(STEPS, key=stage):
-        if why_not(kind, step):
+        if why_not(kind, step, NOT_HERE):
             continue
         if kind == "python":
             exec(compile(step, "example", "exec"), {})

@@ -60,7 +60,7 @@ def doctor(
         print_json({"findings": [asdict(one) for one in found]})
     else:
         for one in found:
-            print(f"{one.state:<8} {one.what:<16} {one.said}" + (f"; {one.remedy}" if one.remedy else ""))
+            print(f"{one.state:<8} {one.what:<18} {one.said}" + (f"; {one.remedy}" if one.remedy else ""))
         if not any(one.state == "works" and one.what.startswith("engine") for one in found):
             print("\nnothing here can judge an image yet; on the line: pip install '.[openvino]'")
     if any(one.state == "broken" for one in found):
