@@ -506,3 +506,16 @@ def test_a_tilde_is_the_home_folder_in_every_path(shop: Path, tmp_path: Path, mo
     done = okng("inspect", "~/parts.okng", "~/parts/test/good", f"--csv={tmp_path}/r.csv", "--report=~/tilde")
     assert done.returncode == 0, done.stderr
     assert (shop / "tilde/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("okng insp", {"inspect"}), ("okng train --false", {"--false-alarm-rate"}), ("okng ser", {"serve"})],
+)
+def test_a_shell_completes_verbs_and_options(typed: str, offered: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bash asks once `okng --install-completion` has been typed."""
+    monkeypatch.setenv("_OKNG_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    done = okng()
+    assert done.returncode == 0 and set(done.stdout.split()) == offered
