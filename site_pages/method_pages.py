@@ -185,7 +185,7 @@ def described(row: dict[str, str]) -> tuple[str, str]:
     if "command" not in row:
         return row["dataset"], f"{row['protocol']}; {row['source']}"
     given = row.get("arguments", "") if not row.get("budget") else ""
-    given = re.sub(r"[{}']", "", given).replace(": ", "=") if given != "defaults" else ""
+    given = re.sub(r"[{}]|(?<!\w)'|'(?!\w)", "", given).replace(": ", "=") if given != "defaults" else ""
     return row["dataset"], f"{given}; `{row['source']}`".removeprefix("; ")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -69,6 +70,18 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scores(inspector: okng.Inspector) -> np.ndarray:
     return inspector.score_samples(pictures(3, seed=8))
+
+
+def test_the_lines_that_contributing_shows_run(
+    parts: Path, stranger: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts").mkdir()
+    parts.rename(tmp_path / "parts" / "ok")
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (shown,) = re.findall(r"^ {4}inspector = okng\.fit.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    exec(compile(textwrap.dedent(shown), "CONTRIBUTING.md", "exec"), {"okng": okng, "Mean": EXAMPLE})
+    assert (tmp_path / "parts.okng").is_file()
 
 
 def test_a_class_that_is_handed_over(parts: Path, tmp_path: Path, stranger: None) -> None:

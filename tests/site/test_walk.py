@@ -7,7 +7,6 @@ import importlib.util
 import json
 import re
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -132,7 +131,7 @@ def as_module(step: str) -> str:
 
 
 def until_it_works(step: str, walked: Path) -> tuple[str, int]:
-    """What a server or a watcher says that was ended by Ctrl-C once it had answered or recorded; 0 if it ended well."""
+    """What a server or a watcher says, ended by SIGTERM once it has answered or recorded; 0 if it ends well."""
     port = free_port()
     step = step.replace(":4840", f":{port}")  # the port that the page shows may be another's
     if "serve" in step:
@@ -141,18 +140,21 @@ def until_it_works(step: str, walked: Path) -> tuple[str, int]:
     shutil.copytree(walked / "new", camera)
     step = step.replace("/data/camera1", str(camera))
     store = walked / (re.findall(r"--store (\S+)", step) or ["okng.sqlite"])[0]
-    before = recorded(store)
+    before, end = recorded(store), time.monotonic() + 180
     log = walked / f"{port}.log"
-    with log.open("w") as file, subprocess.Popen(["sh", "-c", as_module(step)], cwd=walked, stderr=file) as program:
-        end = time.monotonic() + 120
-        while program.poll() is None and time.monotonic() < end:
-            if answers(port) if "serve" in step else recorded(store) > before:
-                program.send_signal(signal.SIGINT)
-                program.wait(60)
-            time.sleep(0.1)
-        program.kill()
-    works = "serve" in step or recorded(store) > before
-    return log.read_text(), 0 if works and program.returncode in (0, 130) else 1
+    with log.open("w") as file:
+        program = subprocess.Popen(["sh", "-c", as_module(step)], cwd=walked, stderr=file)
+        try:
+            while not (works := answers(port) if "serve" in step else recorded(store) > before):
+                if program.poll() is not None or time.monotonic() > end:
+                    break
+                time.sleep(0.1)
+            if program.poll() is None:
+                program.terminate()
+            code = program.wait(60)
+        finally:
+            program.kill()
+    return log.read_text(), 0 if works and code in (0, 130) else 1
 
 
 def free_port() -> int:
@@ -209,6 +211,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 opened.rotate(35 * turn).save(folder / into / image.name)
     shutil.make_archive(str(folder / "images"), "zip", folder / "parts" / "ok")
     film(folder)
+    (folder / "okng.toml").write_text("[train]\nsize = 128\n")  # a quarter of the work
     (folder / "rules.json").write_text('{"rules": [{"name": "dust", "verdict": "OK", "max_area": 20}]}')
     train = [sys.executable, "-m", "okng", "train", "parts/ok", "-o", "parts.okng"]
     subprocess.run(train, cwd=folder, check=True)
