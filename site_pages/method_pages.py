@@ -23,7 +23,8 @@ ACCURACY = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro":
 FINDS = {"defects": "defects", "classes": "other kinds of pictures", "both": "defects and other kinds of pictures"}
 STRIP = (
     "Learnt from 60 OK images {how} (`python benchmarks/strips.py`). One image shows what a heatmap looks like, not "
-    "how good a method is. Image of MVTec AD, CC BY-NC-SA 4.0, and so is this picture."
+    "how good a method is; without colour on the defect it is a miss. "
+    "Image of MVTec AD, CC BY-NC-SA 4.0, and so is this picture."
 )
 HEAD = """# Methods
 
