@@ -21,6 +21,7 @@ from okng.benchmark.tables import CIFAR_10, TABLES, Run
 from okng.datasets.idx import read_idx
 from okng.detectors.cards import cards
 from okng.errors import OkngError
+from okng.inspection.locks import alone
 from okng.inspection.model_file import write_model
 from okng.training.progress import Narrator
 
@@ -218,6 +219,14 @@ def test_what_cannot_be_run_is_blank_with_the_reason(data, tmp_path, monkeypatch
     monkeypatch.setitem(cards()["autoencoder"].arguments, "cpu-small", {"cod": 3})
     (cell,) = reproduce.reproduce(TABLES["oe-sdn/table1"], data, methods=["AE"], classes=["3"], out=out)
     assert cell.value is None and "did you mean code" in cell.reason
+
+
+def test_two_commands_do_not_write_to_one_table(data, tmp_path, fits):
+    """Or each leaves out the rows that the other has added since it read the file."""
+    out = tmp_path / "out"
+    with alone(out / "oe-sdn" / ".table1.lock", ""), pytest.raises(OkngError, match="another okng reproduce writes to"):
+        reproduce.reproduce(TABLES["oe-sdn/table1"], data, methods=["AE"], classes=["1"], out=out)
+    assert not fits
 
 
 def test_the_time_limit_stops_between_fits(data, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from okng.datasets.protocols import take_ng
 from okng.detectors.budgets import BUDGETS, arguments_for
 from okng.detectors.cards import cards
 from okng.errors import OkngError, nearest_names
+from okng.inspection.locks import alone
 from okng.training.progress import Narrator
 
 FIELDS = (
@@ -105,37 +106,39 @@ def reproduce(
         data, out = data.absolute(), out.absolute()  # the workers are elsewhere
     cells = select(table, methods, classes)
     path = results_file(table.name, out)
-    known = _Known(out)
-    outcomes: dict[Cell, Outcome] = {}
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    for cell in cells:
-        job = Job(cell, table.runs[cell.method], table.name, budget, seed)
-        reason = job.obstacle(data)
-        row = known.find(job)
-        if row is not None:
-            outcomes[cell] = Outcome(cell, float(row["value"]), "", job.adopt(row))
-        elif reason:
-            outcomes[cell] = Outcome(cell, None, reason, job.row(note=reason))
-        else:
-            groups.setdefault(job.fit_key, []).append(job)
-    _write(path, outcomes.values())
+    busy = f"another okng reproduce writes to {path}; wait for it, or choose another --out"
+    with alone(path.with_name(f".{path.stem}.lock"), busy):
+        known = _Known(out)
+        outcomes: dict[Cell, Outcome] = {}
+        groups: dict[tuple[str, ...], list[Job]] = {}
+        for cell in cells:
+            job = Job(cell, table.runs[cell.method], table.name, budget, seed)
+            reason = job.obstacle(data)
+            row = known.find(job)
+            if row is not None:
+                outcomes[cell] = Outcome(cell, float(row["value"]), "", job.adopt(row))
+            elif reason:
+                outcomes[cell] = Outcome(cell, None, reason, job.row(note=reason))
+            else:
+                groups.setdefault(job.fit_key, []).append(job)
+        _write(path, outcomes.values())
 
-    def waiting() -> Iterator[list[Job]]:
-        """The cells of each fit, as long as there is time."""
-        for number, jobs in enumerate(groups.values()):
-            if minutes is not None and time.monotonic() - started > 60 * minutes:
-                outcomes.update((job.cell, Outcome(job.cell, None, NO_TIME, job.row(note=NO_TIME))) for job in jobs)
-                continue
-            cell, detector = jobs[0].cell, jobs[0].run.detector
-            tell.say(f"fit {number + 1} of {len(groups)}: {cell.dataset} {cell.kind}, {detector}")
-            if budget == "paper" and detector in cards():
-                tell.say(f"not as in the paper: {cards()[detector].left_out}")
-            yield jobs
+        def waiting() -> Iterator[list[Job]]:
+            """The cells of each fit, as long as there is time."""
+            for number, jobs in enumerate(groups.values()):
+                if minutes is not None and time.monotonic() - started > 60 * minutes:
+                    outcomes.update((job.cell, Outcome(job.cell, None, NO_TIME, job.row(note=NO_TIME))) for job in jobs)
+                    continue
+                cell, detector = jobs[0].cell, jobs[0].run.detector
+                tell.say(f"fit {number + 1} of {len(groups)}: {cell.dataset} {cell.kind}, {detector}")
+                if budget == "paper" and detector in cards():
+                    tell.say(f"not as in the paper: {cards()[detector].left_out}")
+                yield jobs
 
-    for done in _measured(waiting(), data, path, ray, tell):
-        _write(path, done)
-        outcomes |= {outcome.cell: outcome for outcome in done}
-    return [outcomes[cell] for cell in cells]
+        for done in _measured(waiting(), data, path, ray, tell):
+            _write(path, done)
+            outcomes |= {outcome.cell: outcome for outcome in done}
+        return [outcomes[cell] for cell in cells]
 
 
 def select(table: Table, methods: Sequence[str] = (), classes: Sequence[str] = ()) -> list[Cell]:

@@ -29,6 +29,7 @@ from okng.detectors.catalogue import detector_class, find, name_of
 from okng.errors import OkngError, nearest_names
 from okng.inspection.images import Source
 from okng.inspection.inspector import Images
+from okng.inspection.locks import alone
 from okng.inspection.model_file import write_atomically
 from okng.report.language import translator
 from okng.training.input import on_budget
@@ -128,7 +129,8 @@ def compare(
     address of a Ray cluster that makes the fits, one on each of its cores or GPUs; all its machines have to see the
     images and `output`.
 
-    Raises `OkngError` for data that can't be read, names that don't exist and folders that can't be written.
+    Raises `OkngError` for data that can't be read, names that don't exist, and a folder that can't be written or that
+    another comparison writes to.
     """
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
@@ -167,12 +169,13 @@ def compare(
                 tell.say(f"fit {number + 1} of {len(runs)}: {name}")
                 yield of, run
 
-    for (of, run), result in _measured(waiting(), ray, device, tell):
-        if result.failure:
-            tell.say(f"{run.method.name} failed: {result.failure}")
-        of.take(replace(result, run=without_images(run)))
-        _write(sets, command, folder, language)
-    return _write(sets, command, folder, language)
+    with alone(folder / ".lock", f"another comparison is at work in {folder}; wait for it, or choose another folder"):
+        for (of, run), result in _measured(waiting(), ray, device, tell):
+            if result.failure:
+                tell.say(f"{run.method.name} failed: {result.failure}")
+            of.take(replace(result, run=without_images(run)))
+            _write(sets, command, folder, language)
+        return _write(sets, command, folder, language)
 
 
 def _measured(

@@ -12,7 +12,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,18 +94,6 @@ class Run:
         """Its file with such an ending."""
         return self.stem.with_name(self.stem.name + ending)
 
-    def _is_worked_on(self) -> bool:
-        """Whether a process is fitting it now: the clock of a fit is written every second."""
-        clock = self.file(".clock.json")
-        try:
-            noted = clock.stat().st_mtime
-            if time.time() - noted > 3 * EVERY:
-                return False
-            time.sleep(2.5 * EVERY)
-            return clock.stat().st_mtime != noted
-        except FileNotFoundError:
-            return False
-
     def result(self) -> Result | None:
         """What is kept of it, if it was measured to the end."""
         try:
@@ -119,10 +106,6 @@ class Run:
     def measure(self, tell: Narrator) -> Result:
         """Fit and judge it, or go on where that was stopped; a failure is a result too."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._is_worked_on():
-            raise OkngError(
-                f"another comparison is at work in {self.folder.parent}; wait for it, or choose another folder"
-            )
         quiet = tell.quiet
         for step in ("fit", "judge"):
             failure = _in_its_own_process(step, self, quiet)

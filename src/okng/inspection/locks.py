@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from okng.errors import OkngError
+
 PAUSE = 0.1  # seconds between tries
 
 
@@ -56,3 +58,17 @@ def turn(path: Path, wait: Callable[[], None] | None = None) -> Iterator[bool]:
             wait()
         told = True
         time.sleep(PAUSE)
+
+
+@contextlib.contextmanager
+def alone(path: Path, otherwise: str) -> Iterator[None]:
+    """No other process has the lock of `path`, a file made for it; if one has, an `OkngError` says `otherwise`."""
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ours = held.enter_context(turn(path))
+        except OSError as error:
+            raise OkngError(f"{path.parent} can't be written: {error.strerror or error}") from error
+        if not ours:
+            raise OkngError(otherwise)
+        yield
