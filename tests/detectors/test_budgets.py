@@ -35,6 +35,7 @@ SIDES = {
     "uninformed_students": 72,  # more than its largest field: all networks look at each pixel
 }
 SIZES = {
+    "dsr": (64, 64),
     "efficientad": (64, 64),
     "salad": (64, 64),
     "uflow": (128, 128),
