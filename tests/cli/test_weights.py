@@ -38,6 +38,21 @@ def test_of_clip_both_towers_are_named(capsys: pytest.CaptureFixture[str]) -> No
     assert line.split()[0] == "vit_base_patch16_plus_clip_240" and line.endswith("/open_clip_model.safetensors")
 
 
+def test_of_torchvision_the_network_that_finds_things_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from okng.detectors.feature_matching import rkde
+
+    url, _ = rkde.source()
+    assert url.startswith("https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-")
+    path = tmp_path / "w-0123abcd.pth"
+    monkeypatch.setattr(rkde, "source", lambda: (url, path))
+    (absent,) = of.weights("rkde")
+    assert (absent.name, absent.used, absent.here) == ("fasterrcnn_resnet50_fpn", {"rkde": "weights=coco"}, "")
+    assert absent.url == url and 160e6 < absent.size < 170e6
+    path.write_bytes(b"another file")
+    (there,) = of.weights("rkde")
+    assert (there.here, there.size, there.path, there.known) == ("hub", 12, str(path), False)
+
+
 def test_a_method_without_weights_says_so_and_an_unknown_one_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     verb("autoencoder")
     assert capsys.readouterr().out == "autoencoder needs no pre-trained weights\n"

@@ -361,6 +361,8 @@ def test_paper_size_defaults_run_one_step(name: str) -> None:
     once |= {"channels": 3} if "channels" in parameters(name) else {}
     if name == "winclip":  # whose weights are brought along, and whose windows are 365 passes
         once |= {"weights": "none", "image_size": (48, 48)}
+    if name == "rkde":  # whose weights are brought along, too
+        once |= {"weights": "none"}
     detector = create(name, **once)
     usual = 2 * SIDE if name in ("csflow", "differnet") else SIDE  # which halve images twice
     side = detector.arguments.get("image_size", (usual, usual))

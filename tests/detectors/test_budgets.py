@@ -24,9 +24,11 @@ NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with
     "cflow": {"blocks": 2},
     "csflow": {"hidden": 64},  # of 1024 it keeps 8 GB
     "dinomaly": {"depth": 2},
+    "dsr": {"width": 32, "code": 32},
     "fastflow": {"flow_steps": 2},
     "glass": {"steps": 1, "hidden": 32},
     "inp_former": {"depth": 2},
+    "rkde": {"proposals": 50},
     "salad": {"composition_width": 8},
     "uflow": {"flow_steps": 1},
 }

@@ -29,7 +29,7 @@ def test_an_entry_names_arguments_that_there_are_and_fit(name: str) -> None:
         assert {*own} <= {*parameters(name)}, run
         assert run != "contract" or own == given, "the tests' own images have one size"
         if "backbone" not in own:  # the paper's has weights that are not on every machine
-            create(name, **own, **({"weights": "none"} if "weights" in parameters(name) else {}))
+            create(name, **own | ({"weights": "none"} if "weights" in parameters(name) else {}))
 
 
 def test_families_are_folders_and_names_are_in_order() -> None:

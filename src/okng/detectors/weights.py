@@ -11,7 +11,9 @@ from typing import Any
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import find, name_of, parameters
 
-INSIDE = {"vgg11": "vgg11_bn"}  # a network that no argument names, taken by weights=imagenet
+# A network that no argument names, and the weights that are taken of it.
+INSIDE = {"vgg11": ("vgg11_bn", "weights=imagenet"), "rkde": ("fasterrcnn_resnet50_fpn", "weights=coco")}
+BYTES_OF_DETECTOR = 167_502_836  # of torchvision's file for rkde, about
 # Where timm's file has one of CLIP's towers, the file with both, and about how many bytes it has.
 BOTH_TOWERS = {"vit_base_patch16_plus_clip_240": ("open_clip_model.safetensors", 833_000_000)}
 
@@ -46,10 +48,10 @@ def named_by(detector: str) -> dict[str, str]:
     detector = name_of(detector)
     given = [(parameter.default, "default") for parameter in parameters(detector).values()]
     given += [(value, "paper") for value in find(detector).arguments.get("paper", {}).values()]
-    given += [(INSIDE[detector], "weights=imagenet")] if detector in INSIDE else []
+    given += [INSIDE[detector]] if detector in INSIDE else []
     found: dict[str, str] = {}
     for value, whose in given:
-        if isinstance(value, str) and (value in BROUGHT or timm.is_model(value)):
+        if isinstance(value, str) and (value in BROUGHT or timm.is_model(value) or value == INSIDE["rkde"][0]):
             found.setdefault(value, whose)
     return found
 
@@ -72,6 +74,8 @@ def described(name: str, used: dict[str, str]) -> Weights:
 
     from okng.nn.backbones import BROUGHT
 
+    if name == INSIDE["rkde"][0]:
+        return _of_torchvision(name, used)
     brought = BROUGHT.get(name)
     timm_name = name if brought is None else f"tf_{name}"
     config: Any = timm.get_pretrained_cfg(timm_name)
@@ -101,6 +105,18 @@ def described(name: str, used: dict[str, str]) -> Weights:
         name, used, here, None if path is None else str(path), url or "not stated", licence, size, sha256,
         known=sha256 is not None and sha256 == expected,
     )  # fmt: skip
+
+
+def _of_torchvision(name: str, used: dict[str, str]) -> Weights:
+    """The one network that is torchvision's: its file is called by the first digits of its checksum."""
+    from okng.detectors.feature_matching.rkde import source
+
+    url, path = source()
+    there = path.is_file()
+    size, sha256 = (path.stat().st_size, checksum(path)) if there else (BYTES_OF_DETECTOR, None)
+    known = sha256 is not None and sha256.startswith(path.stem.rpartition("-")[2])
+    here = "hub" if there else ""
+    return Weights(name, used, here, str(path) if there else None, url, "not stated", size, sha256, known)
 
 
 def checksum(path: Path) -> str:

@@ -47,20 +47,20 @@ def test_the_density_is_that_of_scipys_kernels_in_the_components() -> None:
     law = gaussian_kde(along[0])  # Scott's width by default
     expected = -law.logpdf(along[1])
     constant = 0.5 * np.linalg.slogdet(2 * np.pi * law.covariance)[1]
-    np.testing.assert_allclose(detector.surprise(new).numpy(), expected - constant, rtol=1e-6)
+    np.testing.assert_allclose(detector.density(new).numpy(), expected - constant, rtol=1e-6)
 
 
 def test_the_score_goes_on_rising_where_densities_underflow() -> None:
     detector = learn(built(), drawn(40)).float()
-    away = detector.whitening[:, 0] / detector.whitening[:, 0].norm()
-    scores = detector.surprise(detector.mean + torch.tensor([3.0, 100, 1000, 10_000])[:, None] * away)
+    away = detector.density.whitening[:, 0] / detector.density.whitening[:, 0].norm()
+    scores = detector.density(detector.density.mean + torch.tensor([3.0, 100, 1000, 10_000])[:, None] * away)
     assert scores.isfinite().all() and (scores.diff() > 1).all()
 
 
 def test_the_units_of_features_do_not_matter() -> None:
     known, new = drawn(40), drawn(7, seed=1)
     one, other = learn(built(), known), learn(built(), 100 * known)
-    torch.testing.assert_close(one.surprise(new), other.surprise(100 * new))
+    torch.testing.assert_close(one.density(new), other.density(100 * new))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -71,7 +71,7 @@ def test_hardly_any_images_and_copies(count: int) -> None:
         with torch.no_grad():
             scores = detector(torch.rand(2, 3, 32, 32).double()).image
         kinds = len({*map(tuple, known.tolist())})
-        assert scores.isfinite().all() and other.references.shape == (count, max(1, kinds - 1))
+        assert scores.isfinite().all() and other.density.references.shape == (count, max(1, kinds - 1))
 
 
 def test_a_gpu_without_float64_is_no_hindrance() -> None:
@@ -82,7 +82,7 @@ def test_a_gpu_without_float64_is_no_hindrance() -> None:
     assert isinstance(phase, Collect)
     phase.visit(Batch(torch.zeros(9, 3, 8, 8), torch.arange(9), (known.as_subclass(WithoutFloat64),)))
     phase.finish()
-    torch.testing.assert_close(there.references, plain.references)
+    torch.testing.assert_close(there.density.references, plain.density.references)
 
 
 @pytest.mark.parametrize("arguments", [{"components": 0}, {"stride": 0}])

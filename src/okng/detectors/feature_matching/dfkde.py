@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -11,9 +10,7 @@ from torch import Tensor
 from okng.checks import at_least
 from okng.detectors.base import Collect, Detector, Phase, Scores, freeze
 from okng.nn.backbones import Backbone
-from okng.nn.distances import squared_distances
-
-FLAT = 1e-6  # of the largest deviation: what a component must vary by to be kept
+from okng.nn.kernel_density import KernelDensity
 
 
 class DFKDE(Detector):
@@ -34,9 +31,6 @@ class DFKDE(Detector):
 
     pretrained = True
     collects_only = True
-    mean: Tensor
-    whitening: Tensor
-    references: Tensor
 
     def __init__(
         self, backbone: str = "efficientnet_lite0", stride: int = 32, weights: str = "imagenet", components: int = 16
@@ -44,11 +38,8 @@ class DFKDE(Detector):
         super().__init__()
         at_least(1, stride=stride, components=components)
         self.backbone = freeze(Backbone(backbone, [stride], weights))
-        self.stride, self.components = stride, components
-        d = self.backbone.channels[0]
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("whitening", torch.zeros(d, 0))  # to components in units of a kernel's deviation, (d, r)
-        self.register_buffer("references", torch.zeros(0, 0))  # the OK images there, (N, r)
+        self.stride = stride
+        self.density = KernelDensity(self.backbone.channels[0], components)
 
     @property
     def multiple(self) -> int:
@@ -59,37 +50,18 @@ class DFKDE(Detector):
         """Gather every image's mean features, then their principal components."""
         seen: list[Tensor] = []
 
-        def finish() -> None:
-            vectors = torch.cat(seen).cpu().double()  # (N, d), on the CPU first: not every GPU has float64
-            mean = vectors.mean(0)
-            whitening = self.kernels(vectors - mean)
-            self.mean, self.whitening = mean.to(self.mean), whitening.to(self.mean)
-            self.references = ((vectors - mean) @ whitening).to(self.mean)
-
-        yield Collect("kernels", lambda batch: seen.append(batch.prepared[0]), finish, self.averaged)
-
-    def kernels(self, centred: Tensor) -> Tensor:
-        """W (d, r) float64 for `centred` (N, d): along its columns OK images vary by 1 over Scott's width."""
-        n = len(centred)
-        _, singular, directions = torch.linalg.svd(centred, full_matrices=False)  # directions are rows, (min(N, d), d)
-        deviations = singular / math.sqrt(max(1, n - 1))
-        varies = deviations > FLAT * deviations.amax().clamp_min(1e-12)
-        r = max(1, min(self.components, int(varies.sum())))
-        width = n ** (-1 / (r + 4))
-        whitening: Tensor = directions[:r].T / (width * deviations[:r].clamp_min(FLAT))
-        return whitening
+        yield Collect(
+            "kernels",
+            lambda batch: seen.append(batch.prepared[0]),
+            lambda: self.density.learn(torch.cat(seen)),
+            self.averaged,
+        )
 
     def averaged(self, images: Tensor) -> Tensor:
         """The mean features (B, d) of `images` (B, 3, H, W)."""
         averaged: Tensor = self.backbone(images)[0].mean((2, 3))
         return averaged
 
-    def surprise(self, vectors: Tensor) -> Tensor:
-        """The negative logarithm of the mean kernel at `vectors` (B, d), each 1 at its own middle: (B,), 0 and up."""
-        squared = squared_distances((vectors - self.mean) @ self.whitening, self.references)  # (B, N)
-        found: Tensor = math.log(max(1, len(self.references))) - (squared / -2).logsumexp(1)
-        return found
-
     def forward(self, images: Tensor) -> Scores:
         """`image` (B,)."""
-        return Scores(self.surprise(self.averaged(images)))
+        return Scores(self.density(self.averaged(images)))
