@@ -27,9 +27,7 @@ class KernelDensity(nn.Module):
         super().__init__()
         self.components = components
         self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer(
-            "whitening", torch.zeros(size, 0)
-        )  # to components in units of a kernel's deviation, (d, r)
+        self.register_buffer("whitening", torch.zeros(size, 0))  # (d, r), to components by a kernel's deviation
         self.register_buffer("references", torch.zeros(0, 0))  # the known vectors there, (N, r)
 
     def learn(self, vectors: Tensor) -> None:
