@@ -1,11 +1,13 @@
-"""Pictures of the methods' pages: a transistor with a defect, what each quick method makes of it, and the mask.
+"""Pictures of the methods' pages: a transistor with a defect, what each method makes of it, and the mask.
 
     python benchmarks/strips.py DATA [--only NAME …]
 
 DATA holds mvtec_ad/transistor/. Each method that says where is fitted to the first 60 OK images, and shown the first
 image of a damaged case: the same for all, and not chosen by how it comes out. One that learns in one pass has 160 px
 and its defaults otherwise; one that trains has its arguments for a CPU, and holds a fifth out. Writes
-docs/images/methods/NAME.webp: the image, its heatmap, the labelled mask. Without --only it draws those that learn in
+docs/images/methods/NAME.webp: the image; its map in colours from its own middle value to its highest, which shows where
+the method looks, however little; the heatmap as reports have it, without colour where OK images are as odd; the labelled
+mask. Without --only it draws those that learn in
 one pass: minutes on one core. The images are MVTec AD's (CC BY-NC-SA 4.0), and so are these pictures.
 """
 
@@ -59,8 +61,10 @@ def main() -> None:
         (seen,) = inspector.inspect(odd.image)
         image = Image.open(odd.image).convert("RGB")
         mask = Image.fromarray(read_mask(odd.mask).astype(np.uint8) * 255).convert("RGB")
-        panels = (image, overlay(image, seen, *heat_range(inspector.calibration)), mask)
-        strip = Image.new("RGB", (3 * SIDE + 2 * GAP, SIDE), "white")
+        heat = seen.heatmap(image.size[::-1])  # (H, W)
+        own = overlay(image, seen, float(np.median(heat)), float(heat.max()))
+        panels = (image, own, overlay(image, seen, *heat_range(inspector.calibration)), mask)
+        strip = Image.new("RGB", (len(panels) * SIDE + (len(panels) - 1) * GAP, SIDE), "white")
         for place, panel in enumerate(panels):
             strip.paste(panel.resize((SIDE, SIDE)), (place * (SIDE + GAP), 0))
         path = FOLDER / f"{name}.webp"

@@ -23,7 +23,7 @@ ACCURACY = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro":
 FINDS = {"defects": "defects", "classes": "other kinds of pictures", "both": "defects and other kinds of pictures"}
 STRIP = (
     "Learnt from 60 OK images {how} (`python benchmarks/strips.py`). One image shows what a heatmap looks like, not "
-    "how good a method is; without colour on the defect it is a miss. "
+    "how good a method is. The third picture is what a report shows: without colour on the defect it is a miss. "
     "Image of MVTec AD, CC BY-NC-SA 4.0, and so is this picture."
 )
 HEAD = """# Methods
@@ -100,7 +100,10 @@ def strip(name: str, card: Card) -> str:
     """What it makes of one image, where `python benchmarks/strips.py` drew that."""
     if not (ROOT / "docs" / "images" / "methods" / f"{name}.webp").exists():
         return ""
-    words = f"A transistor with a damaged case, the heatmap of {card.title} over it, and the labelled mask"
+    words = (
+        f"A transistor with a damaged case; the map of {card.title} from its own middle value to its highest; the same "
+        "from where OK images end; and the labelled mask"
+    )
     one_pass = detector_class(name).collects_only
     how = "at 160 px, with its defaults otherwise" if one_pass else "with its arguments for a CPU, a fifth held out"
     return f"![{words}](../images/methods/{name}.webp)\n\n*{words}. {STRIP.format(how=how)}*"
