@@ -4,11 +4,12 @@
 
 DATA holds mvtec_ad/transistor/. Each method that says where is fitted to the first 60 OK images, and shown the first
 image of a damaged case: the same for all, and not chosen by how it comes out. One that learns in one pass has 160 px
-and its defaults otherwise; one that trains has its arguments for a CPU, and holds a fifth out. Writes
-docs/images/methods/NAME.webp: the image; its map in colours from its own middle value to its highest, which shows where
-the method looks, however little; the heatmap as reports have it, without colour where OK images are as odd; the labelled
-mask. Without --only it draws those that learn in
-one pass: minutes on one core. The images are MVTec AD's (CC BY-NC-SA 4.0), and so are these pictures.
+and its defaults otherwise; one that trains has its arguments for a CPU, and holds a fifth out. Without --only it draws
+those that learn in one pass: minutes on one core.
+
+Writes docs/images/methods/NAME.webp, four pictures: the image; its map in colours from its own middle value to its
+highest, which shows where the method looks, however little; the heatmap as reports have it, without colour where OK
+images are as odd; the labelled mask. The images are MVTec AD's (CC BY-NC-SA 4.0), and so are these pictures.
 """
 
 from __future__ import annotations
