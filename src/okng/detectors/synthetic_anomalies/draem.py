@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
+from okng.nn import pooled_unet
 from okng.nn.perlin import perlin_mask
+from okng.nn.pooled_unet import PooledUNet
 from okng.nn.sizes import pad_to_grid
 from okng.nn.ssim import dssim_map
 from okng.nn.sspcab import PREDICTION, SSPCAB
@@ -22,6 +25,9 @@ HALVINGS = 5  # down to the discriminative network's coarsest level
 SPOILT = 0.5  # the share of images that get an anomaly
 FAINTEST = 0.8  # up to which an anomaly's texture is transparent
 TURN = 90  # degrees
+
+double = partial(pooled_unet.double, normalisation=nn.BatchNorm2d)
+enlarging = partial(pooled_unet.enlarging, normalisation=nn.BatchNorm2d)
 
 
 class DRAEM(Detector):
@@ -89,7 +95,10 @@ class DRAEM(Detector):
             enlarging(2 * w, 2 * w), double(2 * w, 2 * w, w),
             enlarging(w, w), double(w, w, w), nn.Conv2d(w, channels, 3, padding=1),
         )  # fmt: skip
-        self.discriminator = UNet(2 * channels, discriminator_width)
+        v = discriminator_width
+        self.discriminator = PooledUNet(
+            2 * channels, [v, 2 * v, 4 * v, 8 * v, 8 * v, 8 * v], [8 * v, 4 * v, 2 * v, v, v], 2, nn.BatchNorm2d
+        )
         self.apply(start)
 
     def phases(self) -> Iterator[Phase]:
@@ -166,48 +175,6 @@ class DRAEM(Detector):
     def cut(maps: Tensor, like: Tensor) -> Tensor:
         """`maps` (B, C, H', W') without the padding that `like` (B, C, H, W) was given."""
         return maps[:, :, : like.shape[2], : like.shape[3]]
-
-
-class UNet(nn.Module):
-    """Six levels, five halvings; what is enlarged again meets the level's own features. (B, C, H, W) → (B, 2, H, W)."""
-
-    def __init__(self, channels: int, width: int):
-        super().__init__()
-        wide = [width, 2 * width, 4 * width, 8 * width, 8 * width, 8 * width]
-        self.down = nn.ModuleList(double(i, o, o) for i, o in zip([channels, *wide], wide, strict=False))
-        self.enlarge, self.merge = nn.ModuleList(), nn.ModuleList()
-        inner = wide[-1]
-        for level, made in zip(reversed(wide[:-1]), [8 * width, 4 * width, 2 * width, width, width], strict=True):
-            self.enlarge.append(enlarging(inner, made))
-            self.merge.append(double(made + level, made, made))
-            inner = made
-        self.last = nn.Conv2d(width, 2, 3, padding=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of OK and of odd, (B, 2, H, W), of the restored and the given images, joined (B, C, H, W)."""
-        levels = [self.down[0](images)]
-        for down in self.down[1:]:  # type: ignore[union-attr]
-            levels.append(down(F.max_pool2d(levels[-1], 2)))  # (B, C_l, H / 2^l, W / 2^l)
-        features = levels.pop()
-        for enlarge, merge in zip(self.enlarge, self.merge, strict=True):
-            features = merge(torch.cat([enlarge(features), levels.pop()], 1))
-        logits: Tensor = self.last(features)
-        return logits
-
-
-def single(inner: int, outer: int) -> list[nn.Module]:
-    """A 3 × 3 layer with batch normalisation and a rectifier."""
-    return [nn.Conv2d(inner, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU(inplace=True)]
-
-
-def double(inner: int, middle: int, outer: int) -> nn.Sequential:
-    """Two such layers."""
-    return nn.Sequential(*single(inner, middle), *single(middle, outer))
-
-
-def enlarging(inner: int, outer: int) -> nn.Sequential:
-    """Twice as high and wide, and one such layer."""
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), *single(inner, outer))
 
 
 def start(layer: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
+from okng.nn import pooled_unet
 from okng.nn.adversarial import judging_only
 from okng.nn.focal import focal_loss
 from okng.nn.perlin import perlin_mask
+from okng.nn.pooled_unet import PooledUNet
 from okng.nn.strided import start_awake
 from okng.nn.textures import procedural_texture
 
@@ -30,6 +33,9 @@ TURN = 90  # degrees
 FOCUS = 2  # gamma of the focal loss
 
 Pair = tuple[Tensor, Tensor]
+
+double = partial(pooled_unet.double, normalisation=nn.InstanceNorm2d)
+enlarging = partial(pooled_unet.enlarging, normalisation=nn.InstanceNorm2d)
 
 
 class DSR(Detector):
@@ -105,8 +111,7 @@ class DSR(Detector):
         self.general = GeneralModel(channels, width, code, codes)
         self.restrict_high, self.restrict_low = Restriction(code), Restriction(code)
         self.decoder = ObjectDecoder(2 * code, width, detector_width, channels)
-        self.detector = UNet(2 * channels, detector_width)
-        self.refiner = UNet(2 * channels + 2, detector_width)
+        self.detector, self.refiner = unet(2 * channels, detector_width), unet(2 * channels + 2, detector_width)
         start_awake(self.general, self.decoder)
 
     @property
@@ -425,33 +430,6 @@ class ObjectDecoder(nn.Sequential):
         )  # fmt: skip
 
 
-class UNet(nn.Module):
-    """(B, C, H, W) → (B, 2, H, W): three halvings; what is enlarged again meets the level's own features."""
-
-    def __init__(self, channels: int, width: int):
-        super().__init__()
-        wide = [width, 2 * width, 4 * width, 4 * width]
-        self.down = nn.ModuleList(double(i, o, o) for i, o in zip([channels, *wide], wide, strict=False))
-        self.enlarge, self.merge = nn.ModuleList(), nn.ModuleList()
-        inner = wide[-1]
-        for level in reversed(wide[:-1]):
-            self.enlarge.append(enlarging(inner, level))
-            self.merge.append(double(2 * level, level, level))
-            inner = level
-        self.last = nn.Conv2d(width, 2, 3, 1, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of OK and of odd, (B, 2, H, W)."""
-        levels = [self.down[0](images)]
-        for down in self.down[1:]:  # type: ignore[union-attr]
-            levels.append(down(F.max_pool2d(levels[-1], 2)))  # (B, C_l, H / 2^l, W / 2^l)
-        features = levels.pop()
-        for enlarge, merge in zip(self.enlarge, self.merge, strict=True):
-            features = merge(torch.cat([enlarge(features), levels.pop()], 1))
-        logits: Tensor = self.last(features)
-        return logits
-
-
 def blot(image: Tensor, generator: torch.Generator) -> Tensor:
     """Where an anomaly of `image` (C, H, W) is to be, bool (1, H, W): nowhere in half of the cases."""
     spoil = float(torch.rand((), generator=generator)) < SPOILT
@@ -471,16 +449,8 @@ def to_image(width: int, channels: int) -> list[nn.Module]:
     ]  # fmt: skip
 
 
-def single(inner: int, outer: int) -> list[nn.Module]:
-    """A 3 × 3 layer whose channels are normalised over each image, and a rectifier."""
-    return [nn.Conv2d(inner, outer, 3, 1, 1), nn.InstanceNorm2d(outer), nn.ReLU()]
-
-
-def double(inner: int, middle: int, outer: int) -> nn.Sequential:
-    """Two such layers."""
-    return nn.Sequential(*single(inner, middle), *single(middle, outer))
-
-
-def enlarging(inner: int, outer: int) -> nn.Sequential:
-    """Twice as high and wide, and one such layer."""
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), *single(inner, outer))
+def unet(channels: int, width: int) -> PooledUNet:
+    """(B, channels, H, W) → logits of OK and of odd, (B, 2, H, W): three halvings."""
+    return PooledUNet(
+        channels, [width, 2 * width, 4 * width, 4 * width], [4 * width, 2 * width, width], 2, nn.InstanceNorm2d
+    )
