@@ -72,7 +72,7 @@ def one_step_each(detector: Detector) -> Iterator[Phase]:
         yield replace(phase, steps=1, batch_size=2) if isinstance(phase, Train) else phase
 
 
-LONG = ("salad", "uninet", "uninformed_students")  # ten seconds each
+LONG = ("differnet", "salad", "uninet", "uninformed_students")  # ten seconds each
 
 
 @pytest.mark.parametrize(
