@@ -41,7 +41,7 @@ class CSI(Detector):
 
     Deliberately otherwise: logits are weighed by the mean of their sizes, without signs. Of OK images that look alike
     in all turns they lie around 0; divided by their mean, which may be below 0, they called OK images odd. Where
-    turns are learnt it is the same number. A view is cropped before its colours are changed, and these in a fixed
+    all are above 0 it is the same number. A view is cropped before its colours are changed, and these in a fixed
     order, brightness first. A crop that would leave the image is cut at its border instead of being drawn again. The
     warm-up is a tenth of a training of less than 100 epochs. The views of a score are drawn once for all images.
     Quarter turns of an oblong image are resized to its shape.
