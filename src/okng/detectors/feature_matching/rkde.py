@@ -153,11 +153,14 @@ def faster_rcnn(weights: str, depth: int, proposals: int) -> Any:
     """Torchvision's Faster R-CNN with a ResNet and a feature pyramid, which looks at so many `proposals`."""
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.ops import FrozenBatchNorm2d
 
     body = resnet_fpn_backbone(backbone_name=f"resnet{depth}", weights=None, trainable_layers=5)
     net = FasterRCNN(body, CLASSES, rpn_post_nms_top_n_test=proposals)
     if weights == "none":
         return net
+    if weights != "coco" and not Path(weights).is_file():
+        raise OkngError(f"weights: there is no file {weights}; give one, or coco, or none for random ones")
     given = _weights_file(downloaded() if weights == "coco" else Path(weights))
     try:
         net.load_state_dict(given)
@@ -165,6 +168,9 @@ def faster_rcnn(weights: str, depth: int, proposals: int) -> Any:
         raise OkngError(
             f"weights: they are not of torchvision's Faster R-CNN with a ResNet-{depth} and a feature pyramid"
         ) from error
+    for layer in net.modules():
+        if isinstance(layer, FrozenBatchNorm2d):
+            layer.eps = 0.0  # as torchvision's own loading has it: these weights were got without
     return net
 
 
