@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from okng.training.progress import Narrator
 
 TIMED, WARM = 32, 3  # images that are judged one by one for the time, and before that
+EVERY = 1.0  # seconds between two notes of how long a fit has taken
 
 
 def main() -> None:
@@ -147,7 +148,6 @@ class Clock:
         return {"seconds": round(seconds, 2), "fit_memory": memory or None, "stops": self.before["stops"] + 1}
 
     def _note(self) -> None:
-        from okng.comparing.runs import EVERY
         from okng.inspection.model_file import write_atomically
 
         while True:

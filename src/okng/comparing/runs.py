@@ -29,7 +29,6 @@ from okng.inspection.images import Source
 from okng.inspection.model_file import remove, write_atomically
 from okng.training.progress import Narrator
 
-EVERY = 1.0  # seconds between two notes of how long a fit has taken
 PASSING = (".okng", ".partial", ".fit.json", ".clock.json")  # files that a run needs until it is judged
 FORMAT = 1  # of what is kept of a run
 
