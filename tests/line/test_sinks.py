@@ -221,6 +221,140 @@ def test_opc_ua_says_that_its_port_is_taken(store: Store, said: list[str], web: 
     assert not [thread for thread in threading.enumerate() if thread.name == "okng-opcua"]
 
 
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificate and the key of a controller, which is an OPC UA client."""
+    from asyncua.crypto.cert_gen import setup_self_signed_certificate
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    folder = tmp_path_factory.mktemp("controller")
+    use = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    asyncio.run(setup_self_signed_certificate(folder / "key.pem", folder / "own.der", "urn:plc", "plc", use, {}))
+    return folder
+
+
+def reading(port: int, controller: Path | None, policy: str = "Basic256Sha256") -> str:
+    """The verdict that a client reads: with the controller's certificate, or with none and nothing encrypted."""
+    from asyncua import Client
+    from asyncua.crypto import security_policies
+
+    async def read() -> str:
+        client = Client(f"opc.tcp://127.0.0.1:{port}", timeout=3)
+        client.application_uri = "urn:plc"
+        if controller is not None:
+            used = getattr(security_policies, f"SecurityPolicy{policy}")
+            await client.set_security(used, str(controller / "own.der"), str(controller / "key.pem"))
+        async with client:
+            index = await client.get_namespace_index("urn:okng")
+            verdict: str = await client.get_node(f"ns={index};s=okng.verdict").read_value()
+            return verdict
+
+    return asyncio.run(read())
+
+
+def test_opc_ua_is_encrypted_for_clients_whose_certificates_are_trusted(
+    store: Store, said: list[str], tmp_path: Path, controller: Path
+) -> None:
+    from asyncua import ua
+
+    port, keys = free_port(), tmp_path / "keys"
+    address = f"opcua://127.0.0.1:{port}?keys={keys}"
+    sink = open_sink(address)
+    assert sink.name == f"opcua://127.0.0.1:{port}"  # what waits for it goes on waiting when it is secured
+    with Outbox(store, [sink], said.append) as outbox:
+        record(store, 0, outbox.names, ng=True)
+        outbox.wake()
+        wait_for(lambda: not store.deliveries.waiting())
+        with pytest.raises((ua.UaError, ConnectionError)):
+            reading(port, controller)
+        rejected = list((keys / "rejected").iterdir())
+        assert [path.read_bytes() for path in rejected] == [(controller / "own.der").read_bytes()]
+        with pytest.raises(ua.UaError, match="No matching endpoints"):
+            reading(port, None)
+        rejected[0].rename(keys / "trusted" / "plc.der")  # by a person, while it runs
+        for policy in ("Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"):
+            assert reading(port, controller, policy) == "NG"
+    assert said == []
+
+
+def test_a_channel_without_encryption_tells_endpoints_alone(
+    store: Store, said: list[str], tmp_path: Path, controller: Path
+) -> None:
+    """Neither a session of its own nor the one of a client that is trusted, by the number of its token, is of use."""
+    from asyncua import Client, ua
+    from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
+
+    port, keys = free_port(), tmp_path / "keys"
+    write(keys / "trusted" / "plc.der", (controller / "own.der").read_bytes())
+    address = f"opc.tcp://127.0.0.1:{port}"
+
+    async def stranger(token: ua.NodeId | None) -> None:
+        client = Client(address, timeout=3)
+        await client.connect_socket()
+        try:
+            await client.send_hello()
+            await client.open_secure_channel()
+            modes = {endpoint.SecurityMode for endpoint in await client.get_endpoints()}
+            assert modes == {ua.MessageSecurityMode.SignAndEncrypt}
+            if token is None:
+                asked = ua.CreateSessionParameters(EndpointUrl=address, RequestedSessionTimeout=60_000)
+                await client.uaclient.create_session(asked)
+            else:
+                client.uaclient.protocol.authentication_token = token
+            activate = ua.ActivateSessionParameters(UserIdentityToken=ua.AnonymousIdentityToken(PolicyId="anonymous"))
+            await client.uaclient.activate_session(activate)
+            with pytest.raises(ua.UaError, match="BadUserAccessDenied"):
+                await client.get_node(ua.ObjectIds.Server_ServerStatus_CurrentTime).read_value()
+        finally:
+            client.disconnect_socket()
+
+    async def all_of_it() -> None:
+        client = Client(address, timeout=3)
+        client.application_uri = "urn:plc"
+        files = str(controller / "own.der"), str(controller / "key.pem")
+        await client.set_security(SecurityPolicyBasic256Sha256, *files)
+        async with client:
+            await stranger(None)
+            await stranger(client.uaclient.protocol.authentication_token)
+
+    with Outbox(store, [open_sink(f"opcua://127.0.0.1:{port}?keys={keys}")], said.append) as outbox:
+        record(store, 0, outbox.names)
+        outbox.wake()
+        wait_for(lambda: not store.deliveries.waiting())
+        asyncio.run(all_of_it())
+    assert said == []
+
+
+def test_the_opc_ua_servers_own_certificate_is_made_once(tmp_path: Path) -> None:
+    from okng.line.sinks.opcua_keys import Keys
+
+    keys = Keys(tmp_path / "keys", "192.168.0.5")
+    uri = keys.prepare()
+    certificate, key = keys.certificate.read_bytes(), keys.key.read_bytes()
+    assert uri.startswith("urn:") and keys.key.stat().st_mode & 0o777 == 0o600
+    assert keys.prepare() == uri and (keys.certificate.read_bytes(), keys.key.read_bytes()) == (certificate, key)
+    keys.key.unlink()
+    with pytest.raises(OkngError, match=r"own\.pem is missing beside .*own\.der; bring it, or remove that"):
+        keys.prepare()
+    keys.key.write_bytes(key)
+    keys.certificate.write_bytes(b"nothing")
+    with pytest.raises(OkngError, match=r"own\.der is no certificate; remove it and .*own\.pem"):
+        keys.prepare()
+
+
+def test_strangers_cannot_fill_the_disk_with_certificates(tmp_path: Path) -> None:
+    from okng.line.sinks.opcua_keys import Keys
+
+    keys = Keys(tmp_path / "keys", "localhost")
+    keys.prepare()
+    assert not keys.knows(None)
+    for number in range(60):
+        assert not keys.knows(b"%d" % number)
+    kept = {path.read_bytes() for path in keys.rejected.iterdir()}
+    assert len(kept) == 50 and b"59" in kept
+    assert not keys.knows(b"59") and len(list(keys.rejected.iterdir())) == 50
+
+
 # Folders
 
 
@@ -368,6 +502,8 @@ def test_jsonl_is_one_object_a_line(store: Store, said: list[str], capsys: pytes
         ("webhook:ftp://host", "webhook takes an address: webhook:https://"),
         ("webhook:", "webhook takes an address"),
         ("opcua://127.0.0.1:4840/path", "takes an address of this machine and a port"),
+        ("opcua://127.0.0.1:4840?keys=", "takes a folder of certificates: opcua://127.0.0.1:4840?keys=FOLDER"),
+        ("opcua://127.0.0.1:4840?key=a", "takes a folder of certificates"),
         ("csv:", "csv takes a file"),
         ("csv:{tmp}", "is a folder or a device"),
         ("parquet:{tmp}/file", "is a file; give parquet:FOLDER a folder"),

@@ -8,14 +8,16 @@ import logging
 import socket
 import threading
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from asyncua import ua
 from asyncua.server.server import Server
 
 from okng.errors import OkngError
 from okng.line.sinks import Message
+from okng.line.sinks.opcua_keys import POLICIES, Keys
 
 NAMESPACE = "urn:okng"
 TIMEOUT, START = 10.0, 120.0  # seconds; a small computer takes long to build the standard address space
@@ -41,7 +43,8 @@ logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # clients that go away 
 class OpcUa:
     """opcua://IP:PORT, an OPC UA server at this address; Objects/okng has the `VARIABLES`, for reading only.
 
-    `inspected`, `ok` and `ng` count since the server started. It has no passwords: who reaches the address can read.
+    `inspected`, `ok` and `ng` count since the server started. opcua://IP:PORT?keys=FOLDER signs and encrypts, and
+    clients are known by their certificates in FOLDER/trusted (`Keys`). Without it, who reaches the address can read.
     """
 
     batch, patience = 1, 0.0
@@ -54,7 +57,11 @@ class OpcUa:
             raise OkngError("opcua takes a port from 1 to 65535: opcua://127.0.0.1:4840") from error
         if not parts.hostname or parts.path.strip("/"):
             raise OkngError("opcua takes an address of this machine and a port: opcua://127.0.0.1:4840")
+        asked = parse_qs(parts.query, keep_blank_values=True)
+        if asked and (list(asked) != ["keys"] or not asked["keys"][0]):
+            raise OkngError("opcua takes a folder of certificates: opcua://127.0.0.1:4840?keys=FOLDER")
         self.host = parts.hostname
+        self.keys = Keys(Path(asked["keys"][0]).expanduser(), self.host) if asked else None
         self.name = f"{kind}://{self.host}:{self.port}"
         self.counts = {"inspected": 0, "ok": 0, "ng": 0}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,7 +112,14 @@ class OpcUa:
         await server.init()
         server.set_endpoint(f"opc.tcp://{self.host}:{self.port}")
         server.set_server_name("okng")
-        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        if self.keys is None:
+            server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        else:
+            await server.set_application_uri(self.keys.prepare())
+            await server.load_certificate(self.keys.certificate)
+            await server.load_private_key(self.keys.key)
+            server.set_identity_tokens([ua.AnonymousIdentityToken])  # the channel has said who it is
+            server.set_security_policy(POLICIES)
         index = await server.register_namespace(NAMESPACE)
         named: Any = ua.NodeId  # of texts; its types ask for wrapped ones
         okng = await server.nodes.objects.add_object(named("okng", index), f"{index}:okng")
@@ -117,6 +131,8 @@ class OpcUa:
             self._variables[name] = await okng.add_variable(node, f"{index}:{name}", ua.Variant(empty, kind))
         await server.start()
         self._server = server
+        if self.keys is not None:
+            self.keys.secure(server)
 
     async def _set(self, values: dict[str, Any]) -> None:
         for name, kind in VARIABLES.items():
