@@ -85,7 +85,7 @@ class Keys:
         return False
 
     def secure(self, server: Server) -> None:
-        """Let only known clients open a channel to `server`, which runs; without encryption its endpoints are told alone.
+        """Let only known clients open a channel to `server`, which runs; one without encryption tells endpoints alone.
 
         asyncua asks for a client's certificate only when a session begins, and only where the client gives one.
         """
