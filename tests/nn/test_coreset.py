@@ -44,6 +44,12 @@ def test_covers_better_than_random_subsets() -> None:
         assert radius < 0.8 * covering_radius(points, random)
 
 
+@pytest.mark.parametrize(("n", "m"), [(0, 2), (2, 0), (0, 0)])
+def test_no_radius_without_points_and_centres(n: int, m: int) -> None:
+    with pytest.raises(OkngError, match=f"{n} points have no covering radius by {m} centres"):
+        covering_radius(torch.ones(n, 3), torch.ones(m, 3))
+
+
 def test_is_within_twice_the_best_possible_radius() -> None:
     """Gonzalez's bound: the radius of k centres is at most the smallest distance among k + 1 mutually far points."""
     points = clustered(1000, 6)

@@ -6,6 +6,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from tests.nn.devices import WithoutFloat64
 
+from okng.errors import OkngError
 from okng.nn.covariance import ledoit_wolf, principal_components, whitening_of
 
 
@@ -48,3 +49,8 @@ def test_a_gpu_without_float64_is_no_hindrance() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_hardly_any_vectors_still_have_lengths(n: int) -> None:
     assert whitening_of(ledoit_wolf(correlated(n, 8))).isfinite().all()
+
+
+def test_no_vectors_are_refused() -> None:
+    with pytest.raises(OkngError, match="of no vectors there is no covariance"):
+        ledoit_wolf(torch.ones(0, 8))

@@ -61,6 +61,11 @@ def test_one_vector_has_no_covariance() -> None:
     assert not ShrunkCovariance.of(torch.ones(1, 3)).covariance().any()
 
 
+def test_no_vectors_are_refused() -> None:
+    with pytest.raises(OkngError, match="of no vectors there is no covariance"):
+        ShrunkCovariance.of(torch.ones(0, 3)).covariance()
+
+
 def test_an_empty_block_changes_nothing() -> None:
     """A machine may get no image, or none that can be read."""
     vectors = drifting(5)

@@ -189,8 +189,13 @@ def covering_radius(points: Tensor, centres: Tensor) -> float:
     """The largest distance from any of `points` (N, D) to its nearest of `centres` (M, D).
 
     The nearest is found by products, |x|² + |c|² - 2xc, about the mean of all; the distance to it is that of the
-    difference, which cancels nothing. So a mean far from 0 does not make the radius smaller than it is.
+    difference, which cancels nothing. So a mean far from 0 does not make the radius smaller than it is. Of none of
+    either there is no radius: `OkngError`.
     """
+    if not len(points) or not len(centres):
+        raise OkngError(
+            f"{len(points)} points have no covering radius by {len(centres)} centres; give one of each or more"
+        )
     mean = points.mean(0)
     about, radius = centres - mean, 0.0
     for block in points.split(ROWS):

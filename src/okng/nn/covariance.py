@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from okng.errors import OkngError
+
 
 def ledoit_wolf(vectors: Tensor) -> Tensor:
     """The covariance (d, d) float64 of `vectors` (n, d), shrunk towards a multiple of I as far as n asks for.
@@ -12,7 +14,10 @@ def ledoit_wolf(vectors: Tensor) -> Tensor:
     Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate
     Analysis 88, 2004: S becomes (1 - ρ)S + ρmI, m the mean of its diagonal, where ρ is the share of the squared
     distance of S from mI that is the error of S, estimated from how the vectors' own products scatter around S.
+    Of no vectors it is an `OkngError`.
     """
+    if not len(vectors):
+        raise OkngError("of no vectors there is no covariance; give at least one")
     exact = vectors.cpu().double()  # on the CPU first: not every GPU has float64
     centred = exact - exact.mean(0)  # (n, d)
     n = len(centred)

@@ -2,7 +2,7 @@
 
 Gaussians and shrunk covariances are those of all vectors at once up to rounding; a coreset covers them within a radius
 that is known, and at most twice as far for each time that it is reduced as the best of its size could. Empty parts
-change nothing; where all are empty, it is an `OkngError`.
+change nothing; where all are empty, it is an `OkngError`, and so is the covariance of an empty one.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ class ShrunkCovariance:
 
     def covariance(self) -> Tensor:
         """(d, d) float64, as `nn.covariance.ledoit_wolf` has it of all vectors."""
+        if not self.count:
+            raise OkngError("of no vectors there is no covariance; give at least one")
         return shrunk(self.scatter / self.count, self.fourth / self.count, self.count)
 
 
