@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,9 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.training.saving import STALE, save_beside, save_over, state_of
+from okng.training.saving import save_beside, save_over, state_of
+
+ROOT = Path(__file__).parents[2]
 
 
 class Text:
@@ -27,12 +30,23 @@ class Text:
         return np.zeros(len(pixels)), None
 
     def write(self, path: Path, manifest: object, arrays: object) -> None:
+        if self.seconds:
+            print("writing", flush=True)
         time.sleep(self.seconds)
         path.write_text(self.text)
 
 
 def model(text: str, seconds: float = 0.0) -> Inspector:
     return Inspector(Text(text, seconds), Preprocess("L", 8), Calibration.fit(np.arange(9.0), None, "split", 0.1), {})
+
+
+def write(path: str, text: str, seconds: float, over: bool = False) -> None:
+    """In another process: it says so when it is about to write, and takes so many seconds."""
+    there = Path(path)
+    if over:
+        save_over(model(text, seconds), there, state_of(there) or "")
+    else:
+        save_beside(model(text, seconds), there)
 
 
 def test_an_existing_model_is_kept_and_so_is_the_one_before(tmp_path: Path) -> None:
@@ -75,11 +89,37 @@ def test_of_two_updates_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["parts.okng"]
 
 
-def test_a_lock_that_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
-    lock = tmp_path / ".parts.okng.lock"
-    lock.touch()
-    os.utime(lock, (time.time() - STALE - 1,) * 2)
-    save_beside(model("new"), tmp_path / "parts.okng")
+def test_a_lock_that_a_killed_process_left_holds_nobody_up(tmp_path: Path) -> None:
+    """Nor is it taken from one that lives, however long it takes."""
+    path = tmp_path / "parts.okng"
+    code = "import sys; from tests.training.test_saving import write; write(sys.argv[1], sys.argv[2], 20)"
+    with subprocess.Popen([sys.executable, "-c", code, str(path), "never"], text=True, stdout=-1, cwd=ROOT) as other:
+        assert other.stdout is not None and other.stdout.readline() == "writing\n"
+        ours = threading.Thread(target=save_beside, args=(model("new"), path))
+        ours.start()
+        ours.join(0.5)
+        waited = ours.is_alive() and not path.exists()
+        other.kill()
+    ours.join(20)
+    assert waited and path.read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["parts.okng"]
+    (tmp_path / ".parts.okng.lock").touch()  # by whatever else
+    save_beside(model("new"), path, force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["parts.okng"]
+
+
+def test_of_two_updates_by_processes_none_is_lost(tmp_path: Path) -> None:
+    """The second begins while the first one writes, so it waits, and then sees that the file is another."""
+    path = tmp_path / "parts.okng"
+    path.write_text("old")
+    code = "import sys; from tests.training.test_saving import write; write(sys.argv[1], sys.argv[2], 1, over=True)"
+    with subprocess.Popen([sys.executable, "-c", code, str(path), "one"], text=True, stdout=-1, cwd=ROOT) as first:
+        assert first.stdout is not None and first.stdout.readline() == "writing\n"
+        read = state_of(path)
+        assert read is not None and path.read_text() == "old"
+        with pytest.raises(OkngError, match=r"parts.okng was changed by another command while this one worked"):
+            save_over(model("two"), path, read)
+    assert first.returncode == 0 and path.read_text() == "one"
     assert [file.name for file in tmp_path.iterdir()] == ["parts.okng"]
 
 

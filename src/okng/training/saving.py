@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
+from okng.inspection.locks import turn
 from okng.inspection.model_file import write_atomically
-
-STALE = 600.0  # seconds after which a lock is of a process that was killed; it is held while one file is written
-WAIT = 0.1  # seconds between two looks at a lock
 
 
 def state_of(path: Path) -> str | None:
@@ -62,27 +58,11 @@ def _keep(path: Path) -> Path | None:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """No other process is within for the same `path`; they take turns."""
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while not _taken(lock):
-            time.sleep(WAIT)
-    except OSError as error:
-        raise OkngError(f"{path} can't be written: {error.strerror or error}") from error
-    try:
+    """No other process is within for the same `path`; they take turns, which are as long as one file is written."""
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(turn(path.with_name(f".{path.name}.lock"), lambda: None))
+        except OSError as error:
+            raise OkngError(f"{path} can't be written: {error.strerror or error}") from error
         yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _taken(lock: Path) -> bool:
-    """Whether the lock is ours now; one that was left behind is removed."""
-    try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        return True
-    except FileExistsError:
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - lock.stat().st_mtime > STALE:
-                lock.unlink(missing_ok=True)
-        return False
