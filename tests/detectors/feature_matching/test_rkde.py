@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from tests.detectors.scenes import discs, in_colour
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision import ops
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
 
+import okng
 from okng.detectors.catalogue import create
 from okng.detectors.feature_matching import rkde
 from okng.detectors.feature_matching.rkde import RKDE, drawn
@@ -57,22 +64,14 @@ def test_boxes_are_large_enough_apart_and_within_the_image(fitted: RKDE) -> None
 
 def test_each_class_may_have_a_box_and_the_networks_own_choice_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes of all classes contend with each other, in one call of ours; the network's own is by class."""
-    from torchvision import ops
-
     detector, image = built(), in_colour(discs(1))[0]
-    asked: list[Tensor] = []
-    own = ops.nms
-
-    def watched(boxes: Tensor, likely: Tensor, overlap: float) -> Tensor:
-        asked.append(likely)
-        return own(boxes, likely, overlap)
-
-    monkeypatch.setattr(ops, "nms", watched)
+    asked = suppressed(monkeypatch)
     monkeypatch.setattr(detector.net.roi_heads, "postprocess_detections", None)  # which has the other one
     with torch.no_grad():
         detector.regions(image)
-    assert len(asked) == 1 and len(asked[0]) > 15  # more than it proposes, for each is several classes' box
-    assert float(asked[0].min()) > 1e-3
+    ((_, likely),) = asked
+    assert len(likely) > 15  # more than it proposes, for each is several classes' box
+    assert float(likely.min()) > 1e-3
 
 
 def test_the_score_is_that_of_the_oddest_region_whatever_their_order(
@@ -102,19 +101,130 @@ def test_a_cell_has_the_highest_score_of_the_boxes_that_cover_it() -> None:
     assert torch.equal(drawn(boxes[:0], torch.zeros(0), (32, 48)), torch.zeros(8, 12))
 
 
-def test_an_image_without_a_box_gives_no_evidence_which_is_the_lowest_score(fitted: RKDE) -> None:
-    images = in_colour(discs(2, seed=3))
-    fitted.smallest = 65  # more than there is
-    try:
-        with torch.no_grad():
-            scores = fitted(images)
-            features, there = fitted.features(images)
-    finally:
-        fitted.smallest = 8
-    assert torch.equal(scores.image, torch.zeros(2)) and scores.map is not None and not scores.map.any()
-    assert not there.any() and not features.any()
+def test_what_comes_before_the_kernels_is_torchvisions_own() -> None:
+    """Its model of the same weights, made by its own transform and asked to suppress nothing."""
+    detector, image = built(), in_colour(discs(1, seed=3))[0]
+    body = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    its = FasterRCNN(
+        body, 91, min_size=64, max_size=64, rpn_post_nms_top_n_test=15,
+        box_score_thresh=1e-3, box_nms_thresh=1.0, box_detections_per_img=10_000,
+    ).eval()  # fmt: skip
+    its.load_state_dict(detector.net.state_dict())
+    steps = [watched(net) for net in (its, detector.net)]
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patched:
+        (found,) = its([image])
+        asked = suppressed(patched)
+        detector.regions(image)
+    for step, expected in steps[0].items():
+        for one, other in zip(steps[1][step][0], expected[0], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda text, step=step: f"{step}: {text}")
+    (boxes, likely), large = asked[0], (found["boxes"][:, 2:] - found["boxes"][:, :2]).amin(1) >= 8
+    expected = torch.cat([found["boxes"], 1e3 * found["scores"][:, None]], 1)[large]  # (R, 5)
+    ours = torch.cat([boxes, 1e3 * likely[:, None]], 1)
+    assert len(ours) == len(expected) > 500 and float(ours.std(0).min()) > 0.1
+    nearest = torch.cdist(ours, expected, compute_mode="donot_use_mm_for_euclid_dist")  # in whatever order
+    assert float(nearest.amin(0).max()) < 1e-2 and float(nearest.amin(1).max()) < 1e-2
+
+
+def watched(net: nn.Module) -> dict[str, list[list[Tensor]]]:
+    """What a Faster R-CNN is going to make, each time: its normalised input, levels, proposals, and logits, offsets."""
+    made: dict[str, list[list[Tensor]]] = {"normalised": [], "levels": [], "proposals": [], "predicted": []}
+    net.backbone.register_forward_pre_hook(lambda _, given: made["normalised"].append([given[0]]))
+    net.backbone.register_forward_hook(lambda _, __, levels: made["levels"].append(list(levels.values())))
+    net.rpn.register_forward_hook(lambda _, __, found: made["proposals"].append(found[0]))
+    net.roi_heads.box_predictor.register_forward_hook(lambda _, __, found: made["predicted"].append(list(found)))
+    return made
+
+
+def suppressed(patched: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+    """The boxes, and how likely each is, that are going to be handed to the suppression, each time."""
+    asked: list[tuple[Tensor, Tensor]] = []
+    own = ops.nms
+
+    def noted(boxes: Tensor, likely: Tensor, overlap: float) -> Tensor:
+        asked.append((boxes, likely))
+        return own(boxes, likely, overlap)
+
+    patched.setattr(ops, "nms", noted)
+    return asked
+
+
+def test_the_feature_of_a_box_is_its_own(fitted: RKDE) -> None:
+    image = in_colour(discs(1, seed=3))[0]
     with torch.no_grad():
-        assert bool((fitted(images).image > 0).all())
+        boxes, features = fitted.regions(image)
+        levels = fitted.net.backbone(((image - fitted.mean) / fitted.std)[None])
+        order = torch.randperm(len(boxes), generator=torch.Generator().manual_seed(1))
+        shuffled = fitted.described(levels, boxes[order], (64, 64))
+        alone = torch.cat([fitted.described(levels, box[None], (64, 64)) for box in boxes])
+    apart = torch.cdist(features, features).fill_diagonal_(torch.inf).min()
+    for found in (shuffled - features[order], alone - features):
+        assert float(found.norm(dim=1).max()) < 1e-2 * float(apart)
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the dark the network finds nothing; random weights find something anywhere."""
+    own = RKDE.regions
+
+    def regions(self: RKDE, image: Tensor) -> tuple[Tensor, Tensor]:
+        return own(self, image) if image.mean() > 0.1 else (image.new_zeros(0, 4), image.new_zeros(0, 1024))
+
+    monkeypatch.setattr(RKDE, "regions", regions)
+
+
+def dark(count: int, seed: int = 0) -> np.ndarray:
+    """Images with nothing but noise, uint8 (count, 64, 64, 3)."""
+    return np.random.default_rng(seed).integers(0, 20, (count, 64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("empty", "verdict"), [(0, "NG"), (6, "OK")])
+def test_an_empty_image_is_ng_unless_ok_images_often_are(blind: None, empty: int, verdict: str) -> None:
+    """And either way a foreign thing is NG, and what was learnt OK."""
+    nothing = dark(1, seed=5)[0]
+    images = [*discs(16), *dark(empty)]
+    small = {"weights": "none", "depth": 18, "proposals": 15, "smallest": 8}
+    inspector = okng.fit(images, "rkde", size=64, false_alarm_rate=0.1, holdout=0.6, **small)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    found = list(inspector.inspect([nothing, noise, *discs(4, seed=5)]))
+    assert [one.verdict for one in found[:2]] == [verdict, "NG"]
+    assert sum(one.verdict == "OK" for one in found[2:]) >= 3
+    assert found[0].map is not None and found[0].map.min() == found[0].map.max() == found[0].score
+    assert bool(found[0].regions) == (verdict == "NG") and json.loads(json.dumps(found[0].to_dict()))["score"] > 0
+
+
+def test_an_image_without_a_box_is_as_odd_as_it_is_rare(blind: None) -> None:
+    """As many of the others are odder, each by the kernels of all but its own regions."""
+    images = in_colour(np.concatenate([discs(2, seed=3), dark(1, seed=5)]))
+    detector, scores = built(), []
+    for empty in (1, 6, 0):  # the last after others: nothing stays of them
+        run_phases(detector, TrainingImages([*discs(4), *dark(empty)], Preprocess("RGB", 64, 32)), device="cpu")
+        with torch.no_grad():
+            found = detector(images)
+        assert found.map is not None and bool((found.map[2] == found.image[2]).all())
+        scores.append(found.image)
+    for each in scores:
+        torch.testing.assert_close(each[:2], scores[0][:2])  # of what has boxes, nothing changes
+    with torch.no_grad():
+        features, there = detector.features(images)
+        assert there.any(1).tolist() == [True, True, False] and not features[2].any()
+        density = detector.density
+        known = [(detector.regions(image)[1] - density.mean) @ density.whitening for image in in_colour(discs(4))]
+    others = []
+    for i, own in enumerate(known):
+        there = torch.cat(known[:i] + known[i + 1 :])
+        kernels = torch.exp(-torch.cdist(own.double(), there.double()).square() / 2)  # (R, N - R)
+        others.append(float(-kernels.mean(1).log().min()))
+    others.sort()
+    assert [float(each[2]) for each in scores] == pytest.approx([others[3], others[2], rkde.HIGHEST], rel=1e-3)
+
+
+def test_no_region_scores_higher_than_none(fitted: RKDE, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor by what is no number: far away the density is 0, and its logarithm infinite."""
+    far = (torch.tensor([[0.0, 0, 64, 64]]), torch.full((1, 1024), 1e25))
+    monkeypatch.setattr(fitted, "regions", lambda _: far)
+    with torch.no_grad():
+        assert float(fitted(in_colour(discs(1))).image) == rkde.HIGHEST
 
 
 def test_where_no_ok_image_has_a_box_it_says_so() -> None:
@@ -132,6 +242,11 @@ def test_kernels_are_at_the_regions_of_all_ok_images(fitted: RKDE) -> None:
     assert float(torch.cat(told).max()) <= float(highest) + 1e-3
 
 
+def norms(detector: RKDE) -> set[float]:
+    """The epsilons of the frozen normalisations."""
+    return {layer.eps for layer in detector.net.modules() if isinstance(layer, FrozenBatchNorm2d)}
+
+
 def test_weights_by_file_are_taken_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = built()
     path = tmp_path / "w.safetensors"
@@ -139,6 +254,7 @@ def test_weights_by_file_are_taken_whole_or_refused(tmp_path: Path, monkeypatch:
     other = create("rkde", weights=str(path), depth=18)
     for name, tensor in detector.net.state_dict().items():
         assert torch.equal(other.net.state_dict()[name], tensor)
+    assert norms(other) == {0.0} and norms(detector) == {FrozenBatchNorm2d(1).eps}  # as torchvision has either
     with pytest.raises(OkngError, match="rkde: weights: they are not of torchvision's Faster R-CNN with a ResNet-34"):
         create("rkde", weights=str(path), depth=34)
     monkeypatch.setattr(rkde, "source", lambda: ("https://127.0.0.1:9/w-0.pth", tmp_path / "hub" / "w-0.pth"))

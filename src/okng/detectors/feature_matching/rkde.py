@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import _weights_file
+from okng.nn.distances import squared_distances
 from okng.nn.kernel_density import KernelDensity
 
 LIKELY = 1e-3  # how likely a box has to show something of any class
 OVERLAP = 0.3  # of two boxes, intersection over union; above it the less likely one goes
 MOST = 100  # boxes of an image
+HIGHEST = 1e9  # score; finite, for a score is written to files and drawn
 KEPT = 40_000  # regions that have a kernel
 CELL = 4  # px of the map
 DEPTHS = (18, 34, 50, 101, 152)  # of ResNets
@@ -37,15 +40,17 @@ class RKDE(Detector):
     boxes the network looks at. `smallest`: the least side of a box, in px of the input. `depth`: of the ResNet, 18, 34,
     50, 101 or 152; torchvision's weights are of 50.
 
-    What no box covers is not judged. An image without a box gives no evidence: its score is 0, the lowest there is, and
-    so is its map. So it is for scenes of things; on parts and surfaces there may be nothing that COCO knows.
+    What no box covers is not judged; its map is 0. So it is for scenes of things; on parts and surfaces there may be
+    nothing that COCO knows. An image without any box is as odd as it is rare: if a tenth of the learnt OK images have
+    none, its score is what a tenth of the others exceed, each of them judged by the kernels of the others. If all have
+    one, no score is higher: an empty scene, or one that can't be seen, is NG. Its map has that score everywhere.
 
     Deliberately otherwise: features are the 1024 by which this network itself judges a box, where the original has the
     4096 of a second one, an AlexNet, whose weights could not be had. Boxes are of all classes together and go by how
     likely they show any; the network's own choice by classes is left out. As in `dfkde`, the density goes by logarithms
     and through no sigmoid, and vectors are not divided by the longest. The map is this library's: each cell of 4 px has
     the highest score of the boxes that cover its middle. The input is not enlarged to the network's 800 px; a `size` of
-    800 does that.
+    800 does that. What an image without a box gets is this library's, too.
     """
 
     pretrained = True
@@ -53,6 +58,7 @@ class RKDE(Detector):
     exportable = False  # how many boxes there are is known only then
     mean: Tensor
     std: Tensor
+    bare: Tensor
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class RKDE(Detector):
         self.density = KernelDensity(FEATURES, components)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.register_buffer("bare", torch.tensor(HIGHEST))  # the score of an image without a region
 
     @property
     def multiple(self) -> int:
@@ -78,12 +85,14 @@ class RKDE(Detector):
         return 32
 
     def phases(self) -> Iterator[Phase]:
-        """Gather the features of all regions, then their principal components."""
+        """Gather the features of all regions, then their principal components; and how rare an image without one is."""
         seen: list[Tensor] = []
+        counted: list[Tensor] = []
 
         def visit(batch: Batch) -> None:
             features, there = batch.prepared
             seen.append(features[there])
+            counted.append(there.sum(1))  # (B,)
 
         def finish() -> None:
             vectors = torch.cat(seen)  # (N, 1024)
@@ -92,9 +101,25 @@ class RKDE(Detector):
                     f"rkde finds no region of {self.smallest} px or more on any OK image; take larger images, another "
                     "smallest, or a method that needs no regions, such as patch_memory"
                 )
-            self.density.learn(vectors[torch.randperm(len(vectors))[:KEPT].to(vectors.device)])
+            counts = torch.cat(counted)  # (n,) regions of each image
+            image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)  # (N,) whose each is
+            kept = torch.randperm(len(vectors))[:KEPT].to(vectors.device)
+            self.density.learn(vectors[kept])
+            self.bare.fill_(self.as_rare(float((counts == 0).float().mean()), image[kept]))
 
         yield Collect("kernels", visit, finish, prepare=self.features)
+
+    def as_rare(self, share: float, image: Tensor) -> float:
+        """The score that a `share` of OK images exceed, `HIGHEST` if that is 0; `image` (N,): whose each kernel is."""
+        if share == 0:
+            return HIGHEST
+        regions, scores = self.density.references, []
+        for one in image.unique():
+            own = image == one
+            squared = squared_distances(regions[own], regions[~own])  # (R, N - R)
+            odd = math.log(max(1, squared.shape[1])) - (squared / -2).logsumexp(1)  # (R,), as `KernelDensity` has it
+            scores.append(odd.amax().clamp_max(HIGHEST))
+        return float(torch.stack(scores).quantile(1 - share, interpolation="higher"))
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of `images` (B, 3, H, W) the features of regions (B, 100, 1024), and which are there, bool (B, 100)."""
@@ -129,13 +154,14 @@ class RKDE(Detector):
         return features
 
     def forward(self, images: Tensor) -> Scores:
-        """`image` (B,) the score of its oddest region, 0 without any; `map` (B, H / 4, W / 4)."""
+        """`image` (B,) the score of its oddest region, 0 to `HIGHEST`; `map` (B, H / 4, W / 4)."""
         scores, maps = [], []
         for image in images:
             boxes, features = self.regions(image)
-            odd = self.density(features)  # (R,)
-            scores.append(torch.cat([odd.new_zeros(1), odd]).amax())
-            maps.append(drawn(boxes, odd, (image.shape[1], image.shape[2])))
+            odd = self.density(features).clamp_max(HIGHEST)  # (R,)
+            where = drawn(boxes, odd, (image.shape[1], image.shape[2]))  # (h, w)
+            scores.append(odd.amax() if len(odd) else self.bare)
+            maps.append(where if len(odd) else self.bare.expand_as(where))
         return Scores(torch.stack(scores), torch.stack(maps))
 
 
