@@ -91,7 +91,7 @@ class _Descent:
                     if step % phase.updates[number].every == 0:
                         self.descend(number, optimizer, batch, len(group), step / self.steps)
                 if phase.after_step is not None:
-                    with torch.no_grad():
+                    with torch.no_grad(), fit.ranks.gathering():
                         phase.after_step()
                     for module in phase.trains:  # where it draws at random, or looks at a loss
                         fit.ranks.agree(module)

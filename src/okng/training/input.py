@@ -86,8 +86,10 @@ def build(
         if "channels" in known:
             arguments = {**arguments, "channels": len(mode)}
         shape = Preprocess(mode, size).shape(height, width)
-        with torch.random.fork_rng(devices=[]):  # what its sides are rounded to is known once it is built
-            multiple = create(name, image_size=shape, **arguments).multiple
+        multiple: Any = kind.multiple
+        if not isinstance(multiple, int):  # where the class does not say, it is known once one is built
+            with torch.random.fork_rng(devices=[]):
+                multiple = create(name, image_size=shape, **arguments).multiple
         arguments = {**arguments, "image_size": Preprocess(mode, size, multiple).shape(height, width)}
     built = create(name, **arguments)
     preprocess = Preprocess(mode, size, built.multiple, white_level(sources))

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 
 from okng.errors import OkngError, in_one_line
 from okng.nn.backbones import Backbone
+from okng.nn.processes import Processes, sharing
 from okng.training.frozen import is_frozen, versions
 
 HOW = (
@@ -170,6 +171,12 @@ class Ranks:
         """From here on draw what no other process draws; the first draws what one alone would."""
         if self.rank:
             torch.manual_seed((torch.initial_seed() + 2_654_435_761 * self.rank) % (1 << 63))
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Within, `processes` are those that have parts of the batch: this one alone where each has all of it."""
+        with sharing(Processes(self.rank, self.count, self._sum) if self._together else Processes()):
+            yield
 
     @contextmanager
     def normalising(self, modules: Sequence[nn.Module]) -> Iterator[None]:

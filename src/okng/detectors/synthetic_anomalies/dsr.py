@@ -18,6 +18,7 @@ from okng.nn.adversarial import judging_only
 from okng.nn.focal import focal_loss
 from okng.nn.perlin import perlin_mask
 from okng.nn.pooled_unet import PooledUNet
+from okng.nn.processes import processes
 from okng.nn.strided import start_awake
 from okng.nn.textures import procedural_texture
 
@@ -48,16 +49,16 @@ class DSR(Detector):
     OK images, a decoder makes the OK image of them, and a detector learns where that differs from what the general
     decoder shows. Last a second U-Net, taught by smudges on images, makes the map finer.
 
-    `image_size` (h, w) of the input, both at least 64, and its `channels` (1 or 3). `width`: channels of the general
-    model and of the decoder's residual layers. `code`: how many numbers are a code, and channels of the first level of
-    the networks that restrict them. `codes`: how many each codebook has, 20 or more. `detector_width`: channels of the
-    two U-Nets' first levels and of the decoder's narrowest layer. `window`: the side of the square over which the
-    detector's map is averaged before the image's score is its maximum, in px, odd; the paper's belongs to 256 px.
-    `turned`: the share of OK images that are turned by up to 90° before they are learnt, in [0, 1]; where parts always
-    lie alike, 0 leaves a turned one odd. `general_epochs`: of the general model. `epochs`: of what restores and tells;
-    the last network has half as many. `general_steps`, `training_steps`: after how many batches each ends, in place of
-    its epochs. `batch_size`, `learning_rate`: of Adam for all; the rate falls to a tenth after 80 % of the steps, and
-    of the last network to a fifth after 80 % and again after 90 %.
+    `image_size` (h, w) of the input, multiples of 32 from 64 on, and its `channels` (1 or 3). `width`: channels of the
+    general model and of the decoder's residual layers. `code`: how many numbers are a code, and channels of the first
+    level of the networks that restrict them. `codes`: how many each codebook has, 20 or more. `detector_width`:
+    channels of the two U-Nets' first levels and of the decoder's narrowest layer. `window`: the side of the square over
+    which the detector's map is averaged before the image's score is its maximum, in px, odd; the paper's belongs to
+    256 px. `turned`: the share of OK images that are turned by up to 90° before they are learnt, in [0, 1]; where parts
+    always lie alike, 0 leaves a turned one odd. `general_epochs`: of the general model. `epochs`: of what restores and
+    tells; the last network has half as many. `general_steps`, `training_steps`: after how many batches each ends, in
+    place of its epochs. `batch_size`, `learning_rate`: of Adam for all; the rate falls to a tenth after 80 % of the
+    steps, and of the last network to a fifth after 80 % and again after 90 %.
 
     The paper's general model is one of ImageNet. With auxiliary images (`okng.fit(..., auxiliary=FOLDER)`) it learns
     these alone, as many as there are OK ones in an epoch. Without any it learns the OK images and drawn textures
@@ -75,6 +76,7 @@ class DSR(Detector):
 
     fixed_size = True
     takes_auxiliary = True
+    multiple = 32  # what the lower codes' restriction divides the input by
 
     def __init__(
         self,
@@ -95,6 +97,8 @@ class DSR(Detector):
     ):
         super().__init__()
         check_input(image_size, channels, smallest=64)
+        if any(side % self.multiple for side in image_size):
+            raise OkngError(f"both sides of image_size are multiples of {self.multiple} such as 256, not {image_size}")
         at_least(2, width=width)
         at_least(1, code=code, detector_width=detector_width, general_epochs=general_epochs, epochs=epochs)
         at_least(1, batch_size=batch_size, general_steps=general_steps, training_steps=training_steps)
@@ -113,11 +117,6 @@ class DSR(Detector):
         self.decoder = ObjectDecoder(2 * code, width, detector_width, channels)
         self.detector, self.refiner = unet(2 * channels, detector_width), unet(2 * channels + 2, detector_width)
         start_awake(self.general, self.decoder)
-
-    @property
-    def multiple(self) -> int:
-        """What the lower codes' restriction divides the input by."""
-        return 32
 
     def phases(self) -> Iterator[Phase]:
         """The general model; what restores and tells, by swapped codes; the finer map, by smudges."""
@@ -288,7 +287,8 @@ class Codebook(nn.Module):
 
     def distances(self, vectors: Tensor) -> Tensor:
         """Squared distances (N, K) of `vectors` (N, D) to all codes, but for a number of each vector's own."""
-        return self.rows.square().sum(1) - 2 * vectors.float() @ self.rows.T
+        with torch.autocast(vectors.device.type, enabled=False):  # in half precision others would be the nearest
+            return self.rows.square().sum(1) - 2 * vectors.float() @ self.rows.T
 
     def nearest(self, features: Tensor) -> Tensor:
         """The code nearest to each of `features` (B, D, h, w), in their place."""
@@ -318,14 +318,22 @@ class Codebook(nn.Module):
         return codes.movedim(3, 1)
 
     def follow(self, features: Tensor) -> None:
-        """Move every code to the mean of what chose it, of late and in `features` (B, D, h, w)."""
+        """Move every code to the mean of what chose it, of late and in `features` (B, D, h, w).
+
+        Where processes have parts of a batch, in those of all; they take turns with the codes that begin anew.
+        """
+        us = processes()
         vectors = features.movedim(1, 3).flatten(0, 2).float()  # (N, D)
         index = self.distances(vectors).argmin(1)  # (N,)
-        self.chosen.mul_(DECAY).add_(torch.bincount(index, minlength=len(self.rows)), alpha=1 - DECAY)
-        self.sums.mul_(DECAY).index_add_(0, index, vectors, alpha=1 - DECAY)
+        decay = DECAY / us.count  # each adds its part of the averages, which all have alike
+        us.add(self.chosen.mul_(decay).add_(torch.bincount(index, minlength=len(self.rows)), alpha=1 - DECAY))
+        us.add(self.sums.mul_(decay).index_add_(0, index, vectors, alpha=1 - DECAY))
         seldom = self.chosen < SELDOM  # (K,), all of them at first
-        drawn = torch.randint(len(vectors), (int(seldom.sum()),)).to(index.device)
-        self.sums[seldom], self.chosen[seldom] = vectors[drawn], 1.0
+        drawn = torch.randint(len(vectors), (int(seldom.sum()),)).to(index.device)  # (S,)
+        if len(drawn):
+            anew, ours = torch.zeros_like(vectors[drawn]), slice(us.number, None, us.count)
+            anew[ours] = vectors[drawn[ours]]
+            self.sums[seldom], self.chosen[seldom] = us.add(anew), 1.0
         self.rows.copy_(self.sums / self.chosen[:, None])
 
 
