@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.detectors.catalogue import create
+from okng.detectors.synthetic_anomalies.dsr import Codebook
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
@@ -80,6 +81,33 @@ class Autoencoder(Detector):
         return Scores(self.net(images).mean((1, 2, 3)))
 
 
+class Following(Detector):
+    """A codebook that follows the images' pixels, after steps that teach nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.name, self.arguments = "codebook of the test", {}
+        self.book, self.weight = Codebook(8, 3), nn.Parameter(torch.zeros(()))
+        self.book.rows.uniform_(0, 1)
+        self.book.chosen.fill_(2.0)  # none begins anew
+        self.book.sums.copy_(2 * self.book.rows)
+        self.met = torch.zeros(0)
+
+    def phases(self) -> Iterator[Phase]:
+        optimizer = torch.optim.SGD([self.weight], 0.0)
+        yield Train(
+            "codebook", [Update(self.loss, optimizer)], 2, [self.book], 4, after_step=lambda: self.book.follow(self.met)
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        self.met = batch.images
+        return (self.weight + self.book.nearest(batch.images) - batch.images).square().mean()
+
+    def forward(self, images: Tensor) -> Scores:
+        return Scores(self.book.nearest(images).mean((1, 2, 3)))
+
+
 class Diverging(Autoencoder):
     def loss(self, batch: Batch) -> Tensor:
         return super().loss(batch) * (float("nan") if RANK == 1 else 1)
@@ -94,6 +122,7 @@ def fitted(name: str, folder: Path, detector: Detector, given: TrainingImages, *
 
 def compared(folder: Path) -> None:
     fitted("autoencoder", folder, Autoencoder(), images(14, 8))
+    fitted("codebook", folder, Following(), images(13, 8))
     fitted("sizes", folder, Autoencoder(), images(13, 8, (8, 12, 8, 8)))
     torch.manual_seed(0)
     gan = create("ganomaly", width=4, code=4, epochs=2, batch_size=6, image_size=(16, 16), channels=3)

@@ -56,6 +56,14 @@ def test_two_processes_learn_what_one_does(folder: Path, name: str) -> None:
     assert_alike(found(folder, name, 2, rank=1), two, 0)  # both end with the very same
 
 
+def test_a_codebook_follows_the_images_of_all_processes(folder: Path) -> None:
+    """Batches of one image, too, which both processes have and which count once."""
+    one, two = found(folder, "codebook", 1), found(folder, "codebook", 2)
+    assert np.abs(one[1]["book.rows"] - ranked.Following().book.rows.numpy()).max(1).min() > 0.005
+    assert_alike(two, one, 1e-6)
+    assert_alike(found(folder, "codebook", 2, rank=1), two, 0)
+
+
 def test_a_fit_that_was_stopped_goes_on(folder: Path) -> None:
     assert_alike(found(folder, "resumed", 2), found(folder, "autoencoder", 2), 0)
 
