@@ -169,7 +169,7 @@ class Detector(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an input are rounded to."""
+        """What both sides of an input are rounded to. A class that refuses other sizes says it as a number."""
         return 1
 
     def phases(self) -> Iterator[Phase]:
