@@ -191,6 +191,8 @@ def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str])
             }
             with pytest.raises(ua.UaError):  # it is for reading
                 await client.get_node(f"ns={index};s=okng.verdict").write_value("OK")
+            with pytest.raises(ua.UaError):
+                await client.delete_nodes([client.get_node(f"ns={index};s=okng.inspected")])
             subscription = await client.create_subscription(20, Subscriber())
             await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
             record(store, 9, outbox.names)
@@ -201,12 +203,21 @@ def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str])
                 await asyncio.sleep(0.02)
             return found
 
+    async def administer() -> None:
+        client = Client(f"opc.tcp://127.0.0.1:{port}")
+        client.set_user("admin")
+        client.set_password("any")
+        async with client:
+            pass
+
     with Outbox(store, [sink], said.append) as outbox:
         for number in range(3):
             record(store, number, outbox.names, ng=number == 2)
         outbox.wake()
         wait_for(lambda: not store.deliveries.waiting())
         found = asyncio.run(read())
+        with pytest.raises(ua.UaError):  # nobody is an administrator
+            asyncio.run(administer())
     assert (found["verdict"], found["p_value"], found["regions"], found["path"]) == ("NG", 0.01, 1, "/in/2.png")
     assert (found["inspected"], found["ok"], found["ng"], found["id"]) == (3, 2, 1, 3)
     assert found["at"].year >= 2024 and changes[-1] == 4
@@ -233,23 +244,23 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def reading(port: int, controller: Path | None, policy: str = "Basic256Sha256") -> str:
-    """The verdict that a client reads: with the controller's certificate, or with none and nothing encrypted."""
+async def secured(port: int, controller: Path, policy: str = "Basic256Sha256") -> Any:
+    """A client with the controller's certificate, which is not connected yet."""
     from asyncua import Client
     from asyncua.crypto import security_policies
 
-    async def read() -> str:
-        client = Client(f"opc.tcp://127.0.0.1:{port}", timeout=3)
-        client.application_uri = "urn:plc"
-        if controller is not None:
-            used = getattr(security_policies, f"SecurityPolicy{policy}")
-            await client.set_security(used, str(controller / "own.der"), str(controller / "key.pem"))
-        async with client:
-            index = await client.get_namespace_index("urn:okng")
-            verdict: str = await client.get_node(f"ns={index};s=okng.verdict").read_value()
-            return verdict
+    client = Client(f"opc.tcp://127.0.0.1:{port}", timeout=5)
+    client.application_uri = "urn:plc"
+    used = getattr(security_policies, f"SecurityPolicy{policy}")
+    await client.set_security(used, str(controller / "own.der"), str(controller / "key.pem"))
+    return client
 
-    return asyncio.run(read())
+
+async def verdict(client: Any) -> str:
+    """The last one, by a client that is connected."""
+    index = await client.get_namespace_index("urn:okng")
+    found: str = await client.get_node(f"ns={index};s=okng.verdict").read_value()
+    return found
 
 
 def test_opc_ua_is_encrypted_for_clients_whose_certificates_are_trusted(
@@ -258,101 +269,151 @@ def test_opc_ua_is_encrypted_for_clients_whose_certificates_are_trusted(
     from asyncua import ua
 
     port, keys = free_port(), tmp_path / "keys"
-    address = f"opcua://127.0.0.1:{port}?keys={keys}"
-    sink = open_sink(address)
+    sink = open_sink(f"opcua://127.0.0.1:{port}?keys={keys}")
     assert sink.name == f"opcua://127.0.0.1:{port}"  # what waits for it goes on waiting when it is secured
+
+    async def reading(policy: str = "Basic256Sha256") -> str:
+        async with await secured(port, controller, policy) as client:
+            return await verdict(client)
+
     with Outbox(store, [sink], said.append) as outbox:
         record(store, 0, outbox.names, ng=True)
         outbox.wake()
         wait_for(lambda: not store.deliveries.waiting())
-        with pytest.raises((ua.UaError, ConnectionError)):
-            reading(port, controller)
+        with pytest.raises(ua.UaError, match="BadUserAccessDenied"):
+            asyncio.run(reading())
         rejected = list((keys / "rejected").iterdir())
         assert [path.read_bytes() for path in rejected] == [(controller / "own.der").read_bytes()]
-        with pytest.raises(ua.UaError, match="No matching endpoints"):
-            reading(port, None)
         rejected[0].rename(keys / "trusted" / "plc.der")  # by a person, while it runs
         for policy in ("Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"):
-            assert reading(port, controller, policy) == "NG"
+            assert asyncio.run(reading(policy)) == "NG"
     assert said == []
 
 
-def test_a_channel_without_encryption_tells_endpoints_alone(
+def test_without_a_trusted_certificate_nothing_is_read_and_nobody_is_disturbed(
     store: Store, said: list[str], tmp_path: Path, controller: Path
 ) -> None:
-    """Neither a session of its own nor the one of a client that is trusted, by the number of its token, is of use."""
+    """Not by a channel without encryption, nor by none at all, nor by the number of a session that is another's."""
     from asyncua import Client, ua
-    from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 
     port, keys = free_port(), tmp_path / "keys"
     write(keys / "trusted" / "plc.der", (controller / "own.der").read_bytes())
     address = f"opc.tcp://127.0.0.1:{port}"
+    changes: list[int] = []
 
-    async def stranger(token: ua.NodeId | None) -> None:
-        client = Client(address, timeout=3)
+    class Subscriber:
+        def datachange_notification(self, node: object, value: int, data: object) -> None:
+            changes.append(value)
+
+    async def stranger(token: ua.NodeId | None, opens: bool) -> None:
+        client = Client(address, timeout=5)
         await client.connect_socket()
         try:
             await client.send_hello()
-            await client.open_secure_channel()
-            modes = {endpoint.SecurityMode for endpoint in await client.get_endpoints()}
-            assert modes == {ua.MessageSecurityMode.SignAndEncrypt}
+            if opens:
+                await client.open_secure_channel()
+                modes = {endpoint.SecurityMode for endpoint in await client.get_endpoints()}
+                assert modes == {ua.MessageSecurityMode.SignAndEncrypt}
             if token is None:
                 asked = ua.CreateSessionParameters(EndpointUrl=address, RequestedSessionTimeout=60_000)
                 await client.uaclient.create_session(asked)
             else:
                 client.uaclient.protocol.authentication_token = token
             activate = ua.ActivateSessionParameters(UserIdentityToken=ua.AnonymousIdentityToken(PolicyId="anonymous"))
-            await client.uaclient.activate_session(activate)
-            with pytest.raises(ua.UaError, match="BadUserAccessDenied"):
+            with pytest.raises(ua.UaError, match=r"BadUserAccessDenied|BadSessionIdInvalid"):
+                await client.uaclient.activate_session(activate)
+            with pytest.raises(ua.UaError, match=r"BadSessionNotActivated|BadUserAccessDenied"):
                 await client.get_node(ua.ObjectIds.Server_ServerStatus_CurrentTime).read_value()
         finally:
             client.disconnect_socket()
 
-    async def all_of_it() -> None:
-        client = Client(address, timeout=3)
-        client.application_uri = "urn:plc"
-        files = str(controller / "own.der"), str(controller / "key.pem")
-        await client.set_security(SecurityPolicyBasic256Sha256, *files)
-        async with client:
-            await stranger(None)
-            await stranger(client.uaclient.protocol.authentication_token)
+    async def all_of_it(outbox: Outbox) -> None:
+        async with await secured(port, controller) as client:
+            subscription = await client.create_subscription(20, Subscriber())
+            index = await client.get_namespace_index("urn:okng")
+            await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
+            for opens in (True, False):
+                await stranger(None, opens)
+                await stranger(client.uaclient.protocol.authentication_token, opens)
+            assert await verdict(client) == "OK"
+            record(store, 1, outbox.names)
+            outbox.wake()
+            for _ in range(200):
+                if 2 in changes:
+                    break
+                await asyncio.sleep(0.02)
+            assert changes[-1] == 2
 
     with Outbox(store, [open_sink(f"opcua://127.0.0.1:{port}?keys={keys}")], said.append) as outbox:
         record(store, 0, outbox.names)
         outbox.wake()
         wait_for(lambda: not store.deliveries.waiting())
-        asyncio.run(all_of_it())
-    assert said == []
+        asyncio.run(all_of_it(outbox))
+    assert said == [] and not list((keys / "rejected").iterdir())
 
 
-def test_the_opc_ua_servers_own_certificate_is_made_once(tmp_path: Path) -> None:
-    from okng.line.sinks.opcua_keys import Keys
+def test_the_opc_ua_servers_own_certificate_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from okng.line.sinks.opcua_keys import Keys, read
 
+    monkeypatch.setattr(socket, "gethostname", lambda: "검사-" + 60 * "p")
     keys = Keys(tmp_path / "keys", "192.168.0.5")
-    uri = keys.prepare()
+    threads = [threading.Thread(target=keys.prepare) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    uri, own = keys.prepare(), read(keys.certificate)
     certificate, key = keys.certificate.read_bytes(), keys.key.read_bytes()
-    assert uri.startswith("urn:") and keys.key.stat().st_mode & 0o777 == 0o600
+    assert own is not None and uri.startswith("urn:okng:") and keys.key.stat().st_mode & 0o777 == 0o600
     assert keys.prepare() == uri and (keys.certificate.read_bytes(), keys.key.read_bytes()) == (certificate, key)
+    other = Keys(tmp_path / "other", "localhost")
+    other.prepare()
+    for content, answer in ((other.key.read_bytes(), "is not the key of"), (b"nothing", "is no key in PEM")):
+        keys.key.write_bytes(content)
+        with pytest.raises(OkngError, match=rf"own\.pem {answer}.*remove own\.der and own\.pem"):
+            keys.prepare()
     keys.key.unlink()
     with pytest.raises(OkngError, match=r"own\.pem is missing beside .*own\.der; bring it, or remove that"):
         keys.prepare()
     keys.key.write_bytes(key)
     keys.certificate.write_bytes(b"nothing")
-    with pytest.raises(OkngError, match=r"own\.der is no certificate; remove it and .*own\.pem"):
+    with pytest.raises(OkngError, match=r"own\.der is no certificate in DER; remove own\.der and own\.pem"):
         keys.prepare()
+    write(tmp_path / "file", b"")
+    with pytest.raises(OkngError, match="can't hold certificates"):
+        Keys(tmp_path / "file", "localhost").prepare()
 
 
-def test_strangers_cannot_fill_the_disk_with_certificates(tmp_path: Path) -> None:
-    from okng.line.sinks.opcua_keys import Keys
+def test_a_certificate_is_known_while_it_holds_whatever_lies_beside_it(tmp_path: Path, controller: Path) -> None:
+    import datetime
+
+    from asyncua.crypto.cert_gen import generate_private_key, generate_self_signed_app_certificate
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    from okng.line.sinks.opcua_keys import KEPT, Keys
 
     keys = Keys(tmp_path / "keys", "localhost")
     keys.prepare()
-    assert not keys.knows(None)
-    for number in range(60):
+    known = (controller / "own.der").read_bytes()
+    assert not keys.knows(None) and not keys.knows(known)
+    pem = x509.load_der_x509_certificate(known).public_bytes(Encoding.PEM)
+    write(keys.trusted / "a", b"nothing")
+    (keys.trusted / "folder").mkdir()
+    write(keys.trusted / "plc.pem", b"Bag Attributes\n" + pem)
+    assert keys.knows(known)
+    name = [x509.UniformResourceIdentifier("urn:plc")]
+    use = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    past = generate_self_signed_app_certificate(generate_private_key(), "plc", {}, name, use, days=0)
+    write(keys.trusted / "past.der", past.public_bytes(Encoding.DER))
+    assert past.not_valid_after_utc <= datetime.datetime.now(datetime.UTC)
+    assert not keys.knows(past.public_bytes(Encoding.DER))
+    for number in range(KEPT + 10):  # strangers can't fill the disk
         assert not keys.knows(b"%d" % number)
-    kept = {path.read_bytes() for path in keys.rejected.iterdir()}
-    assert len(kept) == 50 and b"59" in kept
-    assert not keys.knows(b"59") and len(list(keys.rejected.iterdir())) == 50
+    assert len(list(keys.rejected.iterdir())) == KEPT
+    keys.rejected.rename(tmp_path / "gone")
+    assert not keys.knows(b"one more")
 
 
 # Folders

@@ -17,7 +17,8 @@ from asyncua.server.server import Server
 
 from okng.errors import OkngError
 from okng.line.sinks import Message
-from okng.line.sinks.opcua_keys import POLICIES, Keys
+from okng.line.sinks.opcua_keys import Keys
+from okng.line.sinks.opcua_server import made
 
 NAMESPACE = "urn:okng"
 TIMEOUT, START = 10.0, 120.0  # seconds; a small computer takes long to build the standard address space
@@ -70,12 +71,13 @@ class OpcUa:
 
     def open(self) -> None:
         """Start the server."""
+        uri = "urn:okng:server" if self.keys is None else self.keys.prepare()
         with socket.create_server((self.host, self.port)):
             pass  # the address can be had, which the server would only say after seconds
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="okng-opcua", daemon=True).start()
         try:
-            self._run(self._start(), START)
+            self._run(self._start(uri), START)
         except BaseException:
             self.close()
             raise
@@ -107,19 +109,8 @@ class OpcUa:
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
-    async def _start(self) -> None:
-        server = Server()
-        await server.init()
-        server.set_endpoint(f"opc.tcp://{self.host}:{self.port}")
-        server.set_server_name("okng")
-        if self.keys is None:
-            server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-        else:
-            await server.set_application_uri(self.keys.prepare())
-            await server.load_certificate(self.keys.certificate)
-            await server.load_private_key(self.keys.key)
-            server.set_identity_tokens([ua.AnonymousIdentityToken])  # the channel has said who it is
-            server.set_security_policy(POLICIES)
+    async def _start(self, uri: str) -> None:
+        server = await made(self.keys, uri, self.host, self.port)
         index = await server.register_namespace(NAMESPACE)
         named: Any = ua.NodeId  # of texts; its types ask for wrapped ones
         okng = await server.nodes.objects.add_object(named("okng", index), f"{index}:okng")
@@ -131,8 +122,6 @@ class OpcUa:
             self._variables[name] = await okng.add_variable(node, f"{index}:{name}", ua.Variant(empty, kind))
         await server.start()
         self._server = server
-        if self.keys is not None:
-            self.keys.secure(server)
 
     async def _set(self, values: dict[str, Any]) -> None:
         for name, kind in VARIABLES.items():
