@@ -50,7 +50,9 @@ CASES: dict[str, list[Case]] = {
         (bank, 1000, "patchcore", {"size": 128, "coreset_size": bank}) for bank in (1000, 4000, 16_000, 64_000)
     ],
     "images of 32 px": [(n, n, "patchcore", SMALL) for n in (1000, 3000, 10_000, 30_000, 100_000)],
-    "images of 256 px": [(n, n, "patch_memory", {"size": 256, "max_memory": WITHIN}) for n in (500, 1000, 2000)],
+    "images of 256 px": [
+        (n, n, "patch_memory", {"size": 256, "max_memory": WITHIN}) for n in (500, 1000, 2000, 10_000)
+    ],
     INSPECTED: [(n, n, "autoencoder", {"size": 32}) for n in (1000, 3000, 10_000, 30_000, 100_000)],
     REPORTED: [(n, n, "report", {"size": 32}) for n in (10_000, 100_000, 300_000, 1_000_000)],
 }

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from camera import photograph
 
 from okng.benchmark.code import present_code
 from okng.benchmark.rows import read_rows, write_rows
@@ -173,6 +174,36 @@ class Bench:
                 found = self.run("anomalib", "inspect", data=data, bank=2181, folder=folder)
                 self.record("inspect", "engine.predict and exported", "anomalib", found, run)
 
+    def camera(self, runs: int = 3) -> None:
+        """The processor's milliseconds from a file to verdict and heatmap, of a small PNG and of a 12-megapixel JPEG.
+
+        okng's default and its PatchCore at 256 px, with 1 % of transistor's patches, beside anomalib's PatchCore as
+        large, all exported and run by OpenVINO in float32. The default takes the JPEG at 640 px, as it would choose.
+        """
+        good = self.data / "mvtec_ad" / "transistor" / "train" / "good"
+        with tempfile.TemporaryDirectory() as folder:
+            large, small = Path(folder) / "camera.jpg", min(good.iterdir())
+            photograph(sorted(good.iterdir())).save(large, quality=95)
+            okng = [sys.executable, "-c", "from okng.cli import main; main()"]
+            models = {
+                "patchcore, 256 px": ["-d", "patchcore", "-p", "coreset_size=2181", "--size", "256"],
+                f"{DEFAULT}, 320 px": ["-d", DEFAULT], f"{DEFAULT}, 640 px": ["-d", DEFAULT, "--size", "640"],
+            }  # fmt: skip
+            files = {name: f"{folder}/{number}.onnx" for number, name in enumerate(models)}
+            for name, options in models.items():
+                fitted = f"{folder}/fitted.okng"
+                for command in (["train", str(good), "-o", fitted, *options], ["export", fitted, "-o", files[name]]):
+                    subprocess.run([*okng, *command], check=True, stdout=subprocess.DEVNULL)
+            for run in range(runs):
+                for kind, image in (("PNG of 320 px", small), ("JPEG of 12 megapixels", large)):
+                    for name, model in files.items():
+                        if (name, image) in ((f"{DEFAULT}, 640 px", small), (f"{DEFAULT}, 320 px", large)):
+                            continue
+                        found = self.run("okng", "camera", image=str(image), model=model)
+                        self.record("camera", f"{name}, {kind}", "okng", found, run)
+                    found = self.run("anomalib", "camera", image=str(image), bank=2181, folder=folder)
+                    self.record("camera", f"patchcore, 256 px, {kind}", "anomalib", found, run)
+
     def aupro(self, runs: int = 3) -> None:
         """Seconds for AUPRO to 0.3 and pixel AUROC of 50 maps of 1024²."""
         with tempfile.TemporaryDirectory() as folder:
@@ -267,7 +298,7 @@ def forget(benchmarks: Iterator[str] | list[str]) -> None:
 def main() -> None:
     """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("start", "aupro", "inspect", "fit", "accuracy", "padim")
+    names = ("start", "aupro", "inspect", "camera", "fit", "accuracy", "padim")
     parser.add_argument("data", type=Path)
     parser.add_argument("peer", help="python of the peers' environment")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
