@@ -24,3 +24,16 @@ def test_of_a_memory_the_nearest_distance_is_0() -> None:
     distances, index = nearest_distances(memories, memories, 1)
     assert torch.equal(distances[:, 0], torch.zeros(20)) and torch.equal(index[:, 0], torch.arange(20))
     assert (squared_distances(memories, memories) >= 0).all()
+
+
+def test_a_fit_of_mixed_precision_has_all_digits() -> None:
+    memories = drawn(200, 1)
+    queries = memories[:50] + 0.01 * drawn(50, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        squared, (distances, index) = squared_distances(queries, memories), nearest_distances(queries, memories, 3)
+    assert squared.dtype == torch.float32 and torch.equal(squared, squared_distances(queries, memories))
+    wanted = nearest_distances(queries, memories, 3)
+    assert torch.equal(distances, wanted[0]) and torch.equal(index, wanted[1])
+    with torch.autocast("cpu", torch.bfloat16):  # features of a network come as halves
+        assert squared_distances(queries.bfloat16(), memories).dtype == torch.float32
+    assert squared_distances(queries.double(), memories.double()).dtype == torch.float64

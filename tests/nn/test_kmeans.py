@@ -51,3 +51,15 @@ def test_a_gpu_without_float64_is_no_hindrance() -> None:
 
 def test_points_that_coincide_are_one_centre() -> None:
     assert torch.equal(kmeans(torch.ones(9, 3), 4), torch.ones(1, 3))
+
+
+def test_centres_and_who_belongs_to_them_are_the_same_in_a_fit_of_mixed_precision() -> None:
+    points = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            centres = kmeans(points, 12)
+            found.append((centres, *assigned(points, centres)))
+    for plain, mixed in zip(*found, strict=True):
+        assert torch.equal(plain, mixed)

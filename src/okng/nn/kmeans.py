@@ -15,8 +15,14 @@ def kmeans(points: Tensor, count: int, restarts: int = 4, iterations: int = 100)
 
     Lloyd's iteration from k-means++ (Arthur, Vassilvitskii, SODA 2007), until no point changes its centre. All draws
     come from torch's generator, and sums are matrix products: the same seed gives the same centres, also on many
-    threads, which scikit-learn does not promise. A centre that no point is near stays where it was.
+    threads, which scikit-learn does not promise. A centre that no point is near stays where it was. All is calculated
+    at full precision, whatever the precision of the fit.
     """
+    with torch.autocast(points.device.type, enabled=False):
+        return _kmeans(_wide(points), count, restarts, iterations)
+
+
+def _kmeans(points: Tensor, count: int, restarts: int, iterations: int) -> Tensor:
     mean = points.mean(0)
     centred = points - mean  # smaller norms, less cancellation in |x|² + |c|² - 2xc
     best, least = points[:1], math.inf
@@ -41,10 +47,16 @@ def kmeans(points: Tensor, count: int, restarts: int = 4, iterations: int = 100)
 
 def assigned(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """The squared distance (N,) of each of `points` (N, D) to the nearest of `centres` (k, D), and which it is (N,)."""
-    norms = centres.square().sum(1)
-    nearest = [torch.addmm(norms, block, centres.T, alpha=-2).min(1) for block in points.split(ROWS)]
-    squared = torch.cat([found.values for found in nearest]) + points.square().sum(1)
+    with torch.autocast(points.device.type, enabled=False):  # in half precision others would be the nearest
+        points, centres = _wide(points), _wide(centres)
+        norms = centres.square().sum(1)
+        nearest = [torch.addmm(norms, block, centres.T, alpha=-2).min(1) for block in points.split(ROWS)]
+        squared = torch.cat([found.values for found in nearest]) + points.square().sum(1)
     return squared.clamp_min(0), torch.cat([found.indices for found in nearest])
+
+
+def _wide(points: Tensor) -> Tensor:
+    return points.to(torch.promote_types(points.dtype, torch.float32))
 
 
 def _spread(points: Tensor, count: int) -> Tensor:
