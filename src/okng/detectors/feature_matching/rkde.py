@@ -22,6 +22,7 @@ OVERLAP = 0.3  # of two boxes, intersection over union; above it the less likely
 MOST = 100  # boxes of an image
 HIGHEST = 1e9  # score; finite, for a score is written to files and drawn
 KEPT = 40_000  # regions that have a kernel
+ASKED = 400  # images whose scores tell how odd one without a box is
 CELL = 4  # px of the map
 DEPTHS = (18, 34, 50, 101, 152)  # of ResNets
 CLASSES, FEATURES = 91, 1024  # of COCO, the background first; of a region
@@ -43,7 +44,8 @@ class RKDE(Detector):
     What no box covers is not judged; its map is 0. So it is for scenes of things; on parts and surfaces there may be
     nothing that COCO knows. An image without any box is as odd as it is rare: if a tenth of the learnt OK images have
     none, its score is what a tenth of the others exceed, each of them judged by the kernels of the others. If all have
-    one, no score is higher: an empty scene, or one that can't be seen, is NG. Its map has that score everywhere.
+    one, its score is twice the highest of theirs: an empty scene, or one that can't be seen, is NG. Its map has that
+    score everywhere.
 
     Deliberately otherwise: features are the 1024 by which this network itself judges a box, where the original has the
     4096 of a second one, an AlexNet, whose weights could not be had. Boxes are of all classes together and go by how
@@ -101,25 +103,28 @@ class RKDE(Detector):
                     f"rkde finds no region of {self.smallest} px or more on any OK image; take larger images, another "
                     "smallest, or a method that needs no regions, such as patch_memory"
                 )
-            counts = torch.cat(counted)  # (n,) regions of each image
-            image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)  # (N,) whose each is
             kept = torch.randperm(len(vectors))[:KEPT].to(vectors.device)
             self.density.learn(vectors[kept])
-            self.bare.fill_(self.as_rare(float((counts == 0).float().mean()), image[kept]))
+            self.bare.fill_(self.as_rare(torch.cat(counted), vectors, kept))
 
         yield Collect("kernels", visit, finish, prepare=self.features)
 
-    def as_rare(self, share: float, image: Tensor) -> float:
-        """The score that a `share` of OK images exceed, `HIGHEST` if that is 0; `image` (N,): whose each kernel is."""
-        if share == 0:
-            return HIGHEST
-        regions, scores = self.density.references, []
-        for one in image.unique():
-            own = image == one
-            squared = squared_distances(regions[own], regions[~own])  # (R, N - R)
+    def as_rare(self, counts: Tensor, vectors: Tensor, kept: Tensor) -> float:
+        """The score that as large a share of OK images exceed as have no box; twice the highest if all have one.
+
+        `counts` (n,) says how many of the `vectors` (N, 1024) are of each image, `kept` (K,) which have a kernel.
+        """
+        image = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)  # (N,) whose each is
+        with_box = counts.nonzero()[:, 0]
+        scores = []
+        for one in with_box[torch.randperm(len(with_box))[:ASKED].to(with_box.device)]:
+            own = (vectors[image == one] - self.density.mean) @ self.density.whitening  # (R, r)
+            squared = squared_distances(own, self.density.references[image[kept] != one])  # (R, K')
             odd = math.log(max(1, squared.shape[1])) - (squared / -2).logsumexp(1)  # (R,), as `KernelDensity` has it
-            scores.append(odd.amax().clamp_max(HIGHEST))
-        return float(torch.stack(scores).quantile(1 - share, interpolation="higher"))
+            scores.append(odd.amax().clamp_max(HIGHEST / 2))
+        share = float((counts == 0).float().mean())
+        times = 2 if share == 0 else 1
+        return times * float(torch.stack(scores).quantile(1 - share, interpolation="higher"))
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of `images` (B, 3, H, W) the features of regions (B, 100, 1024), and which are there, bool (B, 100)."""

@@ -84,7 +84,8 @@ class Keys:
                     return holds(known)
         with contextlib.suppress(OSError, OkngError):  # it is refused, whether or not it can be laid away
             lying = {path.name for path in self.rejected.iterdir()}
-            name = f"{hashlib.sha256(certificate).hexdigest()[:16]}.der"
+            thumbprint = hashlib.sha1(certificate, usedforsecurity=False).hexdigest()  # OPC UA's
+            name = f"{thumbprint}.der"
             if name not in lying and len(lying) < KEPT:
                 write_atomically(self.rejected / name, certificate)
         return False

@@ -16,7 +16,8 @@ from asyncua.ua.status_codes import StatusCodes
 from okng.line.sinks.opcua_keys import Keys
 
 CONNECTIONS = 30  # at once: controllers and screens; asyncua's 1000 are all the files that a process may open
-LARGEST = 1 << 20  # bytes of a message to the server
+LARGEST = 1 << 20  # bytes of a message that the server works on
+WAITING = 20  # messages of a connection; asyncua keeps with each a copy of what came after it
 OPEN = [ua.SecurityPolicyType.NoSecurity]
 ENCRYPTED = [
     ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
@@ -48,6 +49,7 @@ class ForReading(InternalServer):
     def __init__(self, keys: Keys | None):
         super().__init__(user_manager=Readers(keys))
         self.max_connections = CONNECTIONS
+        self.max_pending_messages_per_connection = WAITING
 
     def register_external_session(self, session: InternalSession) -> None:
         """Do nothing: another connection would find it by its number, which is counted up, and could take it over."""
