@@ -58,7 +58,8 @@ def cell(rows: list[dict[str, str]]) -> str:
     if not values:
         return "–"
     if rows[0]["metric"] in COSTS:
-        return f"{statistics.median(values):.3g}"
+        found = statistics.median(values)
+        return f"{found:.0f}" if found >= 1000 else f"{found:.3g}"
     mean = f"{statistics.mean(values):.3f}"
     return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 2 else mean
 
