@@ -314,6 +314,10 @@ def test_without_a_trusted_certificate_nothing_is_read_and_nobody_is_disturbed(
                 await client.open_secure_channel()
                 modes = {endpoint.SecurityMode for endpoint in await client.get_endpoints()}
                 assert modes == {ua.MessageSecurityMode.SignAndEncrypt}
+                with pytest.raises(ua.UaError, match="BadServiceUnsupported"):  # it is no directory of servers
+                    await client.uaclient.register_server(
+                        ua.RegisteredServer("urn:other", ServerNames=[ua.LocalizedText("other")])
+                    )
             if token is None:
                 asked = ua.CreateSessionParameters(EndpointUrl=address, RequestedSessionTimeout=60_000)
                 await client.uaclient.create_session(asked)
