@@ -171,16 +171,23 @@ def test_mqtt_says_what_the_broker_says(
 # OPC UA
 
 
+class Subscriber:
+    """Notes what a variable becomes."""
+
+    def __init__(self, changes: list[int]):
+        self.changes = changes
+
+    def datachange_notification(self, node: object, value: int, data: object) -> None:
+        """As asyncua calls it."""
+        self.changes.append(value)
+
+
 def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str]) -> None:
     from asyncua import Client, ua
 
     port = free_port()
     sink = open_sink(f"opcua://127.0.0.1:{port}")
     changes: list[int] = []
-
-    class Subscriber:
-        def datachange_notification(self, node: object, value: int, data: object) -> None:
-            changes.append(value)
 
     async def read() -> dict[str, Any]:
         async with Client(f"opc.tcp://127.0.0.1:{port}") as client:
@@ -193,7 +200,7 @@ def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str])
                 await client.get_node(f"ns={index};s=okng.verdict").write_value("OK")
             with pytest.raises(ua.UaError):
                 await client.delete_nodes([client.get_node(f"ns={index};s=okng.inspected")])
-            subscription = await client.create_subscription(20, Subscriber())
+            subscription = await client.create_subscription(20, Subscriber(changes))
             await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
             record(store, 9, outbox.names)
             outbox.wake()
@@ -301,10 +308,6 @@ def test_without_a_trusted_certificate_nothing_is_read_and_nobody_is_disturbed(
     address = f"opc.tcp://127.0.0.1:{port}"
     changes: list[int] = []
 
-    class Subscriber:
-        def datachange_notification(self, node: object, value: int, data: object) -> None:
-            changes.append(value)
-
     async def stranger(token: ua.NodeId | None, opens: bool) -> None:
         client = Client(address, timeout=5)
         await client.connect_socket()
@@ -333,7 +336,7 @@ def test_without_a_trusted_certificate_nothing_is_read_and_nobody_is_disturbed(
 
     async def all_of_it(outbox: Outbox) -> None:
         async with await secured(port, controller) as client:
-            subscription = await client.create_subscription(20, Subscriber())
+            subscription = await client.create_subscription(20, Subscriber(changes))
             index = await client.get_namespace_index("urn:okng")
             await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
             for opens in (True, False):

@@ -51,6 +51,10 @@ class KernelDensity(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """The negative logarithm of the mean kernel at `vectors` (B, d), each 1 at its own middle: (B,), 0 and up."""
-        squared = squared_distances((vectors - self.mean) @ self.whitening, self.references)  # (B, N)
-        found: Tensor = math.log(max(1, len(self.references))) - (squared / -2).logsumexp(1)
+        return self.among(vectors, self.references)
+
+    def among(self, vectors: Tensor, references: Tensor) -> Tensor:
+        """The same by some of the kernels alone, `references` (M, r); infinite by none."""
+        squared = squared_distances((vectors - self.mean) @ self.whitening, references)  # (B, M)
+        found: Tensor = math.log(max(1, len(references))) - (squared / -2).logsumexp(1)
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
 from okng.nn.backbones import _weights_file
-from okng.nn.distances import squared_distances
 from okng.nn.kernel_density import KernelDensity
 
 LIKELY = 1e-3  # how likely a box has to show something of any class
@@ -118,9 +116,7 @@ class RKDE(Detector):
         with_box = counts.nonzero()[:, 0]
         scores = []
         for one in with_box[torch.randperm(len(with_box))[:ASKED].to(with_box.device)]:
-            own = (vectors[image == one] - self.density.mean) @ self.density.whitening  # (R, r)
-            squared = squared_distances(own, self.density.references[image[kept] != one])  # (R, K')
-            odd = math.log(max(1, squared.shape[1])) - (squared / -2).logsumexp(1)  # (R,), as `KernelDensity` has it
+            odd = self.density.among(vectors[image == one], self.density.references[image[kept] != one])  # (R,)
             scores.append(odd.amax().clamp_max(HIGHEST / 2))
         share = float((counts == 0).float().mean())
         times = 2 if share == 0 else 1
