@@ -368,19 +368,34 @@ def imgad_accuracy(source: str, detector: str) -> dict:
     return {"seconds": seconds, **judged(dataset.test, [float(score) for score in scores], [])}
 
 
-def anomalib_inspect(data: str, bank: int, folder: str) -> dict:
-    """Its engine.predict image by image, and its exported OpenVINO model; the same bank size, filled at random.
-
-    The memory's content does not change the time, so its fit is not waited for: random patches stand in.
-    """
+def _filled(bank: int) -> Any:
+    """Its PatchCore with random patches: what they are does not change the time, so no fit is waited for."""
     import torch
-    from anomalib.data import PredictDataset
-    from anomalib.data.utils import read_image
-    from anomalib.deploy import OpenVINOInferencer
-    from anomalib.engine import Engine
 
     model = _model("patchcore", "efficientnet_lite0", bank, 213)
     model.model.memory_bank = torch.randn(bank, 152)
+    return model
+
+
+def _exported(model: Any, image: Path, folder: str) -> Any:
+    """The model by OpenVINO; its graph resizes by itself, from the one size of `image`.
+
+    With its default, an open batch size, what version 2.7.0 exports under torch 2.14 takes batches of exactly 2.
+    """
+    from anomalib.data.utils import read_image
+    from anomalib.deploy import OpenVINOInferencer
+
+    size = read_image(image).shape[:2]
+    exported = model.to_openvino(folder, input_size=size, onnx_kwargs={"dynamic_axes": {}})
+    return OpenVINOInferencer(path=exported, device="CPU")
+
+
+def anomalib_inspect(data: str, bank: int, folder: str) -> dict:
+    """Its engine.predict image by image, and its exported OpenVINO model; the same bank size, filled at random."""
+    from anomalib.data import PredictDataset
+    from anomalib.engine import Engine
+
+    model = _filled(bank)
     engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=folder)
     files, _ = labelled(Path(data))
     result: dict[str, float] = {}
@@ -390,11 +405,7 @@ def anomalib_inspect(data: str, bank: int, folder: str) -> dict:
         engine.predict(model=model, dataset=PredictDataset(path=file, image_size=(SIZE, SIZE)))
         single.append(time.perf_counter() - start)
     result["ms_predict"] = 1000 * float(np.median(single[2:]))
-    # Its graph resizes by itself, from the one size it was exported for. With its default, an open batch size, what
-    # version 2.7.0 exports under torch 2.14 takes batches of exactly 2.
-    camera = read_image(files[0]).shape[:2]
-    exported = model.to_openvino(folder, input_size=camera, onnx_kwargs={"dynamic_axes": {}})
-    inferencer = OpenVINOInferencer(path=exported, device="CPU")
+    inferencer = _exported(model, files[0], folder)
     single = []
     for file in files[:43]:
         start = time.perf_counter()
@@ -406,15 +417,7 @@ def anomalib_inspect(data: str, bank: int, folder: str) -> dict:
 
 def anomalib_camera(image: str, bank: int, folder: str) -> dict:
     """The processor's milliseconds of its exported PatchCore, whose graph resizes an image of this size by itself."""
-    import torch
-    from anomalib.data.utils import read_image
-    from anomalib.deploy import OpenVINOInferencer
-
-    model = _model("patchcore", "efficientnet_lite0", bank, 213)
-    model.model.memory_bank = torch.randn(bank, 152)
-    size = read_image(image).shape[:2]
-    exported = model.to_openvino(folder, input_size=size, onnx_kwargs={"dynamic_axes": {}})
-    inferencer = OpenVINOInferencer(path=exported, device="CPU")
+    inferencer = _exported(_filled(bank), Path(image), folder)
     return {"cpu_ms": processor_ms(lambda: inferencer.predict(image))}
 
 

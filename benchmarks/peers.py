@@ -58,6 +58,7 @@ ACCURACY = (
     ("anomalib", "padim", 0),
     ("anomalib", "patchcore", 2000),
 )
+OKNG = (sys.executable, "-c", "from okng.cli import main; main()")
 VERSIONS = "import importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in %r))"
 
 
@@ -150,7 +151,6 @@ class Bench:
         """Milliseconds from disk to verdict and heatmap at 256 px, PatchCore with 1 % of transistor's patches."""
         data = str(self.data / "mvtec_ad" / "transistor")
         with tempfile.TemporaryDirectory() as folder:
-            okng = [sys.executable, "-c", "from okng.cli import main; main()"]
             model, good = f"{folder}/parts.okng", f"{data}/train/good"
             commands = (
                 ["train", good, "-d", "patchcore", "-o", model, "-p", "coreset_size=2181", "--size", "256"],
@@ -158,7 +158,7 @@ class Bench:
                 ["export", model, "-o", f"{folder}/bf16.onnx", "--precision", "bf16", "--calibrate", good],
             )
             for command in commands:
-                subprocess.run([*okng, *command], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run([*OKNG, *command], check=True, stdout=subprocess.DEVNULL)
             engines = (
                 ("torch", model, "f32"),
                 ("onnxruntime", f"{folder}/parts.onnx", "f32"),
@@ -184,7 +184,6 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             large, small = Path(folder) / "camera.jpg", min(good.iterdir())
             photograph(sorted(good.iterdir())).save(large, quality=95)
-            okng = [sys.executable, "-c", "from okng.cli import main; main()"]
             models = {
                 "patchcore, 256 px": ["-d", "patchcore", "-p", "coreset_size=2181", "--size", "256"],
                 f"{DEFAULT}, 320 px": ["-d", DEFAULT], f"{DEFAULT}, 640 px": ["-d", DEFAULT, "--size", "640"],
@@ -193,13 +192,11 @@ class Bench:
             for name, options in models.items():
                 fitted = f"{folder}/fitted.okng"
                 for command in (["train", str(good), "-o", fitted, *options], ["export", fitted, "-o", files[name]]):
-                    subprocess.run([*okng, *command], check=True, stdout=subprocess.DEVNULL)
+                    subprocess.run([*OKNG, *command], check=True, stdout=subprocess.DEVNULL)
             for run in range(runs):
-                for kind, image in (("PNG of 320 px", small), ("JPEG of 12 megapixels", large)):
-                    for name, model in files.items():
-                        if (name, image) in ((f"{DEFAULT}, 640 px", small), (f"{DEFAULT}, 320 px", large)):
-                            continue
-                        found = self.run("okng", "camera", image=str(image), model=model)
+                for kind, image, side in (("PNG of 320 px", small, 320), ("JPEG of 12 megapixels", large, 640)):
+                    for name in ("patchcore, 256 px", f"{DEFAULT}, {side} px"):
+                        found = self.run("okng", "camera", image=str(image), model=files[name])
                         self.record("camera", f"{name}, {kind}", "okng", found, run)
                     found = self.run("anomalib", "camera", image=str(image), bank=2181, folder=folder)
                     self.record("camera", f"patchcore, 256 px, {kind}", "anomalib", found, run)
@@ -218,7 +215,7 @@ class Bench:
     def start(self, runs: int = 5) -> None:
         """Seconds until each says something, and what an installation takes on disk."""
         help_of = {
-            "okng": [sys.executable, "-c", "from okng.cli import main; main()", "--help"],
+            "okng": [*OKNG, "--help"],
             "anomalib": [str(Path(self.python["anomalib"]).with_name("anomalib")), "--help"],
         }
         for run in range(runs):
@@ -236,13 +233,12 @@ class Bench:
         good = self.data / "mvtec_ad" / "transistor" / "train" / "good"
         image = min(good.iterdir())
         with tempfile.TemporaryDirectory() as folder:
-            okng = [sys.executable, "-c", "from okng.cli import main; main()"]
             model = f"{folder}/parts.okng"
             for command in (
                 ["train", str(good), "-d", "patchcore", "-o", model],
                 ["export", model, "-o", f"{folder}/parts.onnx"],
             ):
-                subprocess.run([*okng, *command], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run([*OKNG, *command], check=True, stdout=subprocess.DEVNULL)
             subprocess.run([sys.executable, "-m", "venv", f"{folder}/line"], check=True)
             pip = [f"{folder}/line/bin/python", "-m", "pip", "install", "--quiet", f"{HERE.parent}[openvino]"]
             subprocess.run(pip, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

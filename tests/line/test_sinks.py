@@ -172,14 +172,27 @@ def test_mqtt_says_what_the_broker_says(
 
 
 class Subscriber:
-    """Notes what a variable becomes."""
+    """Notes what `inspected` becomes."""
 
-    def __init__(self, changes: list[int]):
-        self.changes = changes
+    def __init__(self) -> None:
+        self.changes: list[int] = []
 
     def datachange_notification(self, node: object, value: int, data: object) -> None:
         """As asyncua calls it."""
         self.changes.append(value)
+
+    async def begin(self, client: Any) -> None:
+        """For a client that is connected."""
+        subscription = await client.create_subscription(20, self)
+        index = await client.get_namespace_index("urn:okng")
+        await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
+
+    async def until(self, value: int) -> None:
+        """Wait for a `value`, for some seconds."""
+        for _ in range(200):
+            if value in self.changes:
+                break
+            await asyncio.sleep(0.02)
 
 
 def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str]) -> None:
@@ -187,7 +200,7 @@ def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str])
 
     port = free_port()
     sink = open_sink(f"opcua://127.0.0.1:{port}")
-    changes: list[int] = []
+    subscriber = Subscriber()
 
     async def read() -> dict[str, Any]:
         async with Client(f"opc.tcp://127.0.0.1:{port}") as client:
@@ -200,14 +213,10 @@ def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str])
                 await client.get_node(f"ns={index};s=okng.verdict").write_value("OK")
             with pytest.raises(ua.UaError):
                 await client.delete_nodes([client.get_node(f"ns={index};s=okng.inspected")])
-            subscription = await client.create_subscription(20, Subscriber(changes))
-            await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
+            await subscriber.begin(client)
             record(store, 9, outbox.names)
             outbox.wake()
-            for _ in range(200):
-                if 4 in changes:
-                    break
-                await asyncio.sleep(0.02)
+            await subscriber.until(4)
             return found
 
     async def administer() -> None:
@@ -227,7 +236,7 @@ def test_opc_ua_shows_the_last_verdict_and_counts(store: Store, said: list[str])
             asyncio.run(administer())
     assert (found["verdict"], found["p_value"], found["regions"], found["path"]) == ("NG", 0.01, 1, "/in/2.png")
     assert (found["inspected"], found["ok"], found["ng"], found["id"]) == (3, 2, 1, 3)
-    assert found["at"].year >= 2024 and changes[-1] == 4
+    assert found["at"].year >= 2024 and subscriber.changes[-1] == 4
     socket.create_server(("127.0.0.1", port)).close()  # it is free again
     assert said == []
 
@@ -306,7 +315,7 @@ def test_without_a_trusted_certificate_nothing_is_read_and_nobody_is_disturbed(
     port, keys = free_port(), tmp_path / "keys"
     write(keys / "trusted" / "plc.der", (controller / "own.der").read_bytes())
     address = f"opc.tcp://127.0.0.1:{port}"
-    changes: list[int] = []
+    subscriber = Subscriber()
 
     async def stranger(token: ua.NodeId | None, opens: bool) -> None:
         client = Client(address, timeout=5)
@@ -336,20 +345,15 @@ def test_without_a_trusted_certificate_nothing_is_read_and_nobody_is_disturbed(
 
     async def all_of_it(outbox: Outbox) -> None:
         async with await secured(port, controller) as client:
-            subscription = await client.create_subscription(20, Subscriber(changes))
-            index = await client.get_namespace_index("urn:okng")
-            await subscription.subscribe_data_change(client.get_node(f"ns={index};s=okng.inspected"))
+            await subscriber.begin(client)
             for opens in (True, False):
                 await stranger(None, opens)
                 await stranger(client.uaclient.protocol.authentication_token, opens)
             assert await verdict(client) == "OK"
             record(store, 1, outbox.names)
             outbox.wake()
-            for _ in range(200):
-                if 2 in changes:
-                    break
-                await asyncio.sleep(0.02)
-            assert changes[-1] == 2
+            await subscriber.until(2)
+            assert subscriber.changes[-1] == 2
 
     with Outbox(store, [open_sink(f"opcua://127.0.0.1:{port}?keys={keys}")], said.append) as outbox:
         record(store, 0, outbox.names)

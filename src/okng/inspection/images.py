@@ -132,7 +132,7 @@ class Preprocess:
         # A single row of pixels would become one `multiple` by millions: there the aspect ratio has to give.
         limit = max(1.0, self.size / self.multiple)
         aspect = min(max(math.sqrt(height / width), 1 / limit), limit)
-        return self._round(self.size * aspect), self._round(self.size / aspect)
+        return self.rounded(self.size * aspect), self.rounded(self.size / aspect)
 
     def inputs(self, height: int, width: int) -> int:
         """How many inputs an image of this height and width becomes."""
@@ -228,7 +228,8 @@ class Preprocess:
             pass
         raise OkngError("the model file's preprocessing is not one this okng knows; fit the model again")
 
-    def _round(self, side: float) -> int:
+    def rounded(self, side: float) -> int:
+        """`side` in px as the nearest multiple."""
         return max(1, round(side / self.multiple)) * self.multiple
 
     def _stored(self, source: Source) -> tuple[Image.Image | np.ndarray, int]:

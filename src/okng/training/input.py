@@ -18,8 +18,6 @@ from okng.inspection.images import Preprocess, Source, image_size, is_grey, whit
 from okng.training.progress import Narrator
 from okng.training.size import SIZE, own_size, size_within
 
-OWN = "the images' own size, and this detector gains nothing from enlarging"
-
 
 def on_budget(budget: str, detector: str, sources: Sequence[Source], tell: Narrator) -> dict[str, Any]:
     """The arguments of a budget for such images, `size` among them; what "paper" can't do is said."""
@@ -62,6 +60,7 @@ def build(
     shapes = np.array([image_size(source) if tile is None else (tile, tile) for source in sources])  # (n, 2)
     height, width = (int(side) for side in np.median(shapes, axis=0))
     mode = "RGB" if kind.pretrained or not all(is_grey(source) for source in sources) else "L"
+    may_round = False  # sides that nobody has asked for
     if tile is not None and size is None:
         size, why = tile, f"tiles of {tile} px at their own scale"
     elif size is not None:
@@ -79,7 +78,8 @@ def build(
 
         size, why = size_within(seconds, trial, shape_of, len(sources), height, width)
     elif not kind.pretrained and height * width < SIZE * SIZE:
-        size, why = (height, width), OWN
+        size, why = (height, width), "the images' own size, and this detector gains nothing from enlarging"
+        may_round = True
     elif kind.largest == SIZE:
         size, why = SIZE, f"area of about {SIZE}², the default (--size changes it)"
     else:
@@ -92,8 +92,9 @@ def build(
         if not isinstance(multiple, int):  # where the class does not say, it is known once one is built
             with torch.random.fork_rng(devices=[]):
                 multiple = create(name, image_size=shape, **arguments).multiple
-        if why == OWN:  # which nobody has asked for
-            size = (_rounded(height, multiple), _rounded(width, multiple))
+        if may_round:
+            rounded = Preprocess(mode, size, multiple).rounded
+            size = (rounded(height), rounded(width))
         arguments = {**arguments, "image_size": Preprocess(mode, size, multiple).shape(height, width)}
     built = create(name, **arguments)
     preprocess = Preprocess(mode, size, built.multiple, white_level(sources))
@@ -107,10 +108,6 @@ def build(
     varied = len({preprocess.shape(int(h), int(w)) for h, w in shapes}) > 1
     note = "each image keeps its own aspect ratio" if varied else "aspect ratio kept"
     return built, preprocess, f"input {shape[0]}x{shape[1]}{' (median)' if varied else ''}: {why}; {note}"
-
-
-def _rounded(side: int, multiple: int) -> int:
-    return max(1, round(side / multiple)) * multiple
 
 
 def _explain(shape: tuple[int, int], why: str, shapes: np.ndarray) -> str:

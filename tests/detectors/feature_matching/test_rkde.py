@@ -25,11 +25,12 @@ from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
+SMALL = {"weights": "none", "depth": 18, "proposals": 15, "smallest": 8}
+
 
 def built(**arguments: object) -> RKDE:
     torch.manual_seed(0)
-    small = {"weights": "none", "depth": 18, "proposals": 15, "smallest": 8}
-    detector = create("rkde", **{**small, **arguments})
+    detector = create("rkde", **{**SMALL, **arguments})
     assert isinstance(detector, RKDE)
     return detector.eval()
 
@@ -183,8 +184,7 @@ def test_an_empty_image_is_ng_unless_ok_images_often_are(blind: None, empty: int
     """And either way a foreign thing is NG, and what was learnt OK."""
     nothing = dark(1, seed=5)[0]
     images = [*discs(16), *dark(empty)]
-    small = {"weights": "none", "depth": 18, "proposals": 15, "smallest": 8}
-    inspector = okng.fit(images, "rkde", size=64, false_alarm_rate=0.1, holdout=0.6, **small)
+    inspector = okng.fit(images, "rkde", size=64, false_alarm_rate=0.1, holdout=0.6, **SMALL)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     found = list(inspector.inspect([nothing, noise, *discs(4, seed=5)]))
     assert [one.verdict for one in found[:2]] == [verdict, "NG"]
@@ -221,11 +221,10 @@ def test_an_image_without_a_box_is_as_odd_as_it_is_rare(blind: None) -> None:
 
 def test_one_empty_image_among_the_held_out_blinds_nobody(blind: None) -> None:
     """Where one rank is all that the rate allows, the oddest OK image sets the threshold."""
-    small = {"weights": "none", "depth": 18, "proposals": 15, "smallest": 8}
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for seed in range(3):
         images = [*discs(16), *dark(1)]
-        inspector = okng.fit(images, "rkde", size=64, false_alarm_rate=0.1, holdout=0.6, seed=seed, **small)
+        inspector = okng.fit(images, "rkde", size=64, false_alarm_rate=0.1, holdout=0.6, seed=seed, **SMALL)
         (found,) = inspector.inspect([noise])
         assert found.verdict == "NG", seed
 
