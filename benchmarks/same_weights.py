@@ -1,0 +1,103 @@
+"""What public_code.py's comparisons share: made images, others' modules, and the same weights on both sides."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from official_code import imported_from
+from torch import Tensor, nn
+
+UNUSED = (
+    "pandas",
+    "skimage",
+    "matplotlib",
+    "matplotlib.pyplot",
+    "adeval",
+    "aug_funcs",
+    "cv2",
+    "tifffile",
+    "dataset",
+    "tabulate",
+)
+Load = Callable[[str], Any]  # one of their modules by its name
+Both = tuple[Tensor, Tensor]  # theirs and okng's
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A method of okng's beside its public code.
+
+    `public`: OWNER/NAME@COMMIT. `compare`: what both make of the same, by name. `arguments`: the sizes of both.
+    `folder`: where in the repository its modules are. `kind`: of the numbers.
+    """
+
+    public: str
+    compare: Callable[[Load], dict[str, Both]]
+    arguments: dict[str, Any]
+    folder: str = ""
+    kind: torch.dtype = torch.float64
+
+
+def images(count: int, side: int, seed: int = 0) -> Tensor:
+    """(count, 3, side, side) in [0, 1] and in steps of 1 / 255, smooth with some noise."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 6, 6, generator=draw, dtype=torch.float32)
+    made = F.interpolate(coarse, (side, side), mode="bicubic") + 0.05 * torch.randn(
+        count, 3, side, side, generator=draw, dtype=torch.float32
+    )
+    return (made.clamp(0, 1) * 255).round().to(torch.get_default_dtype()) / 255
+
+
+@contextmanager
+def theirs(checkouts: Path, public: str, folder: str = "") -> Iterator[Load]:
+    """Their modules by name; what they import, nothing here runs, and is not installed, is an empty one."""
+    repository = public.partition("@")[0].rpartition("/")[2]
+    with imported_from(checkouts / repository / folder) as load, mock.patch.dict(sys.modules):
+        for name in UNUSED:
+            try:
+                load(name)
+            except ImportError:
+                sys.modules[name] = mock.MagicMock()
+        yield load
+
+
+def given(module: nn.Module, other: nn.Module, names: dict[str, str]) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """`module`, theirs, takes the tensors of `other`, okng's; `names` are okng's beginnings and theirs, by pairs."""
+    own, parameters, pairs, taken = module.state_dict(), dict(module.named_parameters()), [], {}
+    for name, tensor in other.state_dict().items():
+        begins = max((each for each in names if name.startswith(each)), key=len)
+        known = names[begins] + name[len(begins) :]
+        if own[known].numel() != tensor.numel():
+            raise SystemExit(f"{known} of theirs and {name} of okng's differ in shape")
+        taken[known] = tensor.reshape(own[known].shape)
+        if known in parameters:
+            pairs.append((parameters[known], dict(other.named_parameters())[name]))
+    if missing := own.keys() - taken.keys():
+        raise SystemExit(f"nothing of okng's is {sorted(missing)}")
+    module.load_state_dict(taken)
+    return pairs
+
+
+def lively(*modules: nn.Module) -> None:
+    """Random weights under which every layer counts, and statistics of a training that was none."""
+    for module in modules:
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.1)
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.normal_(layer.running_mean, 0, 0.1)  # type: ignore[arg-type]
+                nn.init.uniform_(layer.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+
+
+def apart(both: Both) -> float:
+    """The largest difference as a share of the largest value of theirs."""
+    one, other = (side.detach().double() for side in both)
+    return float((one - other.reshape(one.shape)).abs().max() / one.abs().max())
