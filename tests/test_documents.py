@@ -127,15 +127,17 @@ def test_every_script_takes_from_okng_what_is_there() -> None:
 
 
 def assert_is_a_script(where: str, line: str) -> None:
-    """It lies in the tree and in git, and its source knows the options and what follows --only."""
+    """It lies in the tree and in git, its source knows the options, and it or one beside it what follows --only."""
     script, _, rest = line.partition(" ")
     assert (ROOT / script).is_file(), f"{where}: python {line}"
     assert script in TRACKED.split() or not IN_GIT, f"{where}: {script} is not in git"
     source = (ROOT / script).read_text()
     for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
         assert f'"{option}"' in source, f"{where}: python {line}"
-    for name in re.findall(r"--only ([a-z][a-z0-9-]*)(?!\S)", rest):
-        assert f'"{name}"' in source, f"{where}: python {line}"
+    beside = [(ROOT / script).with_name(f"{name}.py") for name in re.findall(r"^import (\w+)", source, re.MULTILINE)]
+    known = "".join([source, *(path.read_text() for path in beside if path.is_file())])
+    for name in re.findall(r"--only ([a-z][a-z0-9_-]*)(?!\S)", rest):
+        assert f'"{name}"' in known, f"{where}: python {line}"
 
 
 def test_verbs_of_other_tools_lead_to_ours() -> None:
