@@ -102,6 +102,26 @@ def test_with_one_transformation_there_is_nothing_to_tell(monkeypatch: pytest.Mo
         assert float(detector(torch.rand(3, 1, SIDE, SIDE)).image.abs().max()) == 0
 
 
+class Remembering(nn.Module):
+    """A generator that adds nothing, and what it was told."""
+
+    def forward(self, told: Tensor) -> Tensor:
+        self.told = told
+        return torch.zeros_like(told[:, :1, BORDER:-BORDER, BORDER:-BORDER])
+
+
+def test_the_generator_is_told_everywhere_which_image_it_makes() -> None:
+    """At the border, too, around which there is nothing of the image."""
+    detector = built(image_size=(SIDE, SIDE), channels=1, width=2, scales=1)
+    generator = detector.generators[0] = Remembering()
+    detector.noise = torch.ones(1, 4)
+    detector.generated(0, torch.ones(4, 1, SIDE, SIDE))
+    noisy, which = generator.told.unbind(1)
+    assert which.shape == (4, SIDE + 2 * BORDER, SIDE + 2 * BORDER)
+    torch.testing.assert_close(which, (torch.arange(4) / 4)[:, None, None].expand_as(which))
+    assert not noisy[:, :BORDER].any() and not noisy[:, :, -BORDER:].any() and noisy[:, BORDER:-BORDER].any()
+
+
 class Bright(nn.Module):
     """Sure of the first of two transformations where a patch's middle is bright, of the second where it is dark."""
 

@@ -242,10 +242,10 @@ class HTDG(Detector):
         n = len(below)
         code = getattr(self, f"code_{scale}")  # (1, 1, h, w)
         drawn = code.expand_as(below) if again else torch.randn_like(below if scale else below[:, :1]).expand_as(below)
-        noisy = self.noise[scale, :, None, None, None] * drawn + below
+        noisy = F.pad(self.noise[scale, :, None, None, None] * drawn + below, [BORDER] * 4)  # (n, C, h + 10, w + 10)
         which = torch.arange(n, device=below.device)[:, None, None, None] / n  # (n, 1, 1, 1)
-        told = torch.cat([noisy, which.expand(-1, -1, *below.shape[2:])], 1)  # (n, C + 1, h, w)
-        made: Tensor = self.generators[scale](F.pad(told, [BORDER] * 4)).tanh() + below  # (n, C, h, w)
+        told = torch.cat([noisy, which.expand(-1, -1, *noisy.shape[2:])], 1)  # (n, C + 1, h + 10, w + 10)
+        made: Tensor = self.generators[scale](told).tanh() + below  # (n, C, h, w)
         return made
 
     def below(self, scale: int, again: bool = False) -> Tensor:
