@@ -85,6 +85,16 @@ def test_losses_are_the_papers() -> None:
         torch.testing.assert_close(against["real"], F.binary_cross_entropy_with_logits(sure, real))
 
 
+def test_the_discriminator_judges_by_a_sum_of_its_features() -> None:
+    """So that what moves its judgement is what the features' loss and the score measure."""
+    detector = built()
+    one, other = torch.randn(2, 5, SMALL["code"])
+    nothing = torch.zeros_like(one)
+    with torch.no_grad():
+        judged = [detector.judge(features) for features in (one + other, nothing, one, other)]
+    torch.testing.assert_close(judged[0] + judged[1], judged[2] + judged[3])
+
+
 def test_each_loss_teaches_whom_it_should() -> None:
     for name in ("adversarial", "copies", "features"):
         detector = built()

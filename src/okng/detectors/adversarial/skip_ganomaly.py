@@ -74,7 +74,7 @@ class SkipGANomaly(Detector):
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.generator = nn.Sequential(UNet(channels, channels, width, levels), nn.Tanh())
         self.features = Encoder(image_size, channels, code, width)
-        self.judge = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(code, 1), nn.Flatten(0))
+        self.judge = nn.Sequential(nn.Linear(code, 1), nn.Flatten(0))
         self.generator.apply(start)
 
     def phases(self) -> Iterator[Phase]:
