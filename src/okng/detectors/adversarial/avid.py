@@ -44,11 +44,14 @@ class AVID(Detector):
     The map is the inpainter's absolute change, the mean over channels, times the probability that the detector gives
     against the place; `image` is its highest mean over a patch of 4 × 4 pixels.
 
-    Deliberately otherwise: paper and authors' code could not be checked, so layers, rates and noise are those of a
-    public implementation for 64 px. The paper cuts both maps at thresholds and takes what lies above both; their
-    product needs none. Images are padded by repeating the border, so that the detector judges that too; each of its
-    cells is put where the middle of its patch lies. The U-Net is that of strided convolutions, `nn.unet`. The losses
-    are the usual ones of a GAN that do not saturate, the public implementation squares its probabilities.
+    Deliberately otherwise: the paper could not be checked; layers, rates and noise are those of a public implementation
+    for 64 px. The authors' code, for grey images of 224 px, has the same detector with a first stride of 4, without
+    normalisation and with rectifiers that don't leak; an inpainter that pools and resizes, without an activation at the
+    end; squared losses, both rates 2e-4, and far more noise, `noise=0.8` here. The paper cuts both maps at thresholds
+    and takes what lies above both; their product needs none. Images are padded by repeating the border, so that the
+    detector judges that too; each of its cells is put where the middle of its patch lies. The U-Net is that of strided
+    convolutions, `nn.unet`. The losses are the usual ones of a GAN that do not saturate, the public implementation
+    squares its probabilities.
     """
 
     fixed_size = True

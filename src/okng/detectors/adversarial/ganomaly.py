@@ -37,8 +37,9 @@ class GANomaly(Detector):
     those of the test batch, so that a score there depends on the images beside it. Nothing is scaled to [0, 1] over a
     test set, and the last epoch counts, where that code keeps the epoch with the best test figure. The score is the
     paper's, the mean absolute difference of the codes; the authors' code has the squared one. The paper has no map:
-    here it is the absolute residual of the copy. The depth follows the size, as in `gan`, and the decoder's last layer
-    has a bias.
+    here it is the absolute residual of the copy. The discriminator steps on copies of the generator that has just
+    stepped, where that code keeps those from before. The depth follows the size, as in `gan`, and there channels double
+    without end. The encoders' first layer, the decoder's last and both of the discriminator have a bias.
     """
 
     fixed_size = True

@@ -130,8 +130,11 @@ class HTDG(Detector):
 
     Deliberately otherwise: the networks take their steps in turn, where the authors' code takes three of one and then
     three of the other in each of 500 (digits) or 1,000 iterations. The images are not made richer in contrast (CLAHE).
-    The number that tells the generator which image to make is a share of how many there are. Scores are not brought to
-    [0, 1] over a test set. A symmetric image looks alike after several transformations, and is never told apart.
+    They are made smaller, and handed to the next scale, bilinearly; that code rounds sides up, values to 8 bits, and
+    interpolates in cubes, and by a shift it blurs. Its noise is a share of the mean absolute difference, here of the
+    root of the mean square. The number that tells the generator which image to make is a share of how many there are.
+    Scores are not brought to [0, 1] over a test set. A symmetric image looks alike after several transformations, and
+    is never told apart.
     """
 
     fixed_size = True

@@ -38,10 +38,11 @@ class ADVAE(Detector):
     px; the paper's network for photographs, a ResNet-18, could not be checked. The paper's score of an anomaly is a sum
     over a draw of the difference between the latent variables of the image and of OK images; the gradient of its
     expectation is that of the latent means, which is taken, as in the authors' code, so that a map is the same every
-    time. That code takes the absolute value of one map of all latent means, its gradients scaled for each image, and
+    time. That code takes the absolute value of one map of all latent means, its gradients scaled by the batch's, and
     each map's range to [0, 1]; here it is the paper's rectified maps, unscaled, so that images compare. Features are
-    those behind the rectifier. The gradient passes two linear layers with a rectifier between and is written out,
-    exactly, so that scoring needs none. The paper scores no image: here it is its loss with the mean code, per value.
+    those behind the rectifier, there those before it. The gradient passes two linear layers with a rectifier between
+    and is written out, exactly, so that scoring needs none. The paper scores no image: here it is its loss with the
+    mean code, per value.
     """
 
     fixed_size = True

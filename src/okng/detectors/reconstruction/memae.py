@@ -40,7 +40,9 @@ class MemAE(Detector):
     Deliberately otherwise: the authors' code is of videos. The layers for images are remembered and could not be
     checked: 64, 128, 128, 256 with 500 items for CIFAR-10, 16, 32, 64 with 100 for MNIST, whose first kernel is one
     pixel and here 3 × 3 like all others. So are epochs and batches, and that a query is a whole image, of which a
-    figure of decoded items speaks. Weights are those of the products, as in the authors' code, not of the cosine.
+    figure of decoded items speaks. Weights are those of the products, as in the authors' code, not of the cosine. Its
+    images are in [-1, 1], where errors count four times as much beside the entropy, and its score is no squared error
+    but, of each pixel, the root of the sum over the channels.
     """
 
     fixed_size = True

@@ -45,8 +45,9 @@ class VAEGrad(Detector):
     not be checked, nor could `code`, `step_size` and `tie`, which are remembered of it. The decoder's variance learns
     30 times as fast as the weights: a step of Adam is as long as its rate, the variance's logarithm has some 6 to fall,
     and while it is large, codes are not worth what they cost. The energy is in squares of brightness rather than in
-    nats, so that one step size serves whatever variance was learnt. What leaves [0, 1] in a step is set back to the
-    border: images unlike all that was learnt, such as black ones, would run away.
+    nats, so that one step size serves whatever variance was learnt. The gradient passes the network, and the prior is
+    in it; that implementation holds the copies fixed and has a plain autoencoder. What leaves [0, 1] in a step is set
+    back to the border: images unlike all that was learnt, such as black ones, would run away.
     """
 
     fixed_size = True
