@@ -3,9 +3,9 @@
     python benchmarks/public_code.py CHECKOUTS [--only METHOD …]
 
 CHECKOUTS holds the repositories under their own names, at the commits that results/official.csv names. AnomalyDINO
-needs dinov2, too, and faiss-cpu; what else their modules import and nothing here runs may be missing. Nothing is learnt
-for long: both sides get the same random weights, or the offline ones, and the same made images, and what they make of
-them is compared. A figure is the largest difference as a share of the largest value of theirs. Writes
+needs dinov2, too, and faiss-cpu, HTDG kornia 0.4; what else their modules import and nothing here runs may be missing.
+Nothing is learnt for long: both sides get the same random weights, or the offline ones, and the same made images, and
+what they make of them is compared. A figure is the largest difference as a share of the largest value of theirs. Writes
 results/official.csv.
 """
 
@@ -14,6 +14,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import public_adversarial
+import public_htdg
+import public_reconstruction
 import public_today
 import torch
 from official import COLUMNS, PATH, line
@@ -21,7 +24,12 @@ from same_weights import apart, theirs
 
 from okng.benchmark.rows import read_rows, write_rows
 
-METHODS = {**public_today.METHODS}
+METHODS = {
+    **public_today.METHODS,
+    **public_adversarial.METHODS,
+    **public_htdg.METHODS,
+    **public_reconstruction.METHODS,
+}
 
 
 def rows(method: str, checkouts: Path) -> list[dict]:

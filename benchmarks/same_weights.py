@@ -15,9 +15,13 @@ import torch.nn.functional as F
 from official_code import imported_from
 from torch import Tensor, nn
 
+from okng.detectors.base import Batch
+
 UNUSED = (
     "pandas",
+    "seaborn",
     "skimage",
+    "skimage.feature",
     "matplotlib",
     "matplotlib.pyplot",
     "adeval",
@@ -26,6 +30,9 @@ UNUSED = (
     "tifffile",
     "dataset",
     "tabulate",
+    "tensorboardX",
+    "ssim",
+    "imageio",
 )
 Load = Callable[[str], Any]  # one of their modules by its name
 Both = tuple[Tensor, Tensor]  # theirs and okng's
@@ -54,6 +61,11 @@ def images(count: int, side: int, seed: int = 0) -> Tensor:
         count, 3, side, side, generator=draw, dtype=torch.float32
     )
     return (made.clamp(0, 1) * 255).round().to(torch.get_default_dtype()) / 255
+
+
+def batch_of(pixels: Tensor) -> Batch:
+    """What okng's losses take."""
+    return Batch(pixels, torch.arange(len(pixels)))
 
 
 @contextmanager
@@ -86,13 +98,50 @@ def given(module: nn.Module, other: nn.Module, names: dict[str, str]) -> list[tu
     return pairs
 
 
+def in_order(module: nn.Module, other: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """`module`, theirs, takes the layers of `other`, okng's, kind by kind in the order in which they were made.
+
+    A bias of okng's that theirs lacks becomes 0 and learns nothing.
+    """
+    pairs = []
+    for kind in ("Conv", "Norm", ""):
+        for one, mine in zip(layers(module, kind), layers(other, kind), strict=True):
+            tensors = {**dict(mine.named_parameters(recurse=False)), **dict(mine.named_buffers(recurse=False))}
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                known, tensor = getattr(one, name, None), tensors.get(name)
+                if known is None and tensor is not None:
+                    nn.init.zeros_(tensor).requires_grad_(False)
+                elif known is not None:
+                    assert tensor is not None
+                    known.data.copy_(tensor.detach().reshape(known.shape))
+                    if isinstance(known, nn.Parameter):
+                        pairs.append((known, tensor))
+    return pairs  # type: ignore[return-value]
+
+
+def layers(module: nn.Module, kind: str) -> list[nn.Module]:
+    """Those with weights of their own, of a `kind` by their names; "" is all but convolutions and normalisations."""
+    own = [layer for layer in module.modules() if isinstance(getattr(layer, "weight", None), nn.Parameter)]
+    named = {layer: [word for word in ("Conv", "Norm") if word in type(layer).__name__] for layer in own}
+    return [layer for layer in own if named[layer] == ([kind] if kind else [])]
+
+
+def gradients(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> Both:
+    """Of all parameters at once."""
+    found = [
+        torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in side])
+        for side in zip(*pairs, strict=True)
+    ]
+    return found[0], found[1]
+
+
 def lively(*modules: nn.Module) -> None:
     """Random weights under which every layer counts, and statistics of a training that was none."""
     for module in modules:
         for parameter in module.parameters():
             nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.1)
         for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 nn.init.normal_(layer.running_mean, 0, 0.1)  # type: ignore[arg-type]
                 nn.init.uniform_(layer.running_var, 0.5, 1.5)  # type: ignore[arg-type]
 
