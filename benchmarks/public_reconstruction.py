@@ -61,11 +61,8 @@ def lsa(load: Load) -> dict[str, Both]:
         settled(detector, pixels)
         pairs = in_order(model, detector)
         detector.eval(), model.eval()
-        if channels == 3:
-            with torch.no_grad():
-                model.encoder.conv[0].padding = (1, 1)
-                found["code as published, colour"] = model.encoder(pixels), detector.encode(pixels)
-            detector.encoder.insert(1, nn.LeakyReLU())  # which okng's has not behind the first layer
+        if channels == 3:  # theirs pads all layers but the first
+            model.encoder.conv[0].padding = (1, 1)
         with torch.no_grad():
             copies, codes, densities = model(pixels)
             found[f"code{told}"] = codes, detector.encode(pixels)

@@ -10,7 +10,7 @@ from tests.detectors.scenes import SIDE, crosses, rings, source, tensor
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.detectors.reconstruction.lsa import LSA, Estimator
+from okng.detectors.reconstruction.lsa import LSA, Block, Estimator
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
 from okng.training.phases import run_phases
@@ -107,6 +107,17 @@ def test_the_score_is_both_parts_in_units_of_their_ranges() -> None:
         assert scores.map is not None
         torch.testing.assert_close(scores.image, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(scores.map.sum((1, 2)), error)
+
+
+def test_the_first_layer_of_colour_images_is_rectified() -> None:
+    """Or it and the first layer of the block behind it were one linear map."""
+    detector, images, met = built(channels=3).eval(), torch.rand(2, 3, SIDE, SIDE), []
+    block = next(layer for layer in detector.encoder if isinstance(layer, Block))
+    block.register_forward_hook(lambda _, given, __: met.append(given[0]))
+    with torch.no_grad():
+        detector.encode(images)
+        expected = torch.nn.functional.leaky_relu(detector.encoder[0](images), 0.01)
+    torch.testing.assert_close(met, [expected])
 
 
 @pytest.mark.parametrize(("size", "channels"), [((28, 28), 1), ((32, 32), 3), ((19, 44), 1)])

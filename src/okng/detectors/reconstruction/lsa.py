@@ -37,10 +37,10 @@ class LSA(Detector):
 
     Deliberately otherwise: the depth follows the size, down to a grid of 4 to 7, which gives both of the paper's
     networks (28 px are 7 · 2², 32 px are 4 · 2³; sides between are padded by repeating the border); colour images get
-    the first layer and block of the paper's for CIFAR-10, padded. Weights are masked whenever they are used, not set
-    to 0 after each step. The ranges are those over all OK images that were learnt, the authors' those over a held-out
-    tenth; the least of both parts, which the authors subtract first, moves all scores alike and is left in. The paper's
-    layers for video, masked stacked convolutions, are left out.
+    the first layer and block of the paper's for CIFAR-10, padded. The decoder's last layer has a bias. Weights are
+    masked whenever they are used, not set to 0 after each step. The ranges are those over all OK images that were
+    learnt, the authors' those over a held-out tenth; the least of both parts, which the authors subtract first, moves
+    all scores alike and is left in. The paper's layers for video, masked stacked convolutions, are left out.
     """
 
     fixed_size = True
@@ -70,7 +70,7 @@ class LSA(Detector):
         self.surprise_weight = surprise_weight
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.times, grid = halvings(image_size)
-        first: list[nn.Module] = [conv(channels, width), Block(width, width)] if channels == 3 else []
+        first: list[nn.Module] = [conv(channels, width), nn.LeakyReLU(), Block(width, width)] if channels == 3 else []
         widths = [width if first else channels, *(width * 2 ** (i + len(first) // 2) for i in range(self.times))]
         down = [Block(widths[i], widths[i + 1], stride=2) for i in range(self.times)]
         values = widths[-1] * grid[0] * grid[1]
