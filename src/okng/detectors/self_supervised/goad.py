@@ -14,7 +14,7 @@ from okng.nn.geometric import Transformations
 from okng.nn.residual import WideResNet
 
 NORM_WEIGHT = 10.0  # of the features' mean square, which keeps distances from growing
-SLOPE = 0.2  # of the leaky rectifier below zero, for tables
+SLOPE, GAIN = 0.2, 2**0.5  # for tables: of the leaky rectifier below zero; of the weights as they begin
 
 
 class GOAD(Detector):
@@ -155,6 +155,9 @@ class GOADTabular(Detector):
             steps += [nn.LeakyReLU(SLOPE), nn.Linear(width, width, bias=False)]
         self.network = nn.Sequential(*steps)
         self.head = nn.Sequential(nn.LeakyReLU(SLOPE), nn.Linear(width, maps))
+        for layer in (*self.network, *self.head):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_normal_(layer.weight, GAIN)
         self.register_buffer("matrices", torch.randn(maps, columns, mapped))  # (M, d, r)
         self.register_buffer("mean", torch.zeros(columns))
         self.register_buffer("deviation", torch.ones(columns))
