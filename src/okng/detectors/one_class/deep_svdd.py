@@ -41,9 +41,10 @@ class DeepSVDD(Detector):
     the range of all OK images.
 
     Deliberately otherwise: the decoder's first grid is enlarged to the encoder's last one at once, whatever its size,
-    and its code is not normalised. With a soft boundary Adam begins anew after the warm-up, in which the loss is the
-    distance alone; in the end the radius is learnt once more, of all images. The score is the squared distance there,
-    too, without the radius, which orders images alike: the threshold that okng calibrates is its own.
+    and its code is not normalised. Convolutions begin by Xavier's rule, as the authors' for CIFAR-10, and not theirs
+    for MNIST. With a soft boundary Adam begins anew after the warm-up, in which the loss is the distance alone; in the
+    end the radius is learnt once more, of all images. The score is the squared distance there, too, without the radius,
+    which orders images alike: the threshold that okng calibrates is its own.
     """
 
     fixed_size = True

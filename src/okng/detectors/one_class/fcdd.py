@@ -40,9 +40,12 @@ class FCDD(Detector):
     to a twentieth.
 
     Deliberately otherwise: the paper freezes VGG-11 up to stride 8 and goes on training its next two layers; here two
-    layers begin at random behind any backbone, and see its own normalisation instead of the paper's, which the
-    network without a backbone sees. Confetti makes images darker too. Images are neither cropped nor jittered. The
-    map's Gaussians are laid by a product on either side, which gives what a transposed convolution does.
+    layers begin at random behind any backbone, and see its own normalisation instead of the paper's, which the network
+    without a backbone sees. Of that all 5×5 layers are normalised and rectified, in the authors' for Fashion-MNIST not
+    the last. Confetti makes images darker too. Images are neither cropped nor jittered. The map's Gaussians are laid by
+    a product on either side, which gives what a transposed convolution does. A receptive field with even sides has its
+    middle between two pixels; the authors' code gives both the middle's value, so that its Gaussians are half a pixel
+    wider, and a quarter as high.
     """
 
     fixed_size = True

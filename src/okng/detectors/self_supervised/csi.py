@@ -40,11 +40,12 @@ class CSI(Detector):
     over 10 epochs and falling as half a cosine.
 
     Deliberately otherwise: logits are weighed by the mean of their sizes, without signs. Of OK images that look alike
-    in all turns they lie around 0; divided by their mean, which may be below 0, they called OK images odd. Where
-    all are above 0 it is the same number. A view is cropped before its colours are changed, and these in a fixed
-    order, brightness first. A crop that would leave the image is cut at its border instead of being drawn again. The
-    warm-up is a tenth of a training of less than 100 epochs. The views of a score are drawn once for all images.
-    Quarter turns of an oblong image are resized to its shape.
+    in all turns they lie around 0; divided by their mean, which may be below 0, they called OK images odd. Where all
+    are above 0 it is the same number. A view is cropped before its colours are changed, and these in a fixed order,
+    brightness first, as torchvision changes them; the authors' code does it by hue, saturation and value, turns the hue
+    by 255/360 of what it asks for, and takes contrast about each channel's own mean. A crop that would leave the image
+    is cut at its border instead of being drawn again. The warm-up is a tenth of a training of less than 100 epochs. The
+    views of a score are drawn once for all images. Quarter turns of an oblong image are resized to its shape.
     """
 
     fixed_size = True
@@ -161,7 +162,8 @@ class LARS(torch.optim.SGD):
     """Stochastic gradient descent in which each tensor's gradient is as long as a share of the tensor itself.
 
     You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017, with the share 0.001. A gradient or
-    tensor of length 0 leaves the gradient as it is.
+    tensor of length 0 leaves the gradient as it is. The length is that of gradient and weight decay together, where the
+    paper adds both lengths: at CSI's decay of 1e-6 the same to a thousandth.
     """
 
     @torch.no_grad()

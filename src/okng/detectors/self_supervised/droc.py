@@ -46,8 +46,11 @@ class DROC(Detector):
 
     Deliberately otherwise: the SVM's score is minus the logarithm of the sum of kernels whose one value is its border:
     the same order of images, and no two far ones have the same. All four turns of an image are met in one batch of
-    "augmented". Weight decay is of all parameters. Colours are changed in a fixed order, brightness first; a crop that
-    would leave the image is cut at its border. Quarter turns of an oblong image are resized to its shape.
+    "augmented". Weight decay is of all parameters. Views are drawn as SimCLR draws them, from crops of half the area
+    on: colours are changed in four of five, in a fixed order, brightness first, and half are blurred; a crop that would
+    leave the image is cut at its border. The authors' code crops squares of half the side on, changes colours in all
+    views, brightness by a sum, and blurs none. For "rotation" its last hidden layer is neither normalised nor
+    rectified. Quarter turns of an oblong image are resized to its shape.
     """
 
     fixed_size = True

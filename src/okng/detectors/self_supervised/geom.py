@@ -32,9 +32,10 @@ class GEOM(Detector):
     `batch_size`, `learning_rate`: of Adam.
 
     Deliberately otherwise: which transformation an image goes through is drawn anew in each pass, rather than all 72
-    being met equally often. Images of 28 px aren't framed up to 32. Features are averaged over all places, whatever the
-    size. The log-likelihood is of log-softmax, so that a probability of 0 isn't met. Quarter turns of an oblong image
-    are resized to its shape.
+    being met equally often. What a shift uncovers is mirrored without the edge, as in SSL-AD; the authors' code meets
+    the edge twice. Images of 28 px aren't framed up to 32. Features are averaged over all places, whatever the size.
+    The log-likelihood is of log-softmax, so that a probability of 0 isn't met. Quarter turns of an oblong image are
+    resized to its shape.
     """
 
     fixed_size = True

@@ -33,7 +33,9 @@ class GOAD(Detector):
 
     Deliberately otherwise: the centres that score are means over all OK images once the training is over, rather than
     running means of its last epoch. In the authors' blocks the second convolution takes the first one's output as it
-    is, without the normalisation between; here it is an ordinary block.
+    is, without the normalisation between; here it is an ordinary block. What a shift uncovers is mirrored without the
+    edge, which theirs meets twice. Nothing is added to probabilities: the paper's ε is no part of the authors' code
+    either, which may keep distances from being small and by default doesn't.
     """
 
     fixed_size = True
@@ -117,8 +119,10 @@ class GOADTabular(Detector):
     `triplet_weight`: of this loss beside the cross-entropy of a linear classifier, which is there in training alone.
     `epochs`, `batch_size`, `learning_rate`: of Adam; an image of a batch goes through all maps.
 
-    Deliberately otherwise: the centres that score are means over all OK images once the training is over. The defaults
-    are the authors' for KDD; columns that take one of several values aren't told from others.
+    Deliberately otherwise: the centres that score are means over all OK images once the training is over. The authors'
+    code rectifies the features for its classifier where they stand, so that it takes distances of rectified ones; here
+    they are taken before. The defaults are the authors' for KDD; columns that take one of several values aren't told
+    from others.
     """
 
     fixed_size = True
