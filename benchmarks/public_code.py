@@ -15,9 +15,12 @@ import argparse
 from pathlib import Path
 
 import public_adversarial
+import public_contrastive
 import public_htdg
+import public_one_class
 import public_reconstruction
 import public_today
+import public_transformations
 import torch
 from official import COLUMNS, PATH, line
 from same_weights import apart, theirs
@@ -29,6 +32,9 @@ METHODS = {
     **public_adversarial.METHODS,
     **public_htdg.METHODS,
     **public_reconstruction.METHODS,
+    **public_one_class.METHODS,
+    **public_contrastive.METHODS,
+    **public_transformations.METHODS,
 }
 
 
