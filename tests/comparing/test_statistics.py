@@ -9,10 +9,10 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from okng.comparing.statistics import (
+    against_the_best,
     auroc_interval,
     average_precisions,
     delong,
-    holm,
     interval,
     mcnemar_p,
     newcombe,
@@ -126,16 +126,27 @@ def test_methods_that_say_the_same_are_not_told_apart() -> None:
     assert p[0, 1] == 1 and p[0, 2] < 1e-3 and (np.diag(p) == 1).all()
 
 
-def test_holm_counts_all_pairs() -> None:
+def test_a_p_value_against_the_best_counts_the_other_methods() -> None:
     p = np.ones((4, 4))
-    for (i, j), value in {(0, 1): 0.001, (0, 2): 0.012, (0, 3): 0.2, (1, 2): 0.011, (1, 3): 0.5, (2, 3): 0.03}.items():
+    for (i, j), value in {(0, 1): 0.001, (0, 2): 0.012, (0, 3): 0.4, (1, 2): 1e-9, (1, 3): 0.5, (2, 3): 0.03}.items():
         p[i, j] = p[j, i] = value
-    adjusted = holm(p)
-    assert adjusted[0, 1] == pytest.approx(0.006)
-    assert adjusted[1, 2] == pytest.approx(0.055)
-    assert adjusted[0, 2] == pytest.approx(0.055)  # 0.012 times 4 is less than the one before
-    assert adjusted[2, 3] == pytest.approx(0.09) and adjusted[1, 3] == pytest.approx(0.5)
-    np.testing.assert_array_equal(adjusted, adjusted.T)
+    np.testing.assert_allclose(against_the_best(p, 0), [1, 0.003, 0.036, 1])
+    np.testing.assert_allclose(against_the_best(p, 3), [1, 1, 0.09, 1])
+    assert p[3, 3] == 1 and p[0, 1] == 0.001
+    np.testing.assert_array_equal(against_the_best(np.ones((1, 1)), 0), [1])
+
+
+def test_the_truly_best_method_is_among_those_not_told_from_the_best() -> None:
+    """In 19 of 20 draws, whichever method the draw shows as the best."""
+    kept = 0
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        labels = np.r_[np.ones(30, int), np.zeros(40, int)]
+        scores = rng.normal(0, 1, (8, 70)) + labels * np.r_[1.5, np.full(7, 1.4)][:, None]
+        values, covariance = of_all(labels, scores)
+        adjusted = against_the_best(paired_p(values, covariance), int(np.argmax(values)))
+        kept += int(adjusted[0] > 0.05)
+    assert kept >= 0.95 * 300 - 3 * (300 * 0.95 * 0.05) ** 0.5
 
 
 def test_resamples_keep_the_number_of_each_label_and_are_the_same_for_all() -> None:

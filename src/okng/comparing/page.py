@@ -96,7 +96,7 @@ def as_text(compared: Compared) -> list[str]:
         lines.append(f"{row.method.name:<{wide}}{cells}{time}" + (f"  {row.reason}" if row.reason else ""))
     if len(ran_on := _ran_on(compared.rows)) > 1:
         lines.append(f"times do not compare: fits ran on {'; '.join(ran_on)}")
-    lines.append("* the best, ≈ not distinguishable from it (paired tests at 5 %, corrected for all pairs of methods)")
+    lines.append("* the best, ≈ not distinguishable from it (paired tests at 5 %, corrected for the number of methods)")
     return lines
 
 

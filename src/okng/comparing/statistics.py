@@ -101,20 +101,16 @@ def mcnemar_p(called: np.ndarray) -> np.ndarray:
     return p
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (m, m) of all pairs, corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
+def against_the_best(p: np.ndarray, best: int) -> np.ndarray:
+    """p-values (m,) against the method `best`, of `p` (m, m) of all pairs, times the number of the others.
 
-    All m (m - 1) / 2 pairs count, not only those with the best: which one is the best is read from the same images.
+    `best` is read from the same images, so it may be another than the truly best one, which is tested against m - 1
+    others at most: with 95 % none of them parts it from `best`, and it is among those that are not told apart. No more
+    is claimed, so the pairs without the best don't count (Hsu, Simultaneous Confidence Intervals for all Distances from
+    the "Best", Annals of Statistics 9, 1981; here by Bonferroni's inequality).
     """
-    m = len(p)
-    adjusted = np.ones_like(p)
-    first, second = np.triu_indices(m, 1)
-    order = np.argsort(p[first, second])
-    largest = 0.0
-    for step, k in enumerate(order):
-        i, j = first[k], second[k]
-        largest = max(largest, min(1.0, float(p[i, j]) * (len(order) - step)))
-        adjusted[i, j] = adjusted[j, i] = largest
+    adjusted: np.ndarray = np.minimum(1.0, p[best] * (len(p) - 1))
+    adjusted[best] = 1.0
     return adjusted
 
 

@@ -13,10 +13,10 @@ from okng.comparing.pixels import PixelCounts
 from okng.comparing.runs import Method, Result
 from okng.comparing.statistics import (
     LEVEL,
+    against_the_best,
     auroc_interval,
     average_precisions,
     delong,
-    holm,
     interval,
     mcnemar_p,
     paired_p,
@@ -42,8 +42,8 @@ COSTS = ("seconds", "milliseconds", "file_bytes", "fit_memory", "inspect_memory"
 class Figure:
     """A mean over seeds with its 95 % interval over draws of test images.
 
-    `p`: of the paired test against the best method in this figure, corrected for all pairs; NaN where there is none.
-    `best`: whether it is the highest; `alike`: whether it can't be told from the highest.
+    `p`: of the paired test against the best method in this figure, corrected for the number of methods; NaN where there
+    is none. `best`: whether it is the highest; `alike`: whether it can't be told from the highest.
     """
 
     value: float = math.nan
@@ -168,11 +168,11 @@ def _by_delong(measured: list[tuple[Row, list[Result]]], labels: np.ndarray, pla
 
 def _judge(name: str, rows: list[Row], p: np.ndarray) -> None:
     """Mark the best of `rows` and those that a paired test, with p-values `p` (m, m), can't tell from it."""
-    adjusted = holm(p)
     best = int(np.argmax([row.figures[name].value for row in rows]))
+    adjusted = against_the_best(p, best)
     for i, row in enumerate(rows):
         figure = row.figures[name]
-        figure.best, figure.p = i == best, float(adjusted[best, i])
+        figure.best, figure.p = i == best, float(adjusted[i])
         figure.alike = i == best or figure.p > LEVEL
 
 
