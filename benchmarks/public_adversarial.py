@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, layers, lively
+from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, layers, lively, weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -54,11 +54,6 @@ def stepped(detector: Any, batch: Batch, count: int, at_once: bool) -> None:
             update.optimizer.zero_grad()
             sum((losses or update.loss(batch)).values()).backward()
             update.optimizer.step()
-
-
-def weights(pairs: list) -> Both:
-    one, other = (torch.cat([p.detach().flatten() for p in side]) for side in zip(*pairs, strict=True))
-    return one, other
 
 
 def ganomaly(load: Load) -> dict[str, Both]:

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from same_weights import Beside, Both, Load, given, gradients, images, lively
+from same_weights import Beside, Both, Load, given, gradients, images, lively, weights
 from scipy import signal
 from their_steps import gone_through, here
 from torch import Tensor, nn
@@ -61,12 +61,6 @@ def parts(pixels: Tensor, labels: Tensor | None = None) -> list[Batch]:
     index = torch.arange(len(pixels))
     chosen = [index[i::3] for i in range(3)]
     return [Batch(pixels[i], i, labels=None if labels is None else labels[i]) for i in chosen]  # type: ignore[arg-type]
-
-
-def weights(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> Both:
-    """Theirs and okng's."""
-    one, other = (torch.cat([p.detach().flatten() for p in side]) for side in zip(*pairs, strict=True))
-    return one, other
 
 
 def deep_svdd(load: Load) -> dict[str, Both]:

@@ -130,6 +130,12 @@ def layers(module: nn.Module, kind: str) -> list[nn.Module]:
     return [layer for layer in own if named[layer] == ([kind] if kind else [])]
 
 
+def weights(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> Both:
+    """Of all parameters at once."""
+    one, other = (torch.cat([p.detach().flatten() for p in side]) for side in zip(*pairs, strict=True))
+    return one, other
+
+
 def gradients(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> Both:
     """Of all parameters at once."""
     found = [

@@ -119,7 +119,7 @@ def test_of_a_table_it_finds_rows_whose_columns_do_not_go_together() -> None:
 
 
 def test_weights_for_tables_begin_so_that_features_are_as_large_as_what_is_mapped() -> None:
-    """Xavier's with a gain of √2, as in the authors' code: from smaller ones 25 epochs learn next to nothing."""
+    """Xavier's with a gain of √2: from PyTorch's, which are smaller, 25 epochs learn next to nothing."""
     torch.manual_seed(0)
     detector = GOADTabular()
     layers = [layer for layer in (*detector.network, *detector.head) if isinstance(layer, torch.nn.Linear)]

@@ -121,8 +121,10 @@ class GOADTabular(Detector):
 
     Deliberately otherwise: the centres that score are means over all OK images once the training is over. The authors'
     code rectifies the features for its classifier where they stand, so that it takes distances of rectified ones; here
-    they are taken before. The defaults are the authors' for KDD; columns that take one of several values aren't told
-    from others.
+    they are taken before. Weights begin by Xavier's rule with a gain of √2: that code defines it, but calls it on the
+    whole network, where it changes nothing, so that theirs are PyTorch's. From those the defaults learnt next to
+    nothing of scikit-learn's digits, by their training loss. The defaults are the authors' for KDD; columns that take
+    one of several values aren't told from others.
     """
 
     fixed_size = True
