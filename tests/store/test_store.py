@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from stores import MODEL, inspection, put
 
 from okng.errors import OkngError
@@ -47,6 +47,15 @@ def test_what_is_told_of_a_new_record_is_what_is_kept(store: Store) -> None:
     told = store.record_all([*new, new[0]])
     assert told == [store.records.get(record.id) for record in told]
     assert told[0] == told[2] and [record.has_image for record in told] == [True, False, True]
+
+
+def test_what_was_written_counts_when_all_can_see_it(store: Store) -> None:
+    """A server that saw the count before the records looked at a store that was small, and then not again."""
+    counted = []
+    event.listen(store.engine, "commit", lambda connection: counted.append(store.records.written))
+    new = NewRecord(inspection(), MODEL, "test", "d", image=b"x" * 1000)
+    store.record_all([new, new])
+    assert counted and not any(counted) and store.records.written == store.retention.size() > 2000
 
 
 def test_names_that_no_database_takes_are_kept_readable(store: Store) -> None:

@@ -105,8 +105,9 @@ def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], No
             more = served.store.records.written - written
             full = settings.keep_gb is not None and more > ROOM * settings.keep_gb * 1e9
             if full or (since > RETENTION and (settings.keep_days is not None or settings.keep_gb is not None)):
-                since, written = 0.0, served.store.records.written
+                found = served.store.records.written
                 removed = served.store.retention.keep(settings.keep_days, most)
+                since, written = 0.0, found
                 if removed:
                     say(f"{removed} records removed by age or size")
         except Exception as error:  # the store may be away for a while; all this is tried again

@@ -114,12 +114,13 @@ class Records:
 
     def __init__(self, store: Store):
         self.store = store
-        self.written = 0  # bytes that records take which were written here, about
+        self.written = 0  # bytes that records take which were written here and are there for all to see, about
 
-    def write_all(self, connection: Connection, new: Sequence[NewRecord]) -> list[Record]:
+    def write_all(self, connection: Connection, new: Sequence[NewRecord]) -> tuple[list[Record], int]:
         """Keep them with their pictures and deliveries, inside a transaction; for a key that is there, its record.
 
-        One statement for each table: of one for each record SQLAlchemy's part would take longer than the database's.
+        Returns them and how many bytes the new ones take. One statement for each table: of one for each record
+        SQLAlchemy's part would take longer than the database's.
         """
         keys = [one.key for one in new if one.key is not None]
         known = {row.key: read(row) for row in connection.execute(_WITH_KEYS, {"keys": keys})} if keys else {}
@@ -140,14 +141,14 @@ class Records:
         told = [{"record": kept, "sink": sink} for kept, one in zip(ids, fresh, strict=True) for sink in one.sinks]
         if told:
             connection.execute(_INSERT_DELIVERIES, told)
-        self.written += sum(row["bytes"] for row in rows)
         written = {
             place: _record(kept, row, one) for place, kept, row, one in zip(places, ids, rows, fresh, strict=True)
         }
-        return [
+        kept = [
             known[one.key] if one.key in known else written[number if one.key is None else one.key]
             for number, one in enumerate(new)
         ]
+        return kept, sum(row["bytes"] for row in rows)
 
     def get(self, record: int) -> Record | None:
         """The record with this id, if it is there."""

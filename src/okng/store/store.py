@@ -136,7 +136,9 @@ class Store:
     def record_all(self, new: Sequence[NewRecord]) -> list[Record]:
         """The same of several in one transaction, so that they share the wait for the disk; what is kept, in order."""
         with self.writing() as connection:
-            return self.records.write_all(connection, new)
+            kept, size = self.records.write_all(connection, new)
+        self.records.written += size  # not before: who looks at the store's size on seeing it has to find it there
+        return kept
 
     def give_back(self) -> None:
         """Give the disk back what was removed from a SQLite file; PostgreSQL does that by itself.
