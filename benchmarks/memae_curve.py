@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from measure import RESULTS
+from style_curve import stack
 from torch import Tensor, nn
 
 from okng.benchmark.reproduce import versions
@@ -65,8 +65,7 @@ def main() -> None:
         ok = [sample.image for sample in open_dataset(str(asked.data / "mnist"), normal=digit).train]
         learnt = len(ok) * 9 // 10
         preprocess = Preprocess("L", (28, 28))
-        pixels = np.stack([preprocess.load(image)[0] for image in ok[learnt:]])  # (n, 28, 28, 1)
-        held = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # (n, 1, 28, 28)
+        held = stack(ok[learnt:], preprocess)  # (n, 1, 28, 28)
         rows = []
         for memory, epochs in EPOCHS.items():
             torch.manual_seed(0)
