@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
-from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, layers, lively, weights
+from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, lively, weights
+from their_steps import here
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -135,12 +138,7 @@ def skip_ganomaly(load: Load) -> dict[str, Both]:
     with torch.no_grad():
         found["features"] = model.netd(inputs)[1], detector.features(inputs)
         found["judgement"] = torch.logit(model.netd(inputs)[0]), detector.judge(detector.features(inputs))
-        found["copies as published"] = model.netg(inputs), detector.generator(inputs)
         told = tested(model, module, "data", "roc", inputs)
-        found["score as published"] = told, ranged(detector(pixels).image)
-        # okng's U-Net rectifies what it hands across leakily, theirs once more and fully, and the innermost code too
-        for up in (*(up[0] for up in unet.up), unet.last):
-            up.register_forward_pre_hook(lambda _, given: (given[0].relu(),))
         found["copies"] = model.netg(inputs), detector.generator(inputs)
         found["score"] = told, ranged(detector(pixels).image)
     detector.train(), model.netg.train(), model.netd.train()
@@ -164,26 +162,64 @@ def skip_ganomaly(load: Load) -> dict[str, Both]:
 
 
 def avid(load: Load) -> dict[str, Both]:
-    """Their detector alone, of 224 px: okng's with their first stride and rectifiers, and without normalisation."""
-    detector: Any = create("avid", image_size=(64, 64), channels=1)
-    theirs, pixels = load("model").Alex_disc(), images(1, 224)[:, :1]
-    net = detector.detector
-    net[0].stride = (4, 4)
-    for layer in net:
-        if isinstance(layer, nn.LeakyReLU):
-            layer.negative_slope = 0.0
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.eps = 0.0
-    ours = layers(net, "Conv")
-    for one, mine in zip(layers(theirs, "Conv"), ours, strict=True):
-        mine.weight.data = one.weight.data  # type: ignore[union-attr]
-    biases = [one.bias for one in layers(theirs, "Conv")]
-    for bias, place in zip(biases[1:-1], layers(net, "Norm"), strict=True):
-        place.bias.data = bias.data  # type: ignore[union-attr]
-    net[0].bias.data = biases[0].data  # type: ignore[union-attr]
-    nn.init.zeros_(net[-1].bias)
+    """The authors' own training, a step of either network, without noise and without padding in both."""
+    torch.manual_seed(0)
+    detector: Any = create("avid", image_size=(224, 224), channels=1, noise=0.0)
+    pixels, module, found = images(2, 224)[:, :1], load("solver"), {}
+    inputs = 2 * pixels - 1
+    batches = [[inputs, ""]]
+    config = SimpleNamespace(
+        g_conv_dim=64, d_conv_dim=32, z_dim=100, beta1=0.9, beta2=0.9, image_size=224, num_epochs=1, batch_size=2,
+        sample_size=100, lr_g=2e-4, lr_d=2e-4, log_step=10, sample_step=50, fake_images_path="", sample_path="",
+        model_path="", gen_dcgan=0, load_sample="", save_test=0,
+    )  # fmt: skip
+    solver = module.Solver(config, batches, batches, [])
+    lively(detector.inpainter)
+    joints = [(merge[0].weight, wide) for merge, wide in zip(detector.inpainter.merge, (64, 256, 64, 64), strict=True)]
+    for joint, wide in joints:  # theirs has what comes from below behind its level's features
+        joint.data = joint.data.roll(-wide, 1)
+    makes = in_order(solver.generator, detector.inpainter)
+    for joint, wide in joints:
+        joint.data = joint.data.roll(wide, 1)
+    judges = in_order(solver.discriminator, detector.detector)
+    solver.generator.eval(), detector.eval()
     with torch.no_grad():
-        return {"judgement": (theirs(pixels), net(pixels))}
+        found["copies"] = solver.generator(inputs), detector.copies(inputs)
+        found["judgement"] = solver.discriminator(inputs), detector.detector(inputs)
+    solver.generator.train(), detector.train()
+    detector.judge = lambda images: detector.detector(images)
+    losses, slopes = [], []
+    (phase,) = detector.phases()
+    for update, joined, pairs in zip(phase.updates, ([], joints), (judges, makes), strict=True):
+        update.optimizer.zero_grad()
+        losses.append(sum(update.loss(batch_of(pixels)).values()))
+        losses[-1].backward()
+        for joint, wide in joined:
+            joint.grad = joint.grad.roll(-wide, 1)
+        slopes.append(torch.cat([mine.grad.flatten() for _, mine in pairs]))
+        if not joined:
+            update.optimizer.step()
+    first = noting(solver.d_optimizer, judges)
+    with here() as told, mock.patch.object(solver.d_optimizer, "step", first), chdir(Path(module.__file__).parent):
+        solver.train()
+    names = ("of the detector", "of the inpainter")
+    for name, one, other in zip(names, told, losses, strict=True):
+        found[f"loss {name}"] = one, other
+    last = torch.cat([one.grad.flatten() for one, _ in makes])
+    for name, one, other in zip(names, (first.gradient, last), slopes, strict=True):
+        found[f"gradient {name}"] = one, other
+    return found
+
+
+def noting(optimizer: Any, pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> Any:
+    """Its step, which keeps the gradient that it is about to follow as `gradient`."""
+    step = optimizer.step
+
+    def noted() -> None:
+        noted.gradient = torch.cat([one.grad.flatten() for one, _ in pairs])  # type: ignore[attr-defined]
+        step()
+
+    return noted
 
 
 SIZES = {"side": SIDE, "width": WIDTH, "code": CODE}

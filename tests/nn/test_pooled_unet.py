@@ -42,6 +42,17 @@ def test_its_layers_and_how_many_weights_they_have(normalisation: type[nn.Module
     torch.testing.assert_close(enlarged, torch.tensor([[[[0.0, 1.0, 2.0, 3.0]] * 2]]).view(1, 1, 2, 4))
 
 
+def test_without_a_layer_after_each_enlargement() -> None:
+    """What comes from below meets its level as it is, and a layer of 1 × 1 ends it."""
+    net = PooledUNet(3, [4, 8, 16], [12, 5], 2, nn.BatchNorm2d, refining=False)
+    assert net(torch.rand(2, 3, 16, 24)).shape == (2, 2, 16, 24)
+    down = [conv(3, 4) + conv(4, 4), conv(4, 8) + conv(8, 8), conv(8, 16) + conv(16, 16)]
+    up = [conv(16 + 8, 12) + conv(12, 12), conv(12 + 4, 5) + conv(5, 5)]
+    normalised = 2 * (2 * (4 + 8 + 16) + 2 * (12 + 5))
+    assert sum(weights.numel() for weights in net.parameters()) == sum(down) + sum(up) + normalised + 5 * 2 + 2
+    assert [type(layer) for layer in net.enlarge] == 2 * [nn.Upsample] and net.last.kernel_size == (1, 1)
+
+
 def test_levels_are_halved_by_their_largest_values() -> None:
     torch.manual_seed(0)
     net = PooledUNet(1, [1, 1], [1], 1, nn.Identity)  # type: ignore[arg-type]

@@ -34,3 +34,27 @@ def test_each_level_reaches_the_output_past_all_below_it() -> None:
     nn.init.zeros_(net.last.weight[2:].data)  # and now the finest level's own channels, the only ones left
     (gradient,) = torch.autograd.grad(net(images).sum(), images)
     assert not gradient.any()
+
+
+def test_what_is_handed_across_is_rectified_fully() -> None:
+    """What the encoder says below zero goes down leakily, and reaches neither the layers beside it nor those above."""
+    torch.manual_seed(0)
+    net, images, said = UNet(1, 1, width=2, levels=2).eval(), torch.rand(1, 1, 16, 16), torch.randn(1, 2, 8, 8)
+
+    class Saying(nn.Module):
+        def __init__(self, features: torch.Tensor):
+            super().__init__()
+            self.features = features
+
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            return self.features
+
+    def made(across: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        net.down[0], net.down[1] = Saying(across), Saying(code)
+        with torch.no_grad():
+            return net(images)
+
+    code = torch.randn(1, 4, 4, 4)
+    assert torch.equal(made(said, code), made(said.relu(), code.relu()))
+    assert not torch.equal(made(said, code), made(said.abs(), code))
+    assert not torch.equal(made(said, code), made(said, code.abs()))

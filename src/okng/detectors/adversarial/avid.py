@@ -12,12 +12,11 @@ from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.nn.adversarial import bounded, frozen
 from okng.nn.dcgan import LIMIT
-from okng.nn.unet import UNet
+from okng.nn.pooled_unet import PooledUNet
+from okng.nn.sizes import pad_to_grid
 
-SLOPE = 0.2  # of the leaky rectifier below zero
-CELL = 4  # pixels from one cell of the detector's map to the next
-BEFORE, AFTER = 8, 11  # padding, with which the first cell's middle is pixel 2 and the last one's at the border
-MIDDLE = 2
+HALVINGS = 4  # of the inpainter
+SIDE = 4  # of the square over whose mean an image is judged, in pixels
 
 
 class AVID(Detector):
@@ -31,80 +30,95 @@ class AVID(Detector):
     together. The inpainter alone also changes some of what is OK, the detector alone is unsure; a place is odd where
     the inpainter changes the image and the detector doubts it.
 
-    `image_size` (h, w) and `channels` (1 or 3) of the input. `width`: channels of the inpainter's first layer; they
-    double as the sides halve, up to eight times. `levels`: how often they halve. `detector_width`: channels of the
-    detector's first layers, 96 in a public implementation; the later ones have 8/3, 16/3 and 32/3 times as many.
-    `noise`: standard deviation of what is added to the inpainter's input in training, in images that range over
-    [-1, 1]. `reconstruction_weight`: of the squared error of what the inpainter makes, which is 0 in a public
-    implementation: there the copies become like the images through the detector alone. `epochs`, `batch_size`: of the
-    training. `learning_rate`, `detector_rate`: of Adam for the inpainter and for the detector. For thousands of
-    28 × 28 images `width=16, levels=3, detector_width=12, noise=0.2, reconstruction_weight=1.0, epochs=3,
-    learning_rate=1e-3, detector_rate=2e-3` take a few minutes.
+    `image_size` (h, w) and `channels` (1 or 3) of the input. `width`: channels of the inpainter's first level, 64
+    in the authors' code. `detector_width`: channels of the detector's first layers, 96 there; the later ones have
+    8/3, 16/3 and 32/3 times as many. `stride`: how far apart in pixels what the detector's first layer sees is, 4
+    for the 224 px of the authors; a patch has 11 + 10 · `stride` pixels a side and the next one is 4 · `stride`
+    away. `noise`: standard deviation of what is added to the inpainter's input in training, in images that range
+    over [-1, 1] and are cut there. `reconstruction_weight`: of the squared error of what the inpainter makes; at 0
+    the copies become like the images through the detector alone. `epochs`, `batch_size`, `learning_rate`: of Adam
+    with both betas 0.9, for inpainter and detector. For thousands of 28 × 28 images `width=8, detector_width=12,
+    stride=1, noise=0.4, reconstruction_weight=1.0, epochs=3, learning_rate=1e-3` take a few minutes.
 
-    The map is the inpainter's absolute change, the mean over channels, times the probability that the detector gives
-    against the place; `image` is its highest mean over a patch of 4 × 4 pixels.
+    The map is the inpainter's absolute change, the mean over channels, times the detector's doubt; `image` is its
+    highest mean over 4 × 4 pixels.
 
-    Deliberately otherwise: the paper could not be checked; layers, rates and noise are those of a public implementation
-    for 64 px. The authors' code, for grey images of 224 px, has the same detector with a first stride of 4, without
-    normalisation and with rectifiers that don't leak; an inpainter that pools and resizes, without an activation at the
-    end; squared losses, both rates 2e-4, and far more noise, `noise=0.8` here. The paper cuts both maps at thresholds
-    and takes what lies above both; their product needs none. Images are padded by repeating the border, so that the
-    detector judges that too; each of its cells is put where the middle of its patch lies. The U-Net is that of strided
-    convolutions, `nn.unet`. The losses are the usual ones of a GAN that do not saturate, the public implementation
-    squares its probabilities.
+    Deliberately otherwise: the paper could not be checked; layers, losses, rates and noise are those of the authors'
+    code, for grey images. Their code cuts the detector's judgement at a threshold, and the paper both maps; their
+    product needs none. The detector judges the image, in their code what the inpainter made of it. Images are padded
+    by repeating the border, so that the detector judges that too; each of its cells is put where the middle of its
+    patch lies. The detector's weights begin by He's rule: PyTorch's make its ten layers say the same of everything,
+    which takes more steps to unlearn than a small training set has.
     """
 
     fixed_size = True
 
     def __init__(
         self,
-        image_size: tuple[int, int] = (64, 64),
+        image_size: tuple[int, int] = (224, 224),
         channels: int = 3,
         width: int = 64,
-        levels: int = 4,
         detector_width: int = 96,
-        noise: float = 0.003,
+        stride: int = 4,
+        noise: float = 0.8,
         reconstruction_weight: float = 0.0,
-        epochs: int = 20,
+        epochs: int = 40,
         batch_size: int = 16,
         learning_rate: float = 2e-4,
-        detector_rate: float = 1e-5,
     ):
         super().__init__()
         check_input(image_size, channels)
-        at_least(1, width=width, levels=levels, detector_width=detector_width, epochs=epochs, batch_size=batch_size)
+        at_least(1, width=width, detector_width=detector_width, stride=stride, epochs=epochs, batch_size=batch_size)
         at_least(0, noise=noise, reconstruction_weight=reconstruction_weight)
-        positive(learning_rate=learning_rate, detector_rate=detector_rate)
-        self.noise, self.reconstruction_weight = noise, reconstruction_weight
-        self.epochs, self.batch_size = epochs, batch_size
-        self.learning_rate, self.detector_rate = learning_rate, detector_rate
-        self.inpainter = nn.Sequential(UNet(channels, channels, width, levels), nn.Tanh())
-        self.detector = nn.Sequential(*judging(channels, detector_width))
+        positive(learning_rate=learning_rate)
+        self.stride, self.noise, self.reconstruction_weight = stride, noise, reconstruction_weight
+        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        w = width
+        self.inpainter = PooledUNet(
+            channels, [w, 2 * w, 4 * w, 4 * w, w], [4 * w, w, w, w], channels, nn.BatchNorm2d, refining=False
+        )
+        self.detector = nn.Sequential(*judging(channels, detector_width, stride))
+        for layer in self.detector:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def phases(self) -> Iterator[Phase]:
         """On every batch the detector takes a step, then the inpainter."""
-        updates = [
-            Update(self.detector_loss, torch.optim.Adam(self.detector.parameters(), self.detector_rate)),
-            Update(self.inpainter_loss, torch.optim.Adam(self.inpainter.parameters(), self.learning_rate)),
-        ]
+        judge, make = (
+            torch.optim.Adam(net.parameters(), self.learning_rate, betas=(0.9, 0.9))
+            for net in (self.detector, self.inpainter)
+        )
+        updates = [Update(self.detector_loss, judge), Update(self.inpainter_loss, make)]
         yield Train("avid", updates, self.epochs, trains=[self], batch_size=self.batch_size)
 
     def judge(self, images: Tensor) -> Tensor:
-        """Logits (B, h, w) of being OK, for each cell of `images` (B, C, H, W) in [-1, 1]; h is H / 4, rounded."""
-        logits: Tensor = self.detector(F.pad(images, (BEFORE, AFTER, BEFORE, AFTER), mode="replicate"))  # (B, 1, h, w)
-        return logits[:, 0]
+        """Judgements (B, h, w) of the cells of `images` (B, C, H, W) in [-1, 1]; h is H / (4 · stride), rounded.
+
+        They learn to be 1 where the image is OK and 0 where the inpainter made it.
+        """
+        before, after = 5 + 3 * self.stride, 6 + 5 * self.stride  # a patch's half less half a cell, and its half
+        padded = F.pad(images, (before, after, before, after), mode="replicate")
+        judgements: Tensor = self.detector(padded)  # (B, 1, h, w)
+        return judgements[:, 0]
+
+    def copies(self, images: Tensor) -> Tensor:
+        """What the inpainter makes of `images` (B, C, H, W) in [-1, 1]."""
+        height, width = images.shape[2:]
+        made: Tensor = self.inpainter(pad_to_grid(images, HALVINGS))  # (B, C, padded H, padded W)
+        return made[:, :, :height, :width]
 
     def inpaint(self, images: Tensor) -> Tensor:
-        """What becomes of `images` (B, C, H, W) in [-1, 1] after noise is added to them."""
-        made: Tensor = self.inpainter(images + self.noise * torch.randn_like(images))
-        return made
+        """What it makes of them after noise is added."""
+        return self.copies((images + self.noise * torch.randn_like(images)).clamp(-1, 1))
 
     def detector_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The cross-entropies of all cells: of OK images, and of what the inpainter made of them."""
+        """How far the cells are from 1 on OK images, and from 0 on what the inpainter made of them; squared."""
         images = batch.images * 2 - 1
         with torch.no_grad():
             made = self.inpaint(images)
-        ok, inpainted = F.softplus(-self.judge(images)).mean(), F.softplus(self.judge(made)).mean()
+        ok, inpainted = (self.judge(images) - 1).square().mean(), self.judge(made).square().mean()
         return bounded({"ok": ok, "inpainted": inpainted}, LIMIT)
 
     def inpainter_loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -112,41 +126,43 @@ class AVID(Detector):
         images = batch.images * 2 - 1
         made = self.inpaint(images)
         with frozen(self.detector):
-            losses = bounded({"deceived": F.softplus(-self.judge(made)).mean()}, LIMIT)
+            losses = bounded({"deceived": (self.judge(made) - 1).square().mean()}, LIMIT)
         return {**losses, "copies": self.reconstruction_weight * (made - images).square().mean()}
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of `images` in [0, 1], for each pixel: what the inpainter changes, and how far the detector doubts it.
 
-        Both (B, H, W): the first from 0 to 2, the second in [0, 1].
+        Both (B, H, W): the first in [-1, 1]'s unit, the second in [0, 1], where judgements of 1 and -1 are its ends.
         """
         images = images * 2 - 1
-        changes = (images - self.inpainter(images)).abs().mean(1)  # (B, H, W)
-        return changes, in_place(self.judge(images).neg().sigmoid(), images.shape[2], images.shape[3])
+        changes = (images - self.copies(images)).abs().mean(1)  # (B, H, W)
+        doubts = (1 - self.judge(images)).div(2).clamp(0, 1)  # (B, h, w)
+        return changes, in_place(doubts, 4 * self.stride, images.shape[2], images.shape[3])
 
     def forward(self, images: Tensor) -> Scores:
         """`map` (B, H, W), the product of both; `image` (B,) its highest mean over 4 × 4 pixels."""
         changes, doubts = self.maps(images)
         odd = changes * doubts  # (B, H, W)
-        return Scores(F.avg_pool2d(odd[:, None], CELL, stride=1).amax((1, 2, 3)), odd)
+        return Scores(F.avg_pool2d(odd[:, None], SIDE, stride=1).amax((1, 2, 3)), odd)
 
 
-def in_place(cells: Tensor, height: int, width: int) -> Tensor:
-    """`cells` (B, h, w), each at the pixel in the middle of what it saw, and what lies between: (B, height, width)."""
-    spread = [CELL * (count - 1) + 1 for count in cells.shape[1:]]  # from the first middle to the last
+def in_place(cells: Tensor, apart: int, height: int, width: int) -> Tensor:
+    """`cells` (B, h, w), each at the pixel in the middle of what it saw, and what lies between: (B, height, width).
+
+    `apart`: pixels from one middle to the next; the first is half of that from the border.
+    """
+    spread = [apart * (count - 1) + 1 for count in cells.shape[1:]]  # from the first middle to the last
     between = F.interpolate(cells[:, None], spread, mode="bilinear", align_corners=True)
-    around = F.pad(between, (MIDDLE, CELL - MIDDLE, MIDDLE, CELL - MIDDLE), mode="replicate")
+    around = F.pad(between, (apart // 2, apart) * 2, mode="replicate")
     return around[:, 0, :height, :width]
 
 
-def judging(channels: int, width: int) -> list[nn.Module]:
-    """The detector's layers: no padding, two of stride 2, patches of 21 × 21 pixels: 64 px give a map of 11 × 11."""
+def judging(channels: int, width: int, stride: int) -> list[nn.Module]:
+    """The detector's layers, without padding: with a stride of 4 an image of 224 px gives a map of 11 × 11."""
     widths = [channels, width, width, width, width, width, width]
     widths += [width * 8 // 3, width * 16 // 3, width * 32 // 3, width * 32 // 3]
-    sides = [(11, 1), (1, 1), (1, 1), (3, 2), (1, 1), (1, 1), (5, 2), (1, 1), (1, 1), (1, 1)]  # of kernels, and strides
+    sides = [(11, stride), (1, 1), (1, 1), (3, 2), (1, 1), (1, 1), (5, 2), (1, 1), (1, 1), (1, 1)]  # kernels, strides
     layers: list[nn.Module] = []
-    for inner, outer, (side, stride) in zip(widths, widths[1:], sides, strict=False):
-        layers += [nn.Conv2d(inner, outer, side, stride, bias=not layers)]
-        layers += [nn.BatchNorm2d(outer)] if len(layers) > 1 else []
-        layers += [nn.LeakyReLU(SLOPE)]
-    return [*layers, nn.Conv2d(widths[-1], 1, 1)]
+    for inner, outer, (side, step) in zip(widths, widths[1:], sides, strict=False):
+        layers += [nn.Conv2d(inner, outer, side, step), nn.ReLU()]
+    return [*layers, nn.Conv2d(widths[-1], 1, 1, bias=False)]

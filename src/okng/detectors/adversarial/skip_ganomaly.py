@@ -42,9 +42,8 @@ class SkipGANomaly(Detector):
     Deliberately otherwise: batch normalisation is scored with its running statistics, which of the discriminator are of
     images and copies together. Nothing is scaled to [0, 1] over a test set, and the last epoch counts. In the authors'
     code the discriminator learns by the features' loss too, and begins anew when it has won; here it learns by telling
-    images from copies alone. Its depth follows the size, as in `gan`. What the U-Net hands across has passed the
-    encoder's leaky rectifier alone, as has the innermost code; that code rectifies both once more, fully. First layers,
-    the innermost one and the judgement have a bias.
+    images from copies alone. Its depth follows the size, as in `gan`. First layers, the innermost one and the judgement
+    have a bias.
     """
 
     fixed_size = True
