@@ -38,7 +38,7 @@ class AVID(Detector):
     over [-1, 1] and are cut there. `reconstruction_weight`: of the squared error of what the inpainter makes; at 0
     the copies become like the images through the detector alone. `epochs`, `batch_size`, `learning_rate`: of Adam
     with both betas 0.9, for inpainter and detector. For thousands of 28 × 28 images `width=8, detector_width=12,
-    stride=1, noise=0.4, reconstruction_weight=1.0, epochs=3, learning_rate=1e-3` take a few minutes.
+    stride=1, noise=0.2, reconstruction_weight=1.0, epochs=3, learning_rate=1e-3` take a few minutes.
 
     The map is the inpainter's absolute change, the mean over channels, times the detector's doubt; `image` is its
     highest mean over 4 × 4 pixels.
