@@ -83,7 +83,8 @@ def case(row: dict[str, str]) -> str:
     ng = given.pop("labelled_ng", None) is not None
     given.pop("boundary", None)
     given |= {key: min(given[key], most) for key, most in AT_MOST.items() if key in given}
-    shape = (28, 28) if "MNIST" in row["dataset"] else (32, 32, 3) if "CIFAR" in row["dataset"] else (160, 160, 3)
+    where = row.get("dataset", "")  # a comparison's rows are of photographs
+    shape = (28, 28) if "MNIST" in where else (32, 32, 3) if "CIFAR" in where else (160, 160, 3)
     return json.dumps([row["detector"], {"holdout": 0.1, **given}, ng, shape], sort_keys=True)
 
 

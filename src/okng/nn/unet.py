@@ -18,8 +18,8 @@ class UNet(nn.Module):
     sides, from `width` channels to at most eight times as many; as many transposed ones double them again, and each but
     the first takes what the encoder had at its size beside what comes from below. There is batch normalisation
     everywhere but after the first and the coarsest layer of the encoder. `slope`: of the encoder's rectifiers below
-    zero. The decoder's don't leak, and stand before its layers, so that what the encoder hands across passes them too,
-    as in pix2pix's code. Sides that the halvings don't divide are padded by repeating the border.
+    zero. The decoder's don't leak, and what the encoder hands it passes them too, as in pix2pix's code. Sides that the
+    halvings don't divide are padded by repeating the border.
     """
 
     def __init__(self, channels: int, outputs: int, width: int = 64, levels: int = 5, slope: float = 0.2):
@@ -34,7 +34,7 @@ class UNet(nn.Module):
         for level in reversed(range(1, levels)):
             inner = wide[level] if level == levels - 1 else 2 * wide[level]
             back = nn.ConvTranspose2d(inner, wide[level - 1], 4, 2, 1, bias=False)
-            self.up.append(nn.Sequential(back, nn.BatchNorm2d(wide[level - 1])))
+            self.up.append(nn.Sequential(back, nn.BatchNorm2d(wide[level - 1]), nn.ReLU()))
         self.last = nn.ConvTranspose2d(wide[0] if levels == 1 else 2 * wide[0], outputs, 4, 2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ class UNet(nn.Module):
         for down in self.down:
             features = down(features)  # (B, C_l, H / 2^l, W / 2^l)
             met.append(features)
-        met.pop()
+        features = met.pop().relu()
         for up in self.up:
-            features = torch.cat([up(features.relu()), met.pop()], 1)  # (B, 2 C_l, H / 2^l, W / 2^l)
+            features = torch.cat([up(features), met.pop().relu()], 1)  # (B, 2 C_l, H / 2^l, W / 2^l)
         height, width = images.shape[2:]
-        made: Tensor = self.last(features.relu())  # (B, outputs, padded H, padded W)
+        made: Tensor = self.last(features)  # (B, outputs, padded H, padded W)
         return made[:, :, :height, :width]
