@@ -46,7 +46,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.feature_matching.patchcore import PatchCore
 from okng.inspection.calibration import Calibration, tail_threshold
 from okng.inspection.images import Preprocess, Source
-from okng.nn.patches import mean_of_highest
+from okng.nn.features.patches import mean_of_highest
 from okng.training.copies import near_copies
 from okng.training.data import TrainingImages
 from okng.training.frozen import compiled_backbones

@@ -84,7 +84,7 @@ def fit(detector: str, files: list[Path]) -> dict[str, float]:
     """The fit's seconds, and those of its pieces."""
     import okng
     from okng.detectors.feature_matching import patch_memory
-    from okng.nn import coreset
+    from okng.nn.vectors import coreset
     from okng.training import fit as fitting
     from okng.training import frozen, held_out
 

@@ -24,7 +24,7 @@ from okng.benchmark.rows import write_rows
 from okng.detectors.catalogue import create
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess
-from okng.nn.coreset import greedy_coreset
+from okng.nn.vectors.coreset import greedy_coreset
 from okng.training.data import TrainingImages
 
 RESULTS = Path(__file__).parents[1] / "results" / "fit_time.csv"

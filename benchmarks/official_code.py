@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from okng.detectors.base import Batch, freeze
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 
 Pairs = list[tuple[nn.Module, nn.Module]]  # theirs and okng's, whose tensors stand in the same order
 

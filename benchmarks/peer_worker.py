@@ -186,7 +186,7 @@ def okng_aupro(masks: str, maps: str) -> dict:
 def _model(detector: str, backbone: str, bank: int, images: int) -> Any:
     from anomalib.models import Padim, Patchcore
 
-    from okng.nn.backbones import BROUGHT, brought_weights
+    from okng.nn.features.backbones import BROUGHT, brought_weights
 
     name = "tf_efficientnet_lite0" if backbone == "efficientnet_lite0" else backbone
     plain = {"evaluator": False, "visualizer": False, "pre_trained": False, "backbone": name}
@@ -350,7 +350,7 @@ def imgad_accuracy(source: str, detector: str) -> dict:
     """Its detectors on one vector an image: the same network's pooled features, with its own preprocessing."""
     from imgad import AnomalyDetectionPipeline, TimmFeatureExtractor, build_detector
 
-    from okng.nn.backbones import BROUGHT, brought_weights
+    from okng.nn.features.backbones import BROUGHT, brought_weights
 
     dataset = described(source)
     with tempfile.TemporaryDirectory() as folder:
@@ -453,7 +453,7 @@ def bare_backbone(model: str) -> dict:
     import openvino
     import torch
 
-    from okng.nn.backbones import Backbone
+    from okng.nn.features.backbones import Backbone
 
     net = Backbone("efficientnet_lite0", (8, 16)).eval()
     path = Path(model).with_name("backbone.onnx")

@@ -4,13 +4,12 @@
 
 Alone it makes 100,000 files and takes some 17 minutes of two cores for "many"; `--images 5000` is a quick look, in rows
 that say so. "cost" needs the rows of "many". Images are crops of the solar cells of the package elpv-dataset, from
-`--folder`, which the script fills. The cluster is
-Ray's on this machine, with a worker for each core. "many": PatchCore inspects all of them by `okng inspect --ray
---parquet` while a worker is killed in the middle, and some of them on one machine.
-"fit": what three methods learn of blocks and merge (`nn/merging.py`), beside one machine. "cost": what an image takes
-of one core, measured piece by piece, and from that what 100 million would take, at `--price` dollars for an hour of a
-core: an estimate, and nobody's offer. Times are of the processor, so that other work does not count. Writes
-results/plant.csv.
+`--folder`, which the script fills. The cluster is Ray's on this machine, with a worker for each core. "many": PatchCore
+inspects all of them by `okng inspect --ray --parquet` while a worker is killed in the middle, and some of them on one
+machine. "fit": what three methods learn of blocks and merge (`nn/vectors/merging.py`), beside one machine. "cost": what
+an image takes of one core, measured piece by piece, and from that what 100 million would take, at `--price` dollars for
+an hour of a core: an estimate, and nobody's offer. Times are of the processor, so that other work does not count.
+Writes results/plant.csv.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ from okng.exporting import export_onnx
 from okng.inspection.files import find_images
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
-from okng.nn.coreset import covering_radius, greedy_coreset
-from okng.nn.covariance import ledoit_wolf
-from okng.nn.merging import Covered, ShrunkCovariance, merged_gaussians
-from okng.nn.running_gaussians import RunningGaussians
+from okng.nn.vectors.coreset import covering_radius, greedy_coreset
+from okng.nn.vectors.covariance import ledoit_wolf
+from okng.nn.vectors.merging import Covered, ShrunkCovariance, merged_gaussians
+from okng.nn.vectors.running_gaussians import RunningGaussians
 
 RESULTS = Path(__file__).parents[1] / "results" / "plant.csv"
 CAMERA = RESULTS.with_name("camera.csv")

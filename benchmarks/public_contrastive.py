@@ -23,9 +23,9 @@ from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.detectors.self_supervised import csi as csi_module
 from okng.detectors.self_supervised import droc as droc_module
-from okng.nn.augmentation import DRAWN, Augmentation, view
-from okng.nn.contrastive import info_nce
-from okng.nn.kmeans import assigned
+from okng.nn.images.augmentation import DRAWN, Augmentation, view
+from okng.nn.learning.contrastive import info_nce
+from okng.nn.vectors.kmeans import assigned
 
 SIDE = 32
 CROPPED = Augmentation(crop=(0.3, 1), jittered=0, grey=0, mirrored=0)

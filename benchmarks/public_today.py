@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Collect, Detector
 from okng.detectors.catalogue import create
-from okng.nn.focal import focal_loss
+from okng.nn.learning.focal import focal_loss
 
 DINOV2 = "facebookresearch/dinov2@b8931f7"  # by which AnomalyDINO sees
 WIDTH, HEADS = 48, 4  # of a token, and its attention

@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader
 from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.detectors.self_supervised.geom import dirichlet
-from okng.nn import residual
-from okng.nn.geometric import Transformations
+from okng.nn.images.geometric import Transformations
+from okng.nn.networks import residual
 
 SIDE = 32
 

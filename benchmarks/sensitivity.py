@@ -35,7 +35,7 @@ from okng.datasets.masks import read_mask
 from okng.detectors.feature_matching.padim import PaDiM
 from okng.detectors.feature_matching.patchcore import PatchCore
 from okng.metrics import auroc
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.planted.result import Sensitivity
 from okng.training.frozen import compiled
 

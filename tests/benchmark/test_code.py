@@ -9,7 +9,7 @@ from okng.benchmark import code
 from okng.benchmark.code import PACKAGE, code_digest, is_older, present_code
 from okng.detectors.cards import cards
 
-GAN, DCGAN = "detectors/adversarial/gan.py", "nn/dcgan.py"
+GAN, DCGAN = "detectors/adversarial/gan.py", "nn/networks/dcgan.py"
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_every_detector_has_a_digest_and_a_copy_has_the_same(package: Path) -> N
         ("detectors/adversarial/anogan.py", ".sum((1, 2, 3))", ".mean((1, 2, 3))"),
         (GAN, "betas=(0.5, 0.999)", "betas=(0.4, 0.999)"),
         (DCGAN, "SLOPE = 0.2", "SLOPE = 0.1"),
-        ("nn/sizes.py", "def pad_to_grid", "EXTRA = 1\n\n\ndef pad_to_grid"),  # which DCGAN imports
+        ("nn/networks/sizes.py", "def pad_to_grid", "EXTRA = 1\n\n\ndef pad_to_grid"),  # which DCGAN imports
     ],
 )  # fmt: skip
 def test_what_computes_counts_wherever_it_stands(package: Path, file: str, old: str, new: str) -> None:
@@ -55,7 +55,7 @@ def test_what_computes_counts_wherever_it_stands(package: Path, file: str, old: 
         (DCGAN, "SLOPE = 0.2", "SLOPE = (\n    0.2\n)"),
         (DCGAN, "from itertools import pairwise", "import itertools\nfrom itertools import pairwise"),
         ("detectors/adversarial/anogan.py", "weight lies between 0 and 1", "weight is a share"),
-        ("nn/ssim.py", "def ", "EXTRA = 1\n\n\ndef "),  # which AnoGAN does not import
+        ("nn/images/ssim.py", "def ", "EXTRA = 1\n\n\ndef "),  # which AnoGAN does not import
         ("detectors/base.py", "class Batch:", "class Batch:\n    more = 1"),
     ],
 )
@@ -67,9 +67,9 @@ def test_a_module_counts_however_it_is_imported(package: Path) -> None:
     """Imports themselves don't count, what they bring does."""
     start = "from itertools import pairwise"
     digests = [
-        edited(package, "nn/ssim.py", "def ", "EXTRA = 1\n\n\ndef "),
-        edited(package, DCGAN, start, f"import okng.nn.ssim as other\n{start}"),
-        edited(package, "nn/ssim.py", "EXTRA = 1", "EXTRA = 2"),
+        edited(package, "nn/images/ssim.py", "def ", "EXTRA = 1\n\n\ndef "),
+        edited(package, DCGAN, start, f"import okng.nn.images.ssim as other\n{start}"),
+        edited(package, "nn/images/ssim.py", "EXTRA = 1", "EXTRA = 2"),
     ]
     assert digests[0] == present_code("anogan") and len(set(digests)) == 3
 
@@ -77,7 +77,7 @@ def test_a_module_counts_however_it_is_imported(package: Path) -> None:
 def test_moving_a_network_to_another_room_does_not_count(package: Path) -> None:
     shutil.move(package / DCGAN, package / "nn/networks.py")
     for file in (GAN, "detectors/adversarial/anogan.py"):
-        text = (package / file).read_text().replace("okng.nn.dcgan", "okng.nn.networks")
+        text = (package / file).read_text().replace("okng.nn.networks.dcgan", "okng.nn.networks")
         (package / file).write_text(text)
     assert code_digest("anogan", package) == present_code("anogan")
 

@@ -14,7 +14,7 @@ from okng.detectors import weights as of
 from okng.detectors.cards import cards
 from okng.detectors.weights import checksum, described, named_by
 from okng.errors import OkngError
-from okng.nn.backbones import BROUGHT
+from okng.nn.features.backbones import BROUGHT
 
 timm = pytest.importorskip("timm")
 

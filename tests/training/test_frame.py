@@ -21,7 +21,7 @@ from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, 
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model, write_model
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.training import checkpoint, descent, frozen, ranks
 from okng.training.data import AuxiliaryImages, TrainingImages
 from okng.training.losses import READ_EVERY, Losses, NoNumber

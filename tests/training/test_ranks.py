@@ -17,7 +17,7 @@ from torch import distributed, nn
 
 import okng
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.training.launch import launch
 from okng.training.ranks import Ranks
 

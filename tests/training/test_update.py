@@ -19,7 +19,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.nn.coreset import covering_radius
+from okng.nn.vectors.coreset import covering_radius
 from okng.training.progress import Narrator
 
 QUICK = {"size": 64, "device": "cpu", "holdout": 0.4}

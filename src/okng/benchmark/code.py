@@ -61,7 +61,7 @@ def _read(text: str) -> tuple[list[str], list[str]]:
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """The okng modules it may import: of `from okng.nn import blur` either name may be one."""
+    """The okng modules it may import: of `from okng.nn.images import blur` either name may be one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.startswith("okng."))

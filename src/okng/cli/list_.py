@@ -137,7 +137,7 @@ def _ends(what: str) -> tuple[dict[str, Any], list[str]]:
 def _backbones() -> tuple[dict[str, Any], list[str]]:
     import timm
 
-    from okng.nn.backbones import BROUGHT
+    from okng.nn.features.backbones import BROUGHT
 
     names = timm.list_models(pretrained=True)
     first = "  ".join(BROUGHT) + "   weights installed by pip: work offline"

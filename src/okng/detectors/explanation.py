@@ -14,7 +14,7 @@ from okng.detectors.base import Detector
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError, nearest_names
 from okng.inspection.inspector import Inspector
-from okng.nn.grad_cam import grad_cam
+from okng.nn.networks.grad_cam import grad_cam
 
 
 def explainer(inspector: Inspector, layer: str | None = None) -> Inspector:

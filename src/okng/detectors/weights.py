@@ -43,7 +43,7 @@ def named_by(detector: str) -> dict[str, str]:
     """The backbones that `detector` names in its defaults and in the budget "paper": name → which of the two."""
     import timm
 
-    from okng.nn.backbones import BROUGHT
+    from okng.nn.features.backbones import BROUGHT
 
     detector = name_of(detector)
     given = [(parameter.default, "default") for parameter in parameters(detector).values()]
@@ -72,7 +72,7 @@ def described(name: str, used: dict[str, str]) -> Weights:
     import torch
     from huggingface_hub import constants
 
-    from okng.nn.backbones import BROUGHT
+    from okng.nn.features.backbones import BROUGHT
 
     if name == INSIDE["rkde"][0]:
         return _of_torchvision(name, used)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from okng.detectors.base import Collect, Detector, Train
 from okng.errors import OkngError
 from okng.inspection.model_file import read_model, write_model
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.training.frozen import is_frozen, versions
 from okng.training.progress import Narrator
 

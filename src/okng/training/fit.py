@@ -31,7 +31,7 @@ from okng.inspection.model_file import remove
 from okng.inspection.rules import Rules
 from okng.inspection.tiling import check_tile
 from okng.inspection.zoned import BY
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.training.copies import GroupBy, labelled, numbered
 from okng.training.data import PIXEL_BUDGET, SharedFeatures, TrainingImages, within
 from okng.training.frozen import FrozenBackbones, is_frozen

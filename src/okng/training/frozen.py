@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Detector
 from okng.inspection.engines import import_openvino
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.nn.graph import onnx_graph
 from okng.training.data import FeatureStore
 

@@ -24,8 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from okng.errors import OkngError, in_one_line
-from okng.nn.backbones import Backbone
-from okng.nn.processes import Processes, sharing
+from okng.nn.features.backbones import Backbone
+from okng.nn.learning.processes import Processes, sharing
 from okng.training.frozen import is_frozen, versions
 
 HOW = (

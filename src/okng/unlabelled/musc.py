@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from okng.checks import at_least
 from okng.errors import OkngError
-from okng.nn.patches import local_average
-from okng.nn.vit import Tokens, is_transformer
+from okng.nn.features.patches import local_average
+from okng.nn.features.vit import Tokens, is_transformer
 
 PAPERS = (5, 11, 17, 23)  # of the 24 blocks of a ViT-L
 

@@ -18,7 +18,7 @@ from okng.detectors.cards import cards
 from okng.detectors.catalogue import create, detector_class
 from okng.detectors.classical import vectors as module
 from okng.detectors.classical.vectors import ImageVectors, VectorDetector, enlarged, leading, principal_axes
-from okng.nn.contrast import contrast_normalised
+from okng.nn.images.contrast import contrast_normalised
 
 METHODS = [name for name in cards() if issubclass(detector_class(name), VectorDetector)]
 

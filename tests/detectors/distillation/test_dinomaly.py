@@ -11,7 +11,7 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.distillation.dinomaly import Dinomaly, LinearAttention
 from okng.errors import OkngError
-from okng.nn.token_levels import warmed_up
+from okng.nn.features.token_levels import warmed_up
 
 VIT = {"backbone": "vit_tiny_patch16_224", "blocks": (1, 2, 3, 4), "heads": 3}  # 192 numbers a token
 

@@ -11,7 +11,7 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.distillation.mkd import MKD, opened
 from okng.inspection.images import Preprocess
-from okng.nn.blur import gaussian_blur
+from okng.nn.images.blur import gaussian_blur
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -13,7 +13,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.distillation.reverse_distillation import ReverseDistillation
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.reverse import halvings_between
+from okng.nn.networks.reverse import halvings_between
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -15,7 +15,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.feature_matching import anomalydino
 from okng.detectors.feature_matching.anomalydino import AnomalyDINO, first_component, foreground, turned
 from okng.errors import OkngError
-from okng.nn.vit import is_transformer
+from okng.nn.features.vit import is_transformer
 
 
 def images(count: int, seed: int = 0, width: int = 48) -> Tensor:

@@ -19,8 +19,8 @@ from okng.detectors.feature_matching.mh_patchcore import (
 )
 from okng.detectors.feature_matching.patchcore import PatchCore
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.coreset import covering_radius
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.coreset import covering_radius
 
 D = 40  # channels at strides 2 and 4
 

@@ -14,8 +14,8 @@ from okng.detectors.base import Batch, Collect
 from okng.detectors.catalogue import create
 from okng.detectors.feature_matching.padim import PaDiM, unwhiten, whiten_
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.running_gaussians import RunningGaussians
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.running_gaussians import RunningGaussians
 
 
 def images(count: int, seed: int = 0) -> Tensor:

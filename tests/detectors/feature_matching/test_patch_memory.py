@@ -12,7 +12,7 @@ from okng.detectors.feature_matching import patch_memory
 from okng.detectors.feature_matching.patch_memory import PatchMemory, compressed, joined
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.coreset import covering_radius
+from okng.nn.vectors.coreset import covering_radius
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

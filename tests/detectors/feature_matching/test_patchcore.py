@@ -13,8 +13,8 @@ from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.blur import gaussian_blur
-from okng.nn.coreset import covering_radius
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.coreset import covering_radius
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -17,7 +17,7 @@ from okng.detectors.feature_matching import rad
 from okng.detectors.feature_matching.rad import RAD
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.vit import is_transformer
+from okng.nn.features.vit import is_transformer
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

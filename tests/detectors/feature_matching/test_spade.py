@@ -14,8 +14,8 @@ from okng.detectors.catalogue import create
 from okng.detectors.feature_matching import spade
 from okng.detectors.feature_matching.spade import SPADE
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.patches import on_finest_grid
+from okng.nn.features.patches import on_finest_grid
+from okng.nn.images.blur import gaussian_blur
 
 
 def images(count: int, seed: int = 0) -> Tensor:

@@ -13,7 +13,7 @@ from okng.detectors.base import Batch, Collect
 from okng.detectors.catalogue import create
 from okng.detectors.feature_matching.subspace_ad import SubspaceAD
 from okng.errors import OkngError
-from okng.nn.principal_subspace import principal_subspace
+from okng.nn.vectors.principal_subspace import principal_subspace
 
 D = 40  # channels at strides 2 and 4
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from tests.detectors.scenes import in_colour
-from tests.nn.flows import assert_flow, disturbed
+from tests.nn.flows.exactness import assert_flow, disturbed
 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
 from okng.detectors.normalizing_flow.cflow import CFLOW, positional_code
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.coupling import Flow, surprise
+from okng.nn.flows.coupling import Flow, surprise
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

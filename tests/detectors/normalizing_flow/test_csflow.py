@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.detectors.scenes import in_colour, textures
-from tests.nn.flows import assert_flow, disturbed
+from tests.nn.flows.exactness import assert_flow, disturbed
 from torch import Tensor
 
 from okng.detectors.base import Batch, Train
@@ -13,7 +13,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.normalizing_flow.csflow import CrossScaleBlock, CSFlow, together
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.coupling import Flow
+from okng.nn.flows.coupling import Flow
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.detectors.scenes import in_colour
-from tests.nn.flows import assert_flow, disturbed
+from tests.nn.flows.exactness import assert_flow, disturbed
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
@@ -16,8 +16,8 @@ from okng.detectors.normalizing_flow import differnet
 from okng.detectors.normalizing_flow.differnet import DifferNet, rotated
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.blur import gaussian_blur
-from okng.nn.coupling import AffineCoupling, Sequence, surprise
+from okng.nn.flows.coupling import AffineCoupling, Sequence, surprise
+from okng.nn.images.blur import gaussian_blur
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from tests.detectors.scenes import in_colour, textures
-from tests.nn.flows import assert_flow, disturbed
+from tests.nn.flows.exactness import assert_flow, disturbed
 
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.normalizing_flow.fastflow import FastFlow
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.convolutional_flow import PositionAffine
-from okng.nn.coupling import Sequence, surprise
+from okng.nn.flows.convolutional_flow import PositionAffine
+from okng.nn.flows.coupling import Sequence, surprise
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

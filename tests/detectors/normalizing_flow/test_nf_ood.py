@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.nn.flows import assert_flow, disturbed
+from tests.nn.flows.exactness import assert_flow, disturbed
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Train
@@ -24,7 +24,7 @@ from okng.detectors.normalizing_flow.nf_ood import (
 )
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.coupling import Sequence
+from okng.nn.flows.coupling import Sequence
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

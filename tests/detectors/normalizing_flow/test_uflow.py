@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import binom, chi2
 from tests.detectors.scenes import in_colour, textures
-from tests.nn.flows import disturbed
+from tests.nn.flows.exactness import disturbed
 from torch import Tensor
 
 from okng.detectors.base import Batch, Train
@@ -17,8 +17,8 @@ from okng.detectors.catalogue import create
 from okng.detectors.normalizing_flow.uflow import BEYOND, SHARE, UFlow, UShapedFlow, binomial_tails
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.convolutional_flow import subnet
-from okng.nn.coupling import Flow, Permutation, all_in_one, surprise
+from okng.nn.flows.convolutional_flow import subnet
+from okng.nn.flows.coupling import Flow, Permutation, all_in_one, surprise
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

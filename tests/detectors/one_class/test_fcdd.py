@@ -14,7 +14,7 @@ from okng.detectors.one_class.fcdd import FCDD, confetti, gaussians, receptive_f
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics import auroc
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

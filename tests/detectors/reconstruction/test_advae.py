@@ -12,7 +12,7 @@ from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.advae import ADVAE
 from okng.inspection.images import Preprocess
-from okng.nn.grad_cam import grad_cam
+from okng.nn.networks.grad_cam import grad_cam
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -13,7 +13,7 @@ from okng.detectors.reconstruction.ssim_autoencoder import SSIMAutoencoder
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc
-from okng.nn.ssim import ssim_map
+from okng.nn.images.ssim import ssim_map
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

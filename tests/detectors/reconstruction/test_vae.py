@@ -16,7 +16,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.vae import VAE
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.gaussian import divergence
+from okng.nn.networks.gaussian import divergence
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

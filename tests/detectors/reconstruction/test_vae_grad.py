@@ -15,7 +15,7 @@ from okng.detectors.reconstruction.vae_grad import VAEGrad
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc
-from okng.nn.gaussian import divergence
+from okng.nn.networks.gaussian import divergence
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

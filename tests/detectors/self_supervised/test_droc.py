@@ -15,7 +15,7 @@ from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
 from okng.detectors.self_supervised.droc import DROC
 from okng.errors import OkngError
-from okng.nn.augmentation import DRAWN
+from okng.nn.images.augmentation import DRAWN
 
 PLAIN = torch.tensor([0.0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0])  # a view that changes nothing
 

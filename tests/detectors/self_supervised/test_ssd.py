@@ -13,7 +13,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.self_supervised.ssd import SSD, SSDk, pseudo_whitening
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.contrastive import nt_xent
+from okng.nn.learning.contrastive import nt_xent
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -18,7 +18,7 @@ from okng.detectors.supervised.vgg11 import VGG11
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

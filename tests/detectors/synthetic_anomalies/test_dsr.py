@@ -19,7 +19,7 @@ from okng.detectors.synthetic_anomalies import dsr
 from okng.detectors.synthetic_anomalies.dsr import DSR, Codebook
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.processes import Processes, sharing
+from okng.nn.learning.processes import Processes, sharing
 from okng.training.data import TrainingImages
 from okng.training.input import build
 from okng.training.phases import run_phases

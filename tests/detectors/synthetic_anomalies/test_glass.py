@@ -14,7 +14,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies.glass import GLASS, hardest, is_sphere, within
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.focal import focal_loss
+from okng.nn.learning.focal import focal_loss
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

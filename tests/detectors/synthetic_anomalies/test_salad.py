@@ -19,7 +19,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies.salad import SALAD
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.compositions import CompositionNet
+from okng.nn.networks.compositions import CompositionNet
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

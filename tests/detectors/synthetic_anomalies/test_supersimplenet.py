@@ -13,7 +13,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies.supersimplenet import SuperSimpleNet, over
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
-from okng.nn.blur import gaussian_blur
+from okng.nn.images.blur import gaussian_blur
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 

@@ -11,7 +11,7 @@ from okng.checks import at_least, check_input, positive
 from okng.detectors.adversarial.gan import contest
 from okng.detectors.base import Detector, Phase, Scores
 from okng.errors import OkngError
-from okng.nn.dcgan import DCGAN
+from okng.nn.networks.dcgan import DCGAN
 
 
 class AnoGAN(Detector):

@@ -13,9 +13,9 @@ from okng.checks import at_least, positive
 from okng.detectors.adversarial.ocgan import BETAS, check
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.adversarial import judging_only
-from okng.nn.cbam import CBAM
-from okng.nn.one_class_gan import Contraction, OneClassGAN, cross_entropy, frame
+from okng.nn.learning.adversarial import judging_only
+from okng.nn.networks.cbam import CBAM
+from okng.nn.networks.one_class_gan import Contraction, OneClassGAN, cross_entropy, frame
 
 MIXED = 16  # channels of each feature layer where they come together, and after that
 

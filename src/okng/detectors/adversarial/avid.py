@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.adversarial import bounded, frozen
-from okng.nn.dcgan import LIMIT
-from okng.nn.pooled_unet import PooledUNet
-from okng.nn.sizes import pad_to_grid
+from okng.nn.learning.adversarial import bounded, frozen
+from okng.nn.networks.dcgan import LIMIT
+from okng.nn.networks.pooled_unet import PooledUNet
+from okng.nn.networks.sizes import pad_to_grid
 
 HALVINGS = 4  # of the inpainter
 SIDE = 4  # of the square over whose mean an image is judged, in pixels

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.adversarial import bounded, frozen
-from okng.nn.sizes import halvings, pad_to_grid
+from okng.nn.learning.adversarial import bounded, frozen
+from okng.nn.networks.sizes import halvings, pad_to_grid
 
 WIDEST = 8  # channels grow to this many times `width`
 PENALTY = 10.0  # weight of the gradient penalty

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Detector, Phase, Scores, Train, Update
-from okng.nn.dcgan import DCGAN
+from okng.nn.networks.dcgan import DCGAN
 
 
 class GAN(Detector):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.adversarial import bounded, frozen
-from okng.nn.dcgan import LIMIT, Discriminator, Generator, start
-from okng.nn.dcgan_encoder import Encoder
+from okng.nn.learning.adversarial import bounded, frozen
+from okng.nn.networks.dcgan import LIMIT, Discriminator, Generator, start
+from okng.nn.networks.dcgan_encoder import Encoder
 
 BETAS = (0.5, 0.999)
 WON = 1e-5  # nats; a discriminator with less to learn begins anew

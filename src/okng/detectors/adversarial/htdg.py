@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.adversarial import bounded, frozen
-from okng.nn.augmentation import luma
-from okng.nn.dcgan import SLOPE, start
+from okng.nn.images.augmentation import luma
+from okng.nn.learning.adversarial import bounded, frozen
+from okng.nn.networks.dcgan import SLOPE, start
 
 BORDER = 5  # px that five unpadded layers take from each side: a patch is 11 × 11
 SHIFT = 0.15  # of the side

@@ -10,7 +10,7 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.one_class_gan import OneClassGAN
+from okng.nn.networks.one_class_gan import OneClassGAN
 
 BETAS = (0.5, 0.999)  # of Adam
 

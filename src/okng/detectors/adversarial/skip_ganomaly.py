@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.adversarial import bounded, frozen
-from okng.nn.dcgan import LIMIT, start
-from okng.nn.dcgan_encoder import Encoder
-from okng.nn.unet import UNet
+from okng.nn.learning.adversarial import bounded, frozen
+from okng.nn.networks.dcgan import LIMIT, start
+from okng.nn.networks.dcgan_encoder import Encoder
+from okng.nn.networks.unet import UNet
 
 BETAS = (0.5, 0.999)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from okng.checks import positive
 from okng.detectors.classical.vectors import VectorDetector
-from okng.nn.distances import squared_distances
+from okng.nn.vectors.distances import squared_distances
 
 BANDWIDTHS = [2 ** (half / 2) for half in range(-9, 11)]  # among which held-out images choose
 FOLDS = 5

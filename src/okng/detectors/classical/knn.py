@@ -9,7 +9,7 @@ from torch import Tensor
 
 from okng.checks import at_least
 from okng.detectors.classical.vectors import VectorDetector
-from okng.nn.distances import nearest_distances
+from okng.nn.vectors.distances import nearest_distances
 
 
 class NearestNeighbours(VectorDetector):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from okng.checks import at_least
 from okng.detectors.classical.vectors import VectorDetector
-from okng.nn.distances import nearest_distances, squared_distances
+from okng.nn.vectors.distances import nearest_distances, squared_distances
 
 TINY = 1e-10  # added to a mean distance, as copies have none
 ROWS = 256  # vectors whose neighbours are looked up at once

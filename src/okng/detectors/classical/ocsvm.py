@@ -10,8 +10,8 @@ from torch import Tensor
 from okng.checks import positive
 from okng.detectors.classical.vectors import VectorDetector
 from okng.errors import OkngError
-from okng.nn.distances import squared_distances
-from okng.nn.support_vectors import support_vectors
+from okng.nn.vectors.distances import squared_distances
+from okng.nn.vectors.support_vectors import support_vectors
 
 TINY = 1e-300  # an offset that is 0, as that of one image may be
 

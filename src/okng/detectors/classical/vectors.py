@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.contrast import UnitRange, contrast_normalised
+from okng.nn.features.backbones import Backbone
+from okng.nn.images.contrast import UnitRange, contrast_normalised
 
 PIXELS = "pixels"
 NO_VARIANCE = 1e-10  # of the largest variance: what is below is rounding

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.patches import mean_of_highest
-from okng.nn.stable_adamw import StableAdamW
-from okng.nn.token_levels import (
+from okng.nn.features.patches import mean_of_highest
+from okng.nn.features.token_levels import (
     TokenLevels,
     distances,
     feed_forward,
@@ -24,6 +23,7 @@ from okng.nn.token_levels import (
     small_weights,
     warmed_up,
 )
+from okng.nn.learning.stable_adamw import StableAdamW
 
 EASY, SLOWED, RAMP = 0.9, 0.1, 1000  # share of the positions whose gradient is slowed, to what, and from which step on
 TOP = 0.01  # of the map, whose mean is the image's score
@@ -48,10 +48,11 @@ class Dinomaly(Detector):
     The defaults are the paper's for its smallest network, vit_small_patch14_reg4_dinov2, at 392 px, whose weights are
     not installed; the backbone is one whose are.
 
-    Deliberately otherwise: a CNN's levels are brought to one grid and one width as tokens (nn/token_levels.py), its
-    class token is the mean of them. Images are resized, not cropped. Training is counted in epochs, where the paper has
-    10,000 steps, or 5,000 of one product, and the rate then warms up within a hundredth of them. Maps have 8 cells a
-    token where the paper's have 256 a side, and are smoothed with the border repeated.
+    Deliberately otherwise: a CNN's levels are brought to one grid and one width as tokens
+    (`nn/features/token_levels.py`), its class token is the mean of them. Images are resized, not cropped. Training is
+    counted in epochs, where the paper has 10,000 steps, or 5,000 of one product, and the rate then warms up within a
+    hundredth of them. Maps have 8 cells a token where the paper's have 256 a side, and are smoothed with the border
+    repeated.
     """
 
     pretrained = True

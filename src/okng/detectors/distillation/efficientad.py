@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
-from okng.nn.augmentation import Augmentation, view
-from okng.nn.backbones import Backbone
-from okng.nn.moments import Moments
-from okng.nn.patches import local_average, mean_of_highest, on_finest_grid
-from okng.nn.textures import procedural_texture
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import local_average, mean_of_highest, on_finest_grid
+from okng.nn.images.augmentation import Augmentation, view
+from okng.nn.images.textures import procedural_texture
+from okng.nn.vectors.moments import Moments
 
 HARD = 1e-3  # the share of the student's errors that it learns from
 LOW, HIGH = 0.9, 0.995  # quantiles of a map on OK images that are held back: they become 0 and 0.1

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.patches import mean_of_highest
-from okng.nn.stable_adamw import StableAdamW
-from okng.nn.token_levels import (
+from okng.nn.features.patches import mean_of_highest
+from okng.nn.features.token_levels import (
     TokenLevels,
     distances,
     feed_forward,
@@ -23,6 +22,7 @@ from okng.nn.token_levels import (
     small_weights,
     warmed_up,
 )
+from okng.nn.learning.stable_adamw import StableAdamW
 
 COHERENCE, HARDER = 0.2, 3  # weight of the coherence loss; power by which harder positions count more
 TOP = 0.01  # of the map, whose mean is the image's score
@@ -44,9 +44,10 @@ class INPFormer(Detector):
     The defaults are the paper's for its smallest network, vit_small_patch14_reg4_dinov2, at 392 px, whose weights are
     not installed; the backbone is one whose are.
 
-    Deliberately otherwise: a CNN's levels are brought to one grid and one width as tokens (nn/token_levels.py). Images
-    are resized, not cropped. Counted in epochs, the rate warms up within a hundredth of the steps, not within 100. Maps
-    have 8 cells a token where the paper's have 256 a side, and are smoothed with the border repeated.
+    Deliberately otherwise: a CNN's levels are brought to one grid and one width as tokens
+    (`nn/features/token_levels.py`). Images are resized, not cropped. Counted in epochs, the rate warms up within a
+    hundredth of the steps, not within 100. Maps have 8 cells a token where the paper's have 256 a side, and are
+    smoothed with the border repeated.
     """
 
     pretrained = True

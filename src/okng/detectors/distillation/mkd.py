@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.rectified import is_rectified
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.rectified import is_rectified
+from okng.nn.images.blur import gaussian_blur
 
 OPENED = 3  # pixels: what is narrower in the map is taken out
 

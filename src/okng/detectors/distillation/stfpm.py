@@ -11,8 +11,8 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.patches import on_finest_grid
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import on_finest_grid
 
 
 class STFPM(Detector):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.rectified import is_rectified
-from okng.nn.reverse import BOTTLENECK_FROM, Embedding, Stage, halvings_between
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.rectified import is_rectified
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.networks.reverse import BOTTLENECK_FROM, Embedding, Stage, halvings_between
 
 ALIKE, CONTRAST = 0.7, 0.3  # weights of the cosines and of the cross-entropy of positions; the margin has 1
 LEAST = 3e-5  # the smallest share of the map that the image's score is the mean of

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.moments import Moments
+from okng.nn.features.backbones import Backbone
+from okng.nn.vectors.moments import Moments
 
 PATCHES, TEACHING = 8, 8  # patches of an image, images of a batch: 64 patches
 SIDE = 64  # pixels: what patches are enlarged to for the backbone

@@ -12,10 +12,10 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.coreset import WORKSPACE, StreamingCoreset, capacity_of, last_gap
-from okng.nn.patches import local_average, on_finest_grid
-from okng.nn.vit import Tokens
+from okng.nn.features.patches import local_average, on_finest_grid
+from okng.nn.features.vit import Tokens
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.coreset import WORKSPACE, StreamingCoreset, capacity_of, last_gap
 
 BLOCK = 16384  # patches of the bank that are compared at once, which bounds the space
 SQUARINGS = 8  # of a covariance: what is a hundredth less than its first direction keeps a thirteenth, a tenth nothing

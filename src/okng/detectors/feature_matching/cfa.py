@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.distances import squared_distances
-from okng.nn.kmeans import kmeans
-from okng.nn.neighbours import nearest_squared
-from okng.nn.patches import local_average, on_finest_grid
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import local_average, on_finest_grid
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.distances import squared_distances
+from okng.nn.vectors.kmeans import kmeans
+from okng.nn.vectors.neighbours import nearest_squared
 
 SOFT = 1e-3  # the share ν of features that may leave their spheres; it weighs the loss
 MARGIN = 0.1  # α, how far within the next spheres a patch may lie, as a squared length

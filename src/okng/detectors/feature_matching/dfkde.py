@@ -9,8 +9,8 @@ from torch import Tensor
 
 from okng.checks import at_least
 from okng.detectors.base import Collect, Detector, Phase, Scores, freeze
-from okng.nn.backbones import Backbone
-from okng.nn.kernel_density import KernelDensity
+from okng.nn.features.backbones import Backbone
+from okng.nn.vectors.kernel_density import KernelDensity
 
 
 class DFKDE(Detector):

@@ -12,7 +12,7 @@ from torch import Tensor
 from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 
 
 class DFM(Detector):

@@ -11,10 +11,10 @@ from torch import Tensor
 from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.covariance import principal_components
-from okng.nn.kmeans import assigned, kmeans
-from okng.nn.neighbours import nearest_squared
+from okng.nn.features.backbones import Backbone
+from okng.nn.vectors.covariance import principal_components
+from okng.nn.vectors.kmeans import assigned, kmeans
+from okng.nn.vectors.neighbours import nearest_squared
 
 BLOCK = 64  # windows that go through the network at once
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 
 
 class FRE(Detector):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.covariance import ledoit_wolf, principal_components, whitening_of
+from okng.nn.features.backbones import Backbone
+from okng.nn.vectors.covariance import ledoit_wolf, principal_components, whitening_of
 
 
 class Mahalanobis(Detector):

@@ -10,13 +10,13 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.coreset import greedy_coreset
-from okng.nn.neighbours import nearest_squared
-from okng.nn.patches import local_average, on_finest_grid
-from okng.nn.principal_subspace import principal_subspace
-from okng.nn.running_gaussians import RunningGaussians
-from okng.nn.vit import backbone_of
+from okng.nn.features.patches import local_average, on_finest_grid
+from okng.nn.features.vit import backbone_of
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.coreset import greedy_coreset
+from okng.nn.vectors.neighbours import nearest_squared
+from okng.nn.vectors.principal_subspace import principal_subspace
+from okng.nn.vectors.running_gaussians import RunningGaussians
 
 
 class MHPatchCore(Detector):

@@ -10,9 +10,9 @@ from torch import Tensor
 from okng.checks import positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.running_gaussians import RunningGaussians
-from okng.nn.vit import backbone_of
+from okng.nn.features.vit import backbone_of
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.running_gaussians import RunningGaussians
 
 
 class PaDiM(Detector):

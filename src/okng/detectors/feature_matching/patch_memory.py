@@ -14,10 +14,10 @@ from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Scores
 from okng.detectors.feature_matching.patchcore import PatchCore
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.coreset import StreamingCoreset, greedy_coreset
-from okng.nn.patches import local_average, mean_of_highest
-from okng.nn.vit import is_transformer
+from okng.nn.features.patches import local_average, mean_of_highest
+from okng.nn.features.vit import is_transformer
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.coreset import StreamingCoreset, greedy_coreset
 
 CANDIDATES = 256  # patches of an image that the memory is chosen from, or twice its share where that is more
 BLOCK = 256  # memories whose products with all positions of an image are held at once
@@ -36,7 +36,7 @@ class PatchMemory(PatchCore):
     distance. `coreset`: the share of all patches kept in memory, in (0, 1]; `coreset_limit`: the most that a fit keeps,
     for the time of an inspection grows with them; an update goes beyond it to cover what is new. `sigma`: of the
     Gaussian that smooths the map, in pixels of the input. `memory`: GB that patches may take while it learns, see
-    `nn/coreset.py`.
+    `nn/vectors/coreset.py`.
 
     What differs from PatchCore: a third, coarser stride at a lower weight. Vectors are as long as the square root of
     their length: where features are strong they vary more, and so much is evened out; all of it would be, were they of

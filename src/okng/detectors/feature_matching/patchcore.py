@@ -12,10 +12,10 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.blur import gaussian_blur
-from okng.nn.coreset import WORKSPACE, StreamingCoreset, capacity_of, last_gap
-from okng.nn.patches import local_average, mean_of_highest, on_finest_grid
-from okng.nn.vit import backbone_of
+from okng.nn.features.patches import local_average, mean_of_highest, on_finest_grid
+from okng.nn.features.vit import backbone_of
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.coreset import WORKSPACE, StreamingCoreset, capacity_of, last_gap
 
 
 class PatchCore(Detector):
@@ -32,7 +32,7 @@ class PatchCore(Detector):
     `neighbours` = b; one has nothing to weigh by), "max" the highest as it is, "top1%" the mean of the highest
     hundredth. `sigma`: of the Gaussian that smooths the map, in pixels of the input (section 3.3). `memory`: GB that
     patches may take while it learns; as long as all of them fit, the coreset is of all at once, beyond that by merge
-    and reduce (`nn/coreset.py`).
+    and reduce (`nn/vectors/coreset.py`).
 
     Deliberately otherwise: features are averaged per channel rather than pooled to a fixed width, the coreset is
     selected in the full feature space without random projection (the batched greedy makes that affordable), and the map

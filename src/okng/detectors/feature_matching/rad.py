@@ -10,8 +10,8 @@ from torch import Tensor
 
 from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
-from okng.nn.patches import local_average, mean_of_highest
-from okng.nn.vit import Tokens, is_transformer
+from okng.nn.features.patches import local_average, mean_of_highest
+from okng.nn.features.vit import Tokens, is_transformer
 
 PAPERS = (4, 7, 10, 12)  # of the twelve blocks of a ViT-B
 BLOCK = 32  # OK images that are compared at once, which bounds the space

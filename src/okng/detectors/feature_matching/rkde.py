@@ -12,8 +12,8 @@ from torch import Tensor
 from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import _weights_file
-from okng.nn.kernel_density import KernelDensity
+from okng.nn.features.backbones import _weights_file
+from okng.nn.vectors.kernel_density import KernelDensity
 
 LIKELY = 1e-3  # how likely a box has to show something of any class
 OVERLAP = 0.3  # of two boxes, intersection over union; above it the less likely one goes

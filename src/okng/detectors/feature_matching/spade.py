@@ -9,10 +9,10 @@ from torch import Tensor
 
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.neighbours import nearest_squared
-from okng.nn.patches import on_finest_grid
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import on_finest_grid
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.vectors.neighbours import nearest_squared
 
 BLOCK = 1024  # OK images whose global features are compared at once
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
-from okng.nn.patches import mean_of_highest, on_finest_grid
-from okng.nn.principal_subspace import principal_subspace
-from okng.nn.running_gaussians import RunningGaussians
-from okng.nn.vit import backbone_of
+from okng.nn.features.patches import mean_of_highest, on_finest_grid
+from okng.nn.features.vit import backbone_of
+from okng.nn.vectors.principal_subspace import principal_subspace
+from okng.nn.vectors.running_gaussians import RunningGaussians
 
 
 class SubspaceAD(Detector):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError, missing_extra, nearest_names
-from okng.nn.backbones import _weights_file
-from okng.nn.vit import is_transformer
+from okng.nn.features.backbones import _weights_file
+from okng.nn.features.vit import is_transformer
 
 CLIPS = {  # timm's name of the image tower: open_clip's of both
     "vit_base_patch16_plus_clip_240": "ViT-B-16-plus-240",

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.coupling import Rotation, Sequence, all_in_one, surprise
-from okng.nn.patches import on_finest_grid
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import on_finest_grid
+from okng.nn.flows.coupling import Rotation, Sequence, all_in_one, surprise
 
 
 class CFLOW(Detector):

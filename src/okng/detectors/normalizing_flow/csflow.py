@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.coupling import Permutation, bounded, surprise
+from okng.nn.features.backbones import Backbone
+from okng.nn.flows.coupling import Permutation, bounded, surprise
 
 SCALES = 3
 Maps = Sequence[Tensor]  # of one image at three scales, finest first, each of half the sides: (B, C, h, w) …

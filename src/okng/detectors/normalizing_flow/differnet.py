@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.coupling import AffineCoupling, Permutation, Sequence, surprise
+from okng.nn.features.backbones import Backbone
+from okng.nn.flows.coupling import AffineCoupling, Permutation, Sequence, surprise
+from okng.nn.images.blur import gaussian_blur
 
 TOGETHER = 8  # turned images that pass through the network at once when an image is scored
 

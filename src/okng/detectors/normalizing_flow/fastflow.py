@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.convolutional_flow import PositionAffine, subnet
-from okng.nn.coupling import Flow, Permutation, Sequence, all_in_one, surprise
-from okng.nn.patches import on_finest_grid
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import on_finest_grid
+from okng.nn.flows.convolutional_flow import PositionAffine, subnet
+from okng.nn.flows.coupling import Flow, Permutation, Sequence, all_in_one, surprise
 
 
 class FastFlow(Detector):

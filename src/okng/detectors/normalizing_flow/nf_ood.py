@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.coupling import Flow, Sequence, surprise
-from okng.nn.sizes import pad_to_grid
+from okng.nn.flows.coupling import Flow, Sequence, surprise
+from okng.nn.networks.sizes import pad_to_grid
 
 MARGIN = 0.05  # pixels become 0.05 to 0.95 before their logit is taken
 

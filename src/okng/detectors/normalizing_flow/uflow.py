@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive, typed
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn import coupling
-from okng.nn.backbones import Backbone
-from okng.nn.convolutional_flow import PositionAffine, subnet
-from okng.nn.coupling import Flow, Permutation, all_in_one, surprise
-from okng.nn.patches import on_finest_grid
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import on_finest_grid
+from okng.nn.flows import coupling
+from okng.nn.flows.convolutional_flow import PositionAffine, subnet
+from okng.nn.flows.coupling import Flow, Permutation, all_in_one, surprise
 
 SHARE = 0.1  # of the values of a standard normal map that count as candidates
 BEYOND = 2.7055434541  # the square that this share of them exceeds: the 0.9-quantile of chi² with one degree

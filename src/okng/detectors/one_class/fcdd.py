@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.contrast import UnitRange, contrast_normalised
+from okng.nn.features.backbones import Backbone
+from okng.nn.images.contrast import UnitRange, contrast_normalised
 
 SLOPE, EPSILON = 0.01, 1e-4  # of the leaky rectifiers below zero; in the batch normalisation's variance
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4

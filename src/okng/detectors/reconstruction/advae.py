@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.gaussian import divergence, sample
+from okng.nn.networks.gaussian import divergence, sample
 
 COARSEST = 8  # the shorter side is halved until it is at most this
 WIDEST = 8  # channels grow to this many times `width`

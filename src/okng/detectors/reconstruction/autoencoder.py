@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.sspcab import prediction_of, with_block
-from okng.nn.strided import strided_coders
+from okng.nn.networks.sspcab import prediction_of, with_block
+from okng.nn.networks.strided import strided_coders
 
 
 class Autoencoder(Detector):
@@ -28,10 +28,10 @@ class Autoencoder(Detector):
     al., CVPR 2022). The defaults are the 2019 paper's for textures of 128 to 256 px (code 500 for objects). For
     thousands of 28 × 28 images `code=32, epochs=10, batch_size=32, learning_rate=1e-3` take a minute or so.
 
-    Deliberately otherwise: one strided 3×3 layer per halving without the paper's layers in between, down to a
-    shorter side of at most 4; weights drawn by `nn.strided.start_awake`, without which deep networks stay at the mean
-    image for many epochs; no weight decay and no augmentation. As in the paper there are no normalisation
-    layers and no shortcuts around the code, and a sigmoid ends in the range of the images.
+    Deliberately otherwise: one strided 3×3 layer per halving without the paper's layers in between, down to a shorter
+    side of at most 4; weights drawn by `nn.networks.strided.start_awake`, without which deep networks stay at the mean
+    image for many epochs; no weight decay and no augmentation. As in the paper there are no normalisation layers and no
+    shortcuts around the code, and a sigmoid ends in the range of the images.
     """
 
     fixed_size = True

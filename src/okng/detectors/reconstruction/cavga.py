@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.adversarial import frozen
-from okng.nn.gaussian import divergence, sample
-from okng.nn.grad_cam import grad_cam
+from okng.nn.learning.adversarial import frozen
+from okng.nn.networks.gaussian import divergence, sample
+from okng.nn.networks.grad_cam import grad_cam
 
 HALVINGS = 4  # at most, as in DCGAN
 GRID = 3  # the latent variable keeps at least so many places on a side

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.adversarial import bounded, judging_only
-from okng.nn.dcgan import LIMIT, SLOPE, WIDEST, Discriminator, start
-from okng.nn.sizes import halvings, pad_to_grid
+from okng.nn.learning.adversarial import bounded, judging_only
+from okng.nn.networks.dcgan import LIMIT, SLOPE, WIDEST, Discriminator, start
+from okng.nn.networks.sizes import halvings, pad_to_grid
 
 BETAS = (0.5, 0.999)  # of Adam
 

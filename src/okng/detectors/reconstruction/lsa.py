@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.nn.sizes import halvings, pad_to_grid
+from okng.nn.networks.sizes import halvings, pad_to_grid
 
 ESTIMATOR_LAYERS = 4  # of the density's network, before the layer that gives the bins
 SMALLEST_RANGE = 1e-3  # of either part over OK images, in nats and squared errors; less of it is rounding

@@ -12,10 +12,10 @@ from torch.func import functional_call
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.augmentation import Augmentation, view
-from okng.nn.ssim import dssim_map
-from okng.nn.strided import strided_coders
-from okng.nn.textures import procedural_texture
+from okng.nn.images.augmentation import Augmentation, view
+from okng.nn.images.ssim import dssim_map
+from okng.nn.images.textures import procedural_texture
+from okng.nn.networks.strided import strided_coders
 
 VIEWS = Augmentation(crop=(0.5, 1.0), grey=0.0)  # of the picture that a task is made of
 LARGEST = 8  # the shorter side of the grid on which it attends, at most

@@ -11,8 +11,8 @@ from torch import Tensor
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.ssim import dssim_map
-from okng.nn.unet import UNet
+from okng.nn.images.ssim import dssim_map
+from okng.nn.networks.unet import UNet
 
 SCALES = 4  # at which gradients are compared
 CONSTANT = 0.0026  # of their similarity, where both are flat

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.ssim import dssim_map
-from okng.nn.sspcab import prediction_of, with_block
-from okng.nn.strided import SLOPE, start_awake
+from okng.nn.images.ssim import dssim_map
+from okng.nn.networks.sspcab import prediction_of, with_block
+from okng.nn.networks.strided import SLOPE, start_awake
 
 # The paper's layers for 128 px, before the last one that takes in all of the 8 × 8 grid: channels as multiples of the
 # first ones, kernel, stride.

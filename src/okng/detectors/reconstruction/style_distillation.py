@@ -12,9 +12,9 @@ from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.detectors.reconstruction.autoencoder import Autoencoder
 from okng.errors import OkngError
-from okng.nn import auxiliary as aux
-from okng.nn.rnan import RNAN
-from okng.nn.ssim import dssim_map
+from okng.nn.images import auxiliary as aux
+from okng.nn.images.ssim import dssim_map
+from okng.nn.networks.rnan import RNAN
 
 Auxiliary = Literal[
     "adversarial_noise",

@@ -12,9 +12,9 @@ from torch import Tensor
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.gaussian import divergence, sample, surprise
-from okng.nn.sspcab import prediction_of, with_block
-from okng.nn.strided import strided_coders
+from okng.nn.networks.gaussian import divergence, sample, surprise
+from okng.nn.networks.sspcab import prediction_of, with_block
+from okng.nn.networks.strided import strided_coders
 
 
 class VAE(Detector):

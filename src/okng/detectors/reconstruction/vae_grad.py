@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.gaussian import divergence, sample, surprise
-from okng.nn.strided import strided_coders
+from okng.nn.networks.gaussian import divergence, sample, surprise
+from okng.nn.networks.strided import strided_coders
 
 FASTER = 30  # times the weights' learning rate is the variance's
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.nn.augmentation import DRAWN, Augmentation, view
-from okng.nn.contrastive import nt_xent
-from okng.nn.geometric import Transformations
-from okng.nn.residual import ResNet
-from okng.nn.schedules import cosine
+from okng.nn.images.augmentation import DRAWN, Augmentation, view
+from okng.nn.images.geometric import Transformations
+from okng.nn.learning.contrastive import nt_xent
+from okng.nn.learning.schedules import cosine
+from okng.nn.networks.residual import ResNet
 
 TEMPERATURE, PROJECTED = 0.5, 128  # of the loss; numbers that it compares
 MOMENTUM, WEIGHT_DECAY, TRUST = 0.9, 1e-6, 1e-3

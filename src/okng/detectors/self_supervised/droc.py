@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.augmentation import Augmentation, blurred, view
-from okng.nn.contrastive import info_nce
-from okng.nn.distances import squared_distances
-from okng.nn.geometric import Transformations
-from okng.nn.residual import ResNet
-from okng.nn.schedules import cosine
-from okng.nn.support_vectors import support_vectors
+from okng.nn.images.augmentation import Augmentation, blurred, view
+from okng.nn.images.geometric import Transformations
+from okng.nn.learning.contrastive import info_nce
+from okng.nn.learning.schedules import cosine
+from okng.nn.networks.residual import ResNet
+from okng.nn.vectors.distances import squared_distances
+from okng.nn.vectors.support_vectors import support_vectors
 
 TEMPERATURE, PROJECTED = 0.2, 128  # of the contrastive loss; numbers that it compares
 MOMENTUM, WEIGHT_DECAY = 0.9, 3e-4

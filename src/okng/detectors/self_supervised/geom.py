@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.nn.geometric import Transformations
-from okng.nn.residual import WideResNet
+from okng.nn.images.geometric import Transformations
+from okng.nn.networks.residual import WideResNet
 
 WEIGHT_DECAY = 5e-4  # twice the authors' 0.00025, which multiplies the square and not half of it
 ROUNDS, CHANGE = 1000, 1e-9  # at most, of fitting a Dirichlet distribution; below such a change of log α it ends

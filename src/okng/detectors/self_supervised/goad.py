@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.nn.geometric import Transformations
-from okng.nn.residual import WideResNet
+from okng.nn.images.geometric import Transformations
+from okng.nn.networks.residual import WideResNet
 
 NORM_WEIGHT = 10.0  # of the features' mean square, which keeps distances from growing
 SLOPE, GAIN = 0.2, 2**0.5  # for tables: of the leaky rectifier below zero; of the weights as they begin

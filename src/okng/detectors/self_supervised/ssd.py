@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
-from okng.nn.augmentation import Augmentation, view
-from okng.nn.contrastive import nt_xent
-from okng.nn.covariance import ledoit_wolf, whitening_of
-from okng.nn.kmeans import assigned, kmeans
-from okng.nn.residual import ResNet
-from okng.nn.schedules import cosine
+from okng.nn.images.augmentation import Augmentation, view
+from okng.nn.learning.contrastive import nt_xent
+from okng.nn.learning.schedules import cosine
+from okng.nn.networks.residual import ResNet
+from okng.nn.vectors.covariance import ledoit_wolf, whitening_of
+from okng.nn.vectors.kmeans import assigned, kmeans
 
 TEMPERATURE, PROJECTED = 0.5, 128  # of the contrastive loss; numbers that it compares
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
-from okng.nn.geometric import SHIFTS, Transformations
-from okng.nn.residual import WideResNet
-from okng.nn.schedules import cosine
+from okng.nn.images.geometric import SHIFTS, Transformations
+from okng.nn.learning.schedules import cosine
+from okng.nn.networks.residual import WideResNet
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 LOWEST_RATE = 1e-6

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
+from okng.nn.features.backbones import Backbone
 
 LAYERS = (1, "M", 2, "M", 4, 4, "M", 8, 8, "M", 8, 8, "M")  # multiples of the width; M halves the sides
 STRIDE = 32  # of the last features

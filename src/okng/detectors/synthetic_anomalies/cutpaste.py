@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.covariance import ledoit_wolf, whitening_of
+from okng.nn.features.backbones import Backbone
+from okng.nn.vectors.covariance import ledoit_wolf, whitening_of
 
 STRIDE = 32  # of the last features
 MOMENTUM, WEIGHT_DECAY = 0.9, 3e-5

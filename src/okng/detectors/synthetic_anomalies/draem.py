@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn import pooled_unet
-from okng.nn.perlin import perlin_mask
-from okng.nn.pooled_unet import PooledUNet
-from okng.nn.sizes import pad_to_grid
-from okng.nn.ssim import dssim_map
-from okng.nn.sspcab import PREDICTION, SSPCAB
-from okng.nn.textures import altered, procedural_texture
+from okng.nn.images.perlin import perlin_mask
+from okng.nn.images.ssim import dssim_map
+from okng.nn.images.textures import altered, procedural_texture
+from okng.nn.networks import pooled_unet
+from okng.nn.networks.pooled_unet import PooledUNet
+from okng.nn.networks.sizes import pad_to_grid
+from okng.nn.networks.sspcab import PREDICTION, SSPCAB
 
 HALVINGS = 5  # down to the discriminative network's coarsest level
 SPOILT = 0.5  # the share of images that get an anomaly
@@ -47,7 +47,7 @@ class DRAEM(Detector):
     `learning_rate`: of Adam; the rate falls to a fifth after 80 % and again after 90 % of the steps.
 
     Textures are auxiliary images (`okng.fit(..., auxiliary=FOLDER)`, such as DTD, as in the paper). Without any they
-    are drawn by `nn/textures.py`, which is this library's makeshift. Either way three of ten changes alter them.
+    are drawn by `nn/images/textures.py`, which is this library's makeshift. Either way three of ten changes alter them.
 
     Deliberately otherwise: blots' cells are 8 px or more, as they are at 256 px. The last batch of an epoch is left out
     where it is not full. SSIM mirrors the image at its border, where the authors' code pads zeros, and takes values to

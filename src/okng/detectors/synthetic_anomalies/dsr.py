@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn import pooled_unet
-from okng.nn.adversarial import judging_only
-from okng.nn.focal import focal_loss
-from okng.nn.perlin import perlin_mask
-from okng.nn.pooled_unet import PooledUNet
-from okng.nn.processes import processes
-from okng.nn.strided import start_awake
-from okng.nn.textures import procedural_texture
+from okng.nn.images.perlin import perlin_mask
+from okng.nn.images.textures import procedural_texture
+from okng.nn.learning.adversarial import judging_only
+from okng.nn.learning.focal import focal_loss
+from okng.nn.learning.processes import processes
+from okng.nn.networks import pooled_unet
+from okng.nn.networks.pooled_unet import PooledUNet
+from okng.nn.networks.strided import start_awake
 
 DECAY = 0.99  # of a codebook's averages
 COMMITMENT = 0.25  # the weight of how far features are from their codes
@@ -62,7 +62,7 @@ class DSR(Detector):
 
     The paper's general model is one of ImageNet. With auxiliary images (`okng.fit(..., auxiliary=FOLDER)`) it learns
     these alone, as many as there are OK ones in an epoch. Without any it learns the OK images and drawn textures
-    (`nn/textures.py`), this library's makeshift: it has to write what is odd, too, or both decoders show it OK.
+    (`nn/images/textures.py`), this library's makeshift: it has to write what is odd, too, or both decoders show it OK.
 
     Deliberately otherwise: how the paper's general model was trained could not be checked, so its loss weighs a copy's
     error as the next phase does, by 10, and its rate is that one's. Codebooks begin as features of the first batch, and

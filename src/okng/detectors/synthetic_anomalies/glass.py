@@ -13,13 +13,13 @@ from torch import Tensor
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.discriminator import projection_and_discriminator
-from okng.nn.focal import focal_loss
-from okng.nn.patches import local_average, on_finest_grid
-from okng.nn.perlin import perlin_mask
-from okng.nn.textures import altered, procedural_texture
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import local_average, on_finest_grid
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.images.perlin import perlin_mask
+from okng.nn.images.textures import altered, procedural_texture
+from okng.nn.learning.focal import focal_loss
+from okng.nn.networks.discriminator import projection_and_discriminator
 
 EVERY = 5  # steps of ascent, after which features are brought back into the shell
 WITHIN = 0.75  # the share of OK features that lie closer to their centre than the shell
@@ -48,7 +48,7 @@ class GLASS(Detector):
     discriminator. `sigma`: of the Gaussian that smooths the map, in pixels of the input.
 
     Textures are auxiliary images (`okng.fit(..., auxiliary=FOLDER)`, such as DTD, as in the paper). Without any they
-    are drawn by `nn/textures.py`, which is this library's makeshift. Either way three changes of ten alter them,
+    are drawn by `nn/images/textures.py`, which is this library's makeshift. Either way three changes of ten alter them,
     DRAEM's.
 
     Deliberately otherwise: the changes of textures are DRAEM's, the authors' nine are others. The last epoch counts,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.nn.coreset import greedy_coreset
-from okng.nn.neighbours import nearest_squared
-from okng.nn.sizes import pad_to_grid
+from okng.nn.networks.sizes import pad_to_grid
+from okng.nn.vectors.coreset import greedy_coreset
+from okng.nn.vectors.neighbours import nearest_squared
 
 SIDES = (16, 32, 64)  # that a coarse patch may have
 FIRST, MIDDLE, JOINED = 32, (64, 128, 128, 64, 32, 32), 128  # channels of the encoder's layers

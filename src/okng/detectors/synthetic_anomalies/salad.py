@@ -15,11 +15,11 @@ from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.detectors.distillation.efficientad import CUT, EfficientAD, late_tenth
 from okng.errors import OkngError
-from okng.nn.compositions import CompositionNet, corrupted
-from okng.nn.covariance import ledoit_wolf, whitening_of
-from okng.nn.focal import focal_loss
-from okng.nn.kmeans import assigned, kmeans
-from okng.nn.moments import Moments
+from okng.nn.learning.focal import focal_loss
+from okng.nn.networks.compositions import CompositionNet, corrupted
+from okng.nn.vectors.covariance import ledoit_wolf, whitening_of
+from okng.nn.vectors.kmeans import assigned, kmeans
+from okng.nn.vectors.moments import Moments
 
 CELLS = 128  # of an image's features, drawn at random, to be clustered
 POOL = 64  # compositions that pieces are taken from

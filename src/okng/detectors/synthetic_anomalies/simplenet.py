@@ -11,10 +11,10 @@ from torch import Tensor
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.discriminator import projection_and_discriminator
-from okng.nn.patches import local_average, on_finest_grid
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import local_average, on_finest_grid
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.networks.discriminator import projection_and_discriminator
 
 MARGIN = 0.5  # beyond which neither kind of patch is pushed any further
 

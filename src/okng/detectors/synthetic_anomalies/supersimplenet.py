@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from okng.checks import at_least, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update, freeze
 from okng.errors import OkngError
-from okng.nn.backbones import Backbone
-from okng.nn.blur import gaussian_blur
-from okng.nn.focal import focal_loss
-from okng.nn.patches import local_average
-from okng.nn.perlin import perlin_noise
+from okng.nn.features.backbones import Backbone
+from okng.nn.features.patches import local_average
+from okng.nn.images.blur import gaussian_blur
+from okng.nn.images.perlin import perlin_noise
+from okng.nn.learning.focal import focal_loss
 
 MARGIN = 0.5  # beyond which no cell is pushed any further
 FOCUS = 4  # gamma of the focal losses
