@@ -43,7 +43,7 @@ def loaders(learnt: list[tuple[Tensor, ...]], judged: tuple[Tensor, ...] | None 
     return SimpleNamespace(loaders=lambda **_: (learnt, [judged]))
 
 
-def stepped(phase: Train, batches: list[Batch]) -> list[Tensor]:
+def losses_of_steps(phase: Train, batches: list[Batch]) -> list[Tensor]:
     """The losses of okng's steps on `batches`."""
     (update,) = phase.updates
     losses = []
@@ -97,7 +97,7 @@ def deep_svdd(load: Load) -> dict[str, Both]:
             detector.train()
             detector.radius = torch.zeros(())
             phase = phases["one-class" if objective == "one-class" else "soft boundary"]
-            found[f"losses{name}"] = torch.stack(losses), torch.stack(stepped(phase, batches))
+            found[f"losses{name}"] = torch.stack(losses), torch.stack(losses_of_steps(phase, batches))
             found[f"gradient{name}"] = gradients(pairs)
             found[f"weights after 3 steps{name}"] = weights(pairs)
             detector.eval()
@@ -161,7 +161,7 @@ def deep_sad(load: Load) -> dict[str, Both]:
         trainer.train(data, net)
     found["centre"] = trainer.c, detector.centre
     detector.train()
-    found["losses"] = torch.stack(losses), torch.stack(stepped(phases["one-class"], batches))
+    found["losses"] = torch.stack(losses), torch.stack(losses_of_steps(phases["one-class"], batches))
     found["gradient"] = gradients(pairs)
     found["weights after 3 steps"] = weights(pairs)
     detector.eval()

@@ -27,7 +27,7 @@ def grey(count: int, side: int, seed: int = 0) -> Tensor:
     return images(count, side, seed)[:, :1]
 
 
-def ranged(maps: Tensor) -> Tensor:
+def shown(maps: Tensor) -> Tensor:
     """Each of `maps` (B, h, w) to [0, 1], as it is shown."""
     least, most = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - least) / (most - least)
@@ -248,7 +248,7 @@ def advae(load: Load) -> dict[str, Both]:
             maps.append(attended("encoder.3", published=False))
     found["map"] = torch.stack(maps).relu().mean(0), attention
     wide = F.interpolate(attention[:, None], (side, side), mode="bilinear")[:, 0]
-    found["map as published"] = ranged(every), ranged(wide)
+    found["map as published"] = shown(every), shown(wide)
     return found
 
 

@@ -107,7 +107,7 @@ def restoring(load: Load, detector: Any, model: Any, pairs: list, loss: Callable
     return found
 
 
-def stepped(load: Load, detector: Any, pairs: list, decay: float) -> Both:
+def weights_after_steps(load: Load, detector: Any, pairs: list, decay: float) -> Both:
     """The weights after five steps of either side's StableAdamW by the same gradients, which are random."""
     (phase,) = detector.phases()
     ours = phase.updates[0].optimizer
@@ -146,7 +146,7 @@ def dinomaly(load: Load) -> dict[str, Both]:
         load, detector, model, pairs, lambda out: utils.global_cosine_hm_percent(*out, p=0.9 * 500 / 1000, factor=0.1)
     )
     for told, decay in ((" without decay", 0.0), ("", 1e-4)):
-        found[f"weights after 5 steps{told}"] = stepped(load, detector, pairs, decay)
+        found[f"weights after 5 steps{told}"] = weights_after_steps(load, detector, pairs, decay)
     large = normalised(detector, images(2, 2 * SIDE))
     with torch.no_grad():
         tokens = encoder.prepare_tokens(large)

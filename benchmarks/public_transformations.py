@@ -65,7 +65,7 @@ def keras(load: Load) -> AbstractContextManager[Any]:
     )
 
 
-def in_order() -> AbstractContextManager[Any]:
+def unshuffled() -> AbstractContextManager[Any]:
     """Theirs does not shuffle what it learns."""
     return mock.patch.object(np.random, "permutation", np.arange)
 
@@ -82,7 +82,7 @@ def goad(load: Load) -> dict[str, Both]:
     found: dict[str, Both] = {}
     with keras(load):
         fitting, data, moving = load("opt_tc"), load("train_ad"), load("transformations")
-    with mock.patch.object(residual._PreActivation, "forward", as_written), in_order(), here() as losses:
+    with mock.patch.object(residual._PreActivation, "forward", as_written), unshuffled(), here() as losses:
         asked = SimpleNamespace(
             depth=10, widen_factor=4, batch_size=24, epochs=1, m=0.1, reg=True, lmbda=0.1, eps=0,
         )  # fmt: skip
@@ -129,7 +129,7 @@ def goad_tabular(load: Load) -> dict[str, Both]:
     loss = sum(detector.loss(Batch(learning, torch.arange(20))).values())
     loss.backward()
     for told, in_place in (("", False), (", rectified in place", True)):
-        with in_order(), here() as losses, mock.patch.object(fitting, "f_score") as spy:
+        with unshuffled(), here() as losses, mock.patch.object(fitting, "f_score") as spy:
             tried = fitting.TransClassifierTabular(asked)
             tried.netC.head[0].inplace = in_place  # it is True, and changes the features, too
             pairs = given(tried.netC, shared(detector, "head"), {"network.": "trunk.", "head.": "head."})
