@@ -16,6 +16,7 @@ from pathlib import Path
 
 import public_adversarial
 import public_contrastive
+import public_features
 import public_htdg
 import public_one_class
 import public_reconstruction
@@ -35,6 +36,7 @@ METHODS = {
     **public_one_class.METHODS,
     **public_contrastive.METHODS,
     **public_transformations.METHODS,
+    **public_features.METHODS,
 }
 
 

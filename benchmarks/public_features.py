@@ -1,0 +1,351 @@
+"""Methods that compare features beside their public code, for public_code.py."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from public_today import prepared
+from same_weights import Beside, Both, Load, gradients, images, in_order, lively, weights
+from scipy.ndimage import gaussian_filter
+from their_steps import here, steady
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from okng.detectors.base import Batch, Collect, Detector, Train
+from okng.detectors.catalogue import create
+from okng.nn.vectors.coreset import covering_radius
+from okng.nn.vectors.distances import squared_distances
+
+SIDE = 64  # of the images
+SIGMA = 4.0  # of the Gaussian that smooths a map, in pixels
+EVEN = (8, 16, 16, 16)  # channels at strides of 4 to 32: pooled to one width they are averages of a channel each
+
+
+def on_even_levels(method: str, **arguments: Any) -> Any:
+    """okng's detector on a small random ConvNeXt that has as many channels at a stride of 16 as at 8."""
+    make = timm.create_model
+    small = {"depths": (1, 1, 1, 1), "dims": EVEN}
+    with mock.patch.object(timm, "create_model", lambda name, **more: make(name, **{**small, **more})):
+        detector = create(method, backbone="convnext_atto", strides=(8, 16), weights="none", **arguments)
+    lively(detector.backbone)
+    return detector
+
+
+class Levels(nn.Module):
+    """okng's backbone as one that has a layer for each of its levels, which others' hooks find by name."""
+
+    def __init__(self, backbone: Any):
+        super().__init__()
+        self.backbone = backbone
+        for stride in backbone.strides:
+            self.add_module(f"at{stride}", nn.Sequential(nn.Identity()))
+
+    def forward(self, pixels: Tensor) -> None:
+        for stride, features in zip(self.backbone.strides, self.backbone(pixels), strict=True):
+            self.get_submodule(f"at{stride}")(features)
+
+
+def learnt(detector: Detector, *batches: Tensor) -> Train | None:
+    """The first phase that trains, untrained, after what is collected of `batches` before."""
+    detector.eval()
+    for phase in detector.phases():
+        if isinstance(phase, Train):
+            return phase
+        assert isinstance(phase, Collect)
+        with torch.no_grad():
+            for pixels in batches:
+                phase.visit(Batch(pixels, torch.arange(len(pixels)), prepared(phase, pixels)))
+            list(phase.finish() or ())
+    return None
+
+
+def stepped(phase: Train, batch: Batch, count: int) -> None:
+    """okng's training on one batch."""
+    for _ in range(count):
+        for update in phase.updates:
+            update.optimizer.zero_grad()
+            sum(update.loss(batch).values()).backward()  # type: ignore[union-attr]
+            update.optimizer.step()
+
+
+@contextmanager
+def drawn() -> Iterator[None]:
+    """Normal noise is the same on both sides, whatever else they draw."""
+    for_theirs, for_okng = (torch.Generator().manual_seed(0) for _ in range(2))
+    with (
+        mock.patch.object(torch, "normal", lambda _, std, size: std * torch.randn(size, generator=for_theirs)),
+        mock.patch.object(torch, "randn_like", lambda like: torch.randn(like.shape, generator=for_okng)),
+    ):
+        yield
+
+
+def mirrored(strides: int) -> Callable[..., Any]:
+    """SciPy's Gaussian filter, on a grid of cells of `strides` pixels, with okng's border."""
+    return lambda values, sigma: gaussian_filter(values, sigma / strides, mode="mirror")
+
+
+def enlarged(maps: Tensor, side: int = SIDE) -> Tensor:
+    """okng's maps (B, h, w) to (B, side, side), as they would be for a picture."""
+    return F.interpolate(maps[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+def on_patches(model: Any, backbone: Any, **more: Any) -> Any:
+    """`model`, which describes patches by the authors' code, on okng's backbone; pooled to its width at each stride."""
+    wide = backbone.channels[0]
+    names = [f"at{stride}" for stride in backbone.strides]
+    model.load(Levels(backbone), names, "cpu", (3, SIDE, SIDE), wide, len(names) * wide, **more)
+    return model
+
+
+def patch_maps(model: Any, common: Any, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The scores and maps that the authors' networks for patches predict: not smoothed, smoothed, as published."""
+    maps, segmentor, grid = {}, model.anomaly_segmentor, (SIDE // 8,) * 2
+    for name, size, blur in (
+        ("not smoothed", grid, lambda values, sigma: values),
+        ("at okng's size, mirrored", grid, mirrored(8)),
+        ("as published", (SIDE, SIDE), gaussian_filter),
+    ):
+        segmentor.target_size = size
+        with mock.patch.object(common.ndimage, "gaussian_filter", blur):
+            scores, found = model._predict(pixels)[:2]
+        maps[name] = torch.stack([torch.as_tensor(each) for each in found])
+    return torch.tensor([float(each) for each in scores]), maps
+
+
+def simplenet(load: Load) -> dict[str, Both]:
+    found: dict[str, Both] = {}
+    sys.modules["torch.utils.tensorboard"] = mock.MagicMock()
+    module, common, pixels = load("simplenet"), load("common"), images(4, SIDE)
+
+    def built(steps: int) -> tuple[Any, Any, list]:
+        """Theirs, okng's, and their parameters by pairs."""
+        torch.manual_seed(0)
+        detector = on_even_levels("simplenet", hidden=24, noise=0.5)
+        lively(detector.projection, detector.discriminator)
+        model = on_patches(
+            module.SimpleNet("cpu"), detector.backbone, gan_epochs=steps, noise_std=0.5, dsc_margin=0.5,
+            dsc_hidden=24, pre_proj=1,
+        )  # fmt: skip
+        model.logger = mock.MagicMock()
+        pairs: list = []
+        mine = (detector.projection, *(detector.discriminator[place] for place in (0, 1, 3)))
+        first = model.discriminator.body[0]
+        for one, other in zip(
+            (model.pre_projection.layers[0], first[0], first[1], model.discriminator.tail), mine, strict=True
+        ):
+            one.load_state_dict(other.state_dict())
+            pairs += zip(one.parameters(), other.parameters(), strict=True)
+        return model, detector, pairs
+
+    with mock.patch.object(torch, "float", torch.get_default_dtype()), here() as said, drawn():
+        model, detector, pairs = built(1)
+        patches = detector.patches(pixels)
+        batch = Batch(pixels, torch.arange(len(pixels)), (patches,))
+        found["features"] = model._embed(pixels)[0], patches
+        scores, maps = patch_maps(model, common, pixels)
+        with torch.no_grad():
+            mine = detector.eval()(pixels)
+            found["map, not smoothed"] = maps["not smoothed"], detector.doubts(patches)
+        found["map at okng's size, mirrored"] = maps["at okng's size, mirrored"], mine.map
+        found["map as published"] = maps["as published"], enlarged(mine.map)
+        found["score"] = scores, mine.image
+        detector.train()
+        model._train_discriminator([{"image": pixels}])
+        loss = sum(detector.loss(batch).values())
+        loss.backward()
+        found["loss"], found["gradient"] = (said[0], loss), gradients(pairs)
+        for told, optimizer in (("", torch.optim.Adam), (", AdamW in both", torch.optim.AdamW)):
+            model, detector, pairs = built(3)
+            (phase,) = detector.phases()
+            detector.train()
+            model.dsc_opt = optimizer(model.discriminator.parameters(), lr=model.dsc_lr, weight_decay=1e-5)
+            model._train_discriminator([{"image": pixels}])
+            stepped(phase, batch, 3)
+            found[f"weights after 3 steps{told}"] = weights(pairs)
+    return found
+
+
+def patchcore(load: Load) -> dict[str, Both]:
+    """In float32, as faiss. The weights of equation 7 are in anomalib's code alone."""
+    found: dict[str, Both] = {}
+    module, sampler, common = (load(f"patchcore.{name}") for name in ("patchcore", "sampler", "common"))
+    learning, judged, share = images(6, SIDE, 1), images(4, SIDE, 2), 0.1
+    detector = on_even_levels("patchcore", coreset=share, score="max").eval()
+    width = sum(detector.backbone.channels)
+    plain = sampler.GreedyCoresetSampler(share, "cpu", dimension_to_project_features_to=width)
+    with here():
+        model = on_patches(module.PatchCore("cpu"), detector.backbone, featuresampler=plain)
+        with torch.no_grad():
+            patches = detector.patches(learning).flatten(0, 2)
+            found["features"] = torch.tensor(np.stack(model._embed(learning))), patches
+        chosen = plain._compute_greedy_coreset_indices(patches)
+        with mock.patch.object(torch, "randint", lambda *_: torch.tensor(int(chosen[0]))):  # okng begins anywhere
+            learnt(detector, learning)
+        model.fit([learning])
+        memory = torch.from_numpy(model.anomaly_scorer.detection_features)
+        found["memory, in the order chosen"] = memory, detector.bank + detector.centre
+        np.random.seed(0)
+        approximate = sampler.ApproximateGreedyCoresetSampler(share, "cpu")  # projected to 128 numbers, as published
+        radii = [covering_radius(patches, points) for points in (approximate.run(patches), memory)]
+        found["covering radius, approximate as published"] = torch.tensor(radii[0]), torch.tensor(radii[1])
+        scores, maps = patch_maps(model, common, judged)
+        with torch.no_grad():
+            mine = detector(judged)
+            patches = detector.patches(judged)
+            distances = detector.nearest((patches - detector.centre).flatten(0, 2))[0].view(patches.shape[:3])
+            found["squared distances"] = maps["not smoothed"], distances
+            root = partial(mirrored(8), sigma=SIGMA)
+            found["map at okng's size, mirrored, of distances"] = (
+                torch.stack([torch.from_numpy(root(each)) for each in maps["not smoothed"].sqrt().numpy()]), mine.map
+            )  # fmt: skip
+            found["map as published, of squared distances"] = maps["as published"], enlarged(mine.map)
+            found["score, the highest"] = scores.sqrt(), mine.image
+            detector.score = "reweighted"
+            found["score, weighted, of anomalib"] = anomalibs_score(detector, patches), detector(judged).image
+    return found
+
+
+def anomalibs_score(detector: Any, patches: Tensor) -> Tensor:
+    """The score that anomalib's PatchCore gives to images of `patches` (B, h, w, D), of okng's memory."""
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    model: Any = SimpleNamespace(
+        num_neighbors=detector.neighbours, memory_bank=detector.bank + detector.centre,
+        euclidean_dist=PatchcoreModel.euclidean_dist,
+    )  # fmt: skip
+    model.nearest_neighbors = partial(PatchcoreModel.nearest_neighbors, model)
+    flat = patches.flatten(0, 2)
+    near = model.nearest_neighbors(flat, 1)
+    distances, places = (each.view(len(patches), -1) for each in near)
+    weighted: Tensor = PatchcoreModel.compute_anomaly_score(model, distances, places, flat)
+    return weighted
+
+
+def of_resnet18(method: str, **arguments: Any) -> Any:
+    """okng's detector on a random ResNet-18, for which the authors' code was made, at strides of 4, 8 and 16."""
+    detector = create(method, backbone="resnet18", strides=(4, 8, 16), weights="none", **arguments)
+    return detector.eval()
+
+
+def cfa(load: Load) -> dict[str, Both]:
+    """The radius and the features are of a size at which patches lie within the spheres, too."""
+    found: dict[str, Both] = {}
+    module, metric, pixels = load("utils.cfa"), load("utils.metric"), images(6, SIDE, 1)
+    batches, judged = pixels.split(3), images(4, SIDE, 2)
+    for steps in (1, 3):
+        torch.manual_seed(0)
+        detector = of_resnet18("cfa", image_size=(SIDE, SIDE))
+        steady(detector.backbone)
+        with here() as said:
+            loader = [(each, None, None) for each in batches]
+            with redirect_stderr(io.StringIO()):
+                model = module.DSVDD(detector.backbone, loader, "res18", 1, 1, "cpu")
+            detector.descriptor.layer.load_state_dict(model.Descriptor.layer.conv.state_dict())
+            phase = learnt(detector, *batches)
+            patches = detector.patches(batches[0])
+            with torch.no_grad():
+                far = squared_distances(detector.descriptor(patches).flatten(0, 2), detector.memories)
+                radius = far.topk(4, largest=False).values[:, 3].mean().sqrt()
+                model.r.fill_(float(radius)), detector.descriptor.radius.fill_(float(radius))
+            pairs = [
+                *zip(model.Descriptor.layer.conv.parameters(), detector.descriptor.layer.parameters(), strict=True),
+                (model.r, detector.descriptor.radius),
+            ]
+            batch = Batch(batches[0], torch.arange(3), (patches,))
+            if steps == 1:
+                found["memories"] = model.C.T, detector.memories
+                with torch.no_grad():
+                    levels = model.eval(), detector.backbone(judged)
+                    described = model.Descriptor(levels[1])
+                    mine = detector.descriptor(detector.patches(judged))
+                    found["described patches"] = described.permute(0, 2, 3, 1), mine
+                    maps = model(levels[1])[1][:, 0]
+                    found["map, not smoothed"] = maps, detector.distances(mine)
+                    scores = detector(judged)
+                smooth = torch.stack([torch.from_numpy(mirrored(4)(each, SIGMA)) for each in maps.numpy()])
+                found["map at okng's size, mirrored"] = smooth, scores.map
+                found["score at okng's size, mirrored"] = smooth.amax((1, 2)), scores.image
+                whole = torch.from_numpy(metric.gaussian_smooth(metric.upsample(maps, SIDE, "bilinear"), SIGMA))
+                found["map as published"] = whole, enlarged(scores.map)
+                found["score as published"] = whole.amax((1, 2)), scores.image
+            model.train()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=5e-4, amsgrad=True)  # their script's
+            for _ in range(steps):
+                optimizer.zero_grad()
+                model(detector.backbone(batches[0]))[0].backward()
+                optimizer.step()
+            if steps == 1:
+                loss = sum(detector.loss(batch).values())
+                loss.backward()
+                found["loss"], found["gradient"] = (said[0], loss), gradients(pairs)
+            else:
+                stepped(phase, batch, steps)
+                found["weights after 3 steps"] = weights(pairs)
+    return found
+
+
+def stfpm(load: Load) -> dict[str, Both]:
+    """By their own training and test, of 256 px."""
+    found: dict[str, Both] = {}
+    module, pixels = load("main"), images(4, 256)
+    learning, held = pixels.split(2)
+    for steps in (1, 3):
+        torch.manual_seed(0)
+        detector = of_resnet18("stfpm")
+        steady(detector.teacher), steady(detector.student)
+        teacher, student = (module.ResNet18_MS3() for _ in range(2))
+        for one in (teacher, student):
+            one.model = one.model[:7]  # nothing is taken of what follows
+        in_order(teacher.eval(), detector.teacher)
+        pairs = in_order(student.eval(), detector.student)
+        batch = Batch(learning, torch.arange(2), detector.teach(learning))
+        ready = (pixels - detector.teacher.mean) / detector.teacher.std
+        fit, check = (DataLoader(TensorDataset(each, each), batch_size=2) for each in ready.split(2))
+        told = SimpleNamespace(epochs=steps, model_save_path="", category="")
+        (phase,) = detector.phases()
+        with here() as said, mock.patch.object(torch, "save"), mock.patch.object(module.os, "makedirs"):
+            if steps == 1:
+                with torch.no_grad():
+                    levels = zip(teacher(ready[:2]), detector.teacher(learning), strict=True)
+                    one, other = (torch.cat([each.flatten() for each in side]) for side in zip(*levels, strict=True))
+                    found["features"], scores = (one, other), detector(held)
+                product, mine = torch.from_numpy(module.test(teacher, student, check)), scores.map**3
+                found["map, the product"] = product, mine
+                found["score, the map's maximum"] = product.amax((1, 2)), mine.amax((1, 2))
+                large = [torch.from_numpy(module.cv2.resize(each, (256, 256))) for each in product.numpy()]
+                found["map as published"] = torch.stack(large), enlarged(mine, 256)
+                found["score as published"] = torch.stack(large).amax((1, 2)), mine.amax((1, 2))
+                kept = detector.on_held_out(Batch(held, torch.arange(2), detector.teach(held)))
+                found["error of held-out images"] = product.mean(), kept
+            detector.student.train()
+            module.train_val(teacher, student, fit, check, told)
+        if steps == 1:
+            loss = sum(detector.loss(batch).values())
+            loss.backward()
+            found["loss"], found["gradient"] = (said[0], loss), gradients(pairs)
+        else:
+            stepped(phase, batch, steps)
+            found["weights after 3 steps"] = weights(pairs)
+    return found
+
+
+METHODS = {
+    "cfa": Beside("sungwool/CFA_for_anomaly_localization@0708086", cfa, {"side": SIDE}),
+    "stfpm": Beside("gdwang08/STFPM@2598a5e", stfpm, {"side": 256}),
+    "simplenet": Beside("DonaldRR/SimpleNet@351a2b8", simplenet, {"side": SIDE, "channels": EVEN[1]}),
+    "patchcore": Beside(
+        "amazon-science/patchcore-inspection@fcaa92f", patchcore, {"side": SIDE, "channels": EVEN[1]}, folder="src",
+        kind=torch.float32,
+    ),
+}
