@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 from public_today import prepared
 from same_weights import Beside, Both, Load, gradients, images, in_order, lively, weights
 from scipy.ndimage import gaussian_filter
@@ -340,7 +343,135 @@ def stfpm(load: Load) -> dict[str, Both]:
     return found
 
 
+LEVELS = {4: "layer1", 8: "layer2", 16: "layer3"}  # of a ResNet, by their strides
+
+
+def torchvisions(backbone: Any) -> Any:
+    """torchvision's ResNet-18, of which okng's backbone, timm's, takes the weights; of images in [0, 1]."""
+    net = torchvision.models.resnet18()
+    steady(net)
+    own = net.state_dict()
+    backbone.net.load_state_dict({name: own[name] for name in backbone.net.state_dict()})
+    net.register_forward_pre_hook(lambda _, inputs: ((inputs[0] - backbone.mean) / backbone.std,))
+    return net.eval()
+
+
+class Learning:
+    """What stands in the place of the scripts' data sets: OK images to learn and others to judge, with masks."""
+
+    parts: dict[bool, Tensor] = {}
+
+    def __init__(self, *_: Any, is_train: bool, **__: Any):
+        self.part = self.parts[is_train]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        mask = torch.zeros_like(self.part[index][:1])
+        mask[:, : SIDE // 4] = index % 2
+        return self.part[index], index % 2, mask
+
+
+@dataclass
+class Script:
+    """A script for MVTec AD, all of whose steps stand in its `main`, on made images.
+
+    `blur` and `enlarge` stand in the place of SciPy's Gaussian filter and of torch's interpolation.
+    """
+
+    module: Any
+    networks: dict[str, Any]
+    options: dict[str, Any]
+    draws: str  # its function that is handed the maps
+
+    def run(self, learning: Tensor, judged: Tensor, blur: Any, enlarge: Any) -> tuple[list, list, list[Tensor]]:
+        """What it judges by and draws, call by call, and what it enlarges."""
+        Learning.parts = {True: learning, False: judged}
+        noted: list[Tensor] = []
+
+        def sized(maps: Tensor, **more: Any) -> Tensor:
+            noted.append(maps)
+            made: Tensor = enlarge(maps, **more)
+            return made
+
+        curve = np.zeros(1)
+        module = self.module
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.enter_context(here())
+            stack.enter_context(redirect_stderr(io.StringIO()))
+            change = mock.patch.object
+            for where, name, what in (
+                (module, "parse_args", lambda: SimpleNamespace(save_path=folder, **self.options)),
+                *((module, name, lambda net=net, **_: net) for name, net in self.networks.items()),
+                (module.mvtec, "CLASS_NAMES", ["made"]),
+                (module.mvtec, "MVTecDataset", Learning),
+                (module.plt, "subplots", lambda *_, **__: (mock.MagicMock(), [mock.MagicMock()] * 2)),
+                (module, "roc_curve", lambda *_: (curve, curve, curve)),
+                (module, "precision_recall_curve", lambda *_: (curve, curve, curve)),
+                (module, "gaussian_filter", blur),
+                (F, "interpolate", sized),
+            ):
+                stack.enter_context(change(where, name, what))
+            judge = stack.enter_context(change(module, "roc_auc_score", return_value=0.0))
+            draw = stack.enter_context(change(module, self.draws))
+            module.main()
+        return [call[0] for call in judge.call_args_list], [call[0] for call in draw.call_args_list], noted
+
+
+def at_okng_size(stride: int) -> tuple[Any, Any]:
+    """What smooths, and what enlarges, so that a map stays on okng's grid and has its border."""
+    return mirrored(stride), lambda maps, **_: maps
+
+
+def ranged(maps: Tensor, by: Tensor) -> Tensor:
+    """`maps` as a share of the range of `by`."""
+    return (maps - by.min()) / (by.max() - by.min())
+
+
+def padim(load: Load) -> dict[str, Both]:
+    """The whole of their script, on a grid of 16 × 16 positions; it brings the maps to [0, 1]."""
+    found: dict[str, Both] = {}
+    sys.modules.setdefault("skimage.segmentation", mock.MagicMock())
+    module, learning, judged = load("main"), images(12, SIDE, 1), images(4, SIDE, 2)
+    detector = of_resnet18("padim")
+    script = Script(
+        module, {"resnet18": torchvisions(detector.backbone)}, {"data_path": "", "arch": "resnet18"}, "plot_fig"
+    )
+    module.random.seed(1024)
+    detector.subset = torch.tensor(sorted(module.sample(range(448), 100)))  # as their script draws them
+    learnt(detector, learning)
+    with torch.no_grad():
+        distances, scores = detector.distances(judged), detector(judged)
+    for name, changes in (("at okng's size, mirrored", at_okng_size(4)), ("as published", (gaussian_filter, F.interpolate))):
+        _, drawn, noted = script.run(learning, judged, *changes)
+        maps = torch.from_numpy(drawn[0][1])
+        mine = scores.map if "okng" in name else enlarged(scores.map)
+        found["distances"] = noted[-1][:, 0], distances
+        found[f"map {name}"] = maps, ranged(mine, mine)
+        found[f"score {name}"] = maps.amax((1, 2)), ranged(scores.image, mine)
+    return found
+
+
+def spade(load: Load) -> dict[str, Both]:
+    """The whole of their script, of 25 images of which all are the nearest; each stride by itself, for okng joins them.
+
+    It was written for a torch whose `pairwise_distance` is that of the second axis.
+    """
+    found: dict[str, Both] = {}
+    module, learning, judged = load("main"), images(25, SIDE, 1), images(3, SIDE, 2)
+    detector = create("spade", backbone="resnet18", weights="none", neighbours=25).eval()
+    network = torchvisions(detector.backbone)
+    script = Script(module, {"wide_resnet50_2": network}, {"top_k": 25}, "visualize_loc_result")
+    apart = mock.patch.object(torch, "pairwise_distance", lambda one, other: (one - other + 1e-6).norm(dim=1))
+    with apart, mock.patch.object(module, "roc_curve"):
+        judged_by, drawn, noted = script.run(learning, judged, *at_okng_size(4))
+    return found
+
+
 METHODS = {
+    "padim": Beside("xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master@616004b", padim, {"side": SIDE}),
     "cfa": Beside("sungwool/CFA_for_anomaly_localization@0708086", cfa, {"side": SIDE}),
     "stfpm": Beside("gdwang08/STFPM@2598a5e", stfpm, {"side": 256}),
     "simplenet": Beside("DonaldRR/SimpleNet@351a2b8", simplenet, {"side": SIDE, "channels": EVEN[1]}),
