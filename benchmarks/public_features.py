@@ -27,6 +27,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.detectors.catalogue import create
+from okng.nn.features.patches import on_finest_grid
+from okng.nn.images.blur import gaussian_blur
 from okng.nn.vectors.coreset import covering_radius
 from okng.nn.vectors.distances import squared_distances
 
@@ -455,22 +457,49 @@ def padim(load: Load) -> dict[str, Both]:
 
 
 def spade(load: Load) -> dict[str, Both]:
-    """The whole of their script, of 25 images of which all are the nearest; each stride by itself, for okng joins them.
+    """The whole of their script; in okng each stride by itself, for their maps are a mean over strides.
 
-    It was written for a torch whose `pairwise_distance` is that of the second axis.
+    It was written for a torch whose `pairwise_distance` is that of the second axis, and leaves out positions past a
+    multiple of 100, of which 25 neighbours have none.
     """
     found: dict[str, Both] = {}
-    module, learning, judged = load("main"), images(25, SIDE, 1), images(3, SIDE, 2)
-    detector = create("spade", backbone="resnet18", weights="none", neighbours=25).eval()
+    module, learning, judged = load("main"), images(40, SIDE, 1), images(3, SIDE, 2)
+    torch.manual_seed(0)
+    detector = of_resnet18("spade", neighbours=25)
     network = torchvisions(detector.backbone)
     script = Script(module, {"wide_resnet50_2": network}, {"top_k": 25}, "visualize_loc_result")
-    apart = mock.patch.object(torch, "pairwise_distance", lambda one, other: (one - other + 1e-6).norm(dim=1))
-    with apart, mock.patch.object(module, "roc_curve"):
-        judged_by, drawn, noted = script.run(learning, judged, *at_okng_size(4))
+    resize = F.interpolate
+    runs = []
+    with mock.patch.object(torch, "pairwise_distance", lambda one, other: (one - other + 1e-6).norm(dim=1)):
+        for side, blur in ((SIDE // 4, mirrored(4)), (SIDE, gaussian_filter)):
+            runs.append(
+                script.run(learning, judged, blur, lambda maps, size, side=side, **more: resize(maps, side, **more))
+            )
+    (judges, drawn, noted), (_, published, _) = runs
+    learnt(detector, learning)
+    with torch.no_grad():
+        scores = detector(judged)
+        pooled, *pyramid = detector.described(judged)
+        squared, nearest = detector.retrieved(pooled)
+        alone = []
+        for place, stride in enumerate(LEVELS):
+            detector.strides = [stride]
+            alone.append(detector.distances([pyramid[place]], nearest).sqrt())
+            theirs = torch.cat(noted[place::3])[:, 0]
+            found[f"distances, stride {stride}"] = theirs, alone[-1]
+        mean = gaussian_blur(on_finest_grid([each[:, None] for each in alone]).mean(1), SIGMA / 4)
+    one, large = (torch.from_numpy(np.stack(each[0][2])) for each in (drawn, published))
+    found["map at okng's size, mirrored, of each stride"] = one, mean
+    joined = enlarged(scores.map)
+    found["map as published"] = ranged(large, large), ranged(joined, joined)
+    score = torch.from_numpy(judges[0][1])
+    found["score, of distances"] = score, squared.sqrt().mean(1)
+    found["score as published"] = score / score.max(), scores.image / scores.image.max()
     return found
 
 
 METHODS = {
+    "spade": Beside("byungjae89/SPADE-pytorch@077c67b", spade, {"side": SIDE}, folder="src"),
     "padim": Beside("xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master@616004b", padim, {"side": SIDE}),
     "cfa": Beside("sungwool/CFA_for_anomaly_localization@0708086", cfa, {"side": SIDE}),
     "stfpm": Beside("gdwang08/STFPM@2598a5e", stfpm, {"side": 256}),
