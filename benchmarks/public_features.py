@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -27,10 +28,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.detectors.catalogue import create
+from okng.detectors.distillation.efficientad import PatchDescription, rows
+from okng.detectors.feature_matching import mahalanobis as okng_mahalanobis
 from okng.nn.features.patches import on_finest_grid
 from okng.nn.images.blur import gaussian_blur
 from okng.nn.vectors.coreset import covering_radius
+from okng.nn.vectors.covariance import principal_components
 from okng.nn.vectors.distances import squared_distances
+from okng.nn.vectors.moments import Moments
 
 SIDE = 64  # of the images
 SIGMA = 4.0  # of the Gaussian that smooths a map, in pixels
@@ -498,7 +503,131 @@ def spade(load: Load) -> dict[str, Both]:
     return found
 
 
+def mahalanobis(load: Load) -> dict[str, Both]:
+    """Their statistics and distances of what okng's backbone makes, of fewer and of more images than features."""
+    found: dict[str, Both] = {}
+    for name in (
+        "albumentations", "albumentations.pytorch.transforms", "tqdm", "efficientnet_pytorch",
+        "efficientnet_pytorch.model", "efficientnet_pytorch.utils", "src.common.augmentation", "src.common.dataset",
+        "src.common.evaluation",
+    ):  # fmt: skip
+        sys.modules[name] = mock.MagicMock()
+    sys.modules["tqdm"].tqdm = iter  # type: ignore[attr-defined]
+    sys.modules["pytorch_lightning"] = SimpleNamespace(LightningModule=nn.Module, data_loader=lambda f: f)  # type: ignore[assignment]
+    with mock.patch.object(collections, "Iterable", Iterable, create=True):  # of an older Python
+        module = load("src.gaussian.model")
+    learning, judged = images(130, SIDE // 2, 1), images(4, SIDE // 2, 2)
+    told_of = principal_components
+    border = mock.patch.object(
+        okng_mahalanobis, "principal_components", lambda *asked: (told_of(*asked)[0], told_of(*asked)[1] - 1)
+    )
+    for name, kind in (("all", "all"), ("PCA", "pca"), ("NPCA as published", "npca"), ("NPCA, one more", "npca")):
+        detector: Any = create("mahalanobis", components=kind).to(torch.get_default_dtype())
+        model = module.Mahalanobis.__new__(module.Mahalanobis)
+        nn.Module.__init__(model)
+        model.hparams = SimpleNamespace(
+            pca=kind == "pca", npca=kind == "npca", variance_threshold=0.95, ocsvm=False, sed=False, l2=False,
+            batch_size=65,
+        )  # fmt: skip
+        model.normalization_epochs, model.statistics_computed, model._device = 1, False, "cpu"
+        model.model = lambda pixels, net=detector.backbone: module.TensorList(net(pixels))
+        model.datasplit, model.test_saver = mock.MagicMock(), mock.MagicMock()
+        model.datasplit.train = lambda: [{"image": each} for each in learning]
+        loader = mock.patch.object(module, "DataLoader", lambda data, **_: DataLoader(data, batch_size=65))
+        with here(), loader, torch.no_grad():
+            told = model.test_step({"image": judged, "target": None, "mask": None}, 0)["maha"]
+            with border if "more" in name else nullcontext():
+                learnt(detector, learning)
+            mine, scores = detector.distances(judged), detector(judged)
+        found[f"distances, {name}, strides of 2 to 16"] = torch.stack([*told][:-1]), torch.stack(mine[:-1])
+        found[f"distances, {name}, stride of 32"] = told[-1], mine[-1]
+        found[f"score, {name}"] = told.mean(dim=0) * len(mine), scores.image
+    return found
+
+
+def efficientad(load: Load) -> dict[str, Both]:
+    """All but the loss, which stands in the `main` of their script; what they learn from is not the backbone, too."""
+    found: dict[str, Both] = {}
+    module, common, pixels = load("efficientad"), load("common"), images(3, 256)
+    detector: Any = create("efficientad", width=128, code=64, image_size=(256, 256)).eval()
+    module.out_channels = d = detector.descriptor
+    teacher, student, autoencoder = common.get_pdn_small(d), common.get_pdn_small(2 * d), common.get_autoencoder(d)
+    for one, other in (
+        (teacher, detector.teacher), (student, detector.student), (autoencoder, detector.autoencoder)
+    ):  # fmt: skip
+        in_order(one, other)
+    large, other_large = common.get_pdn_medium(d), PatchDescription("M", 128, d)
+    in_order(large, other_large)
+    inputs = detector.normalised(pixels)
+    learning, judged = inputs[:2], inputs[2:]
+    with torch.no_grad():
+        torch.manual_seed(0)
+        copies = autoencoder(judged)
+        torch.manual_seed(0)
+        found["autoencoder, in training"] = copies, detector.autoencoder.train()(judged)
+        autoencoder.eval(), detector.autoencoder.eval()
+        networks = ((teacher, detector.teacher), (student, detector.student), (large, other_large))
+        for name, (one, other) in zip(("teacher", "student", "network M"), networks, strict=True):
+            found[name] = one(judged), other(judged)
+        loader = [(each, None) for each in learning.split(1)]
+        with redirect_stderr(io.StringIO()):
+            mean, std = module.teacher_normalization(teacher, loader)
+            moments = Moments()
+            moments.add(rows(detector.teacher(learning)))
+            detector.take(moments, of="mean", and_of="deviation")
+            found["mean and deviation"] = torch.stack([mean[0], std[0]]), torch.stack([detector.mean, detector.deviation])
+            given = {"teacher": teacher, "student": student, "autoencoder": autoencoder, "teacher_mean": mean, "teacher_std": std}
+            ends = module.map_normalization(validation_loader=loader, **given)
+            phase = detector.usual_maps()
+            phase.visit(Batch(pixels[:2], torch.arange(2)))
+            list(phase.finish() or ())
+        found["quantiles of the maps"] = torch.stack(ends), detector.usual.flatten()
+        names = ("q_st_start", "q_st_end", "q_ae_start", "q_ae_end")
+        anomaly, *_ = module.predict(image=judged, **given, **dict(zip(names, ends, strict=True)))
+        scores = detector(pixels[2:])
+        found["map"] = F.pad(anomaly, (4, 4, 4, 4))[:, 0], scores.map
+        found["score, the map's maximum"] = anomaly.amax((1, 2, 3)), scores.image
+        whole = F.interpolate(F.pad(anomaly, (4, 4, 4, 4)), (256, 256), mode="bilinear")
+        found["score as published"] = whole.amax((1, 2, 3)), scores.image
+    return found
+
+
+def uninformed_students(load: Load) -> dict[str, Both]:
+    """Their networks without the linear layer to the backbone's features, which students copy in theirs."""
+    found: dict[str, Both] = {}
+    sys.modules["pytorch_lightning"] = SimpleNamespace(LightningModule=nn.Module)  # type: ignore[assignment]
+    nets, module, trains, learns, utils = (
+        load(name) for name in ("AnomalyNet", "anomaly_detection", "teacher_training", "students_training", "utils")
+    )
+    learning, judged = images(2, SIDE, 1), images(2, SIDE, 2)
+
+    def bent(network: Any) -> Any:
+        """okng's network, with the leaky rectifiers that theirs has behind the last convolution and the linear layer."""
+        return lambda images: F.leaky_relu(F.leaky_relu(network(images), 5e-3), 5e-3)
+
+    for field in (17, 33, 65):
+        torch.manual_seed(0)
+        detector: Any = create(
+            "uninformed_students", weights="none", receptive_fields=(field,), width=128, descriptor=128
+        ).eval()
+        teacher, *students = detector.networks(0)[0], *detector.networks(0)[1]
+        theirs = []
+        for mine in (teacher, *students):
+            one = nets.AnomalyNet.create(field).eval()
+            one.decode = nn.Identity()
+            in_order(one, mine)
+            theirs.append(one)
+        half = field // 2
+        zeros = [F.pad(each, (half, teacher.reach - 1 - half) * 2) for each in (learning, judged)]
+        with torch.no_grad():
+            found[f"descriptors, {field} px"] = theirs[0].fdfe(judged).permute(0, 3, 1, 2), bent(teacher)(zeros[1])
+    return found
+
+
 METHODS = {
+    "efficientad": Beside("nelson1425/EfficientAD@fcab514", efficientad, {"side": 256}),
+    "uninformed_students": Beside("denguir/student-teacher-anomaly-detection@fc279ef", uninformed_students, {"side": SIDE}, folder="src"),
+    "mahalanobis": Beside("ORippler/gaussian-ad-mvtec@bc10bd7", mahalanobis, {"side": SIDE}),
     "spade": Beside("byungjae89/SPADE-pytorch@077c67b", spade, {"side": SIDE}, folder="src"),
     "padim": Beside("xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master@616004b", padim, {"side": SIDE}),
     "cfa": Beside("sungwool/CFA_for_anomaly_localization@0708086", cfa, {"side": SIDE}),
