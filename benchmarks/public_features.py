@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import numpy as np
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.detectors.catalogue import create
 from okng.detectors.distillation.efficientad import PatchDescription, rows
+from okng.detectors.distillation.uninformed_students import LAYERS, PatchNetwork, compactness
 from okng.detectors.feature_matching import mahalanobis as okng_mahalanobis
 from okng.nn.features.patches import on_finest_grid
 from okng.nn.images.blur import gaussian_blur
@@ -205,7 +206,7 @@ def patchcore(load: Load) -> dict[str, Both]:
         model.fit([learning])
         memory = torch.from_numpy(model.anomaly_scorer.detection_features)
         found["memory, in the order chosen"] = memory, detector.bank + detector.centre
-        np.random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 - theirs draws from it
         approximate = sampler.ApproximateGreedyCoresetSampler(share, "cpu")  # projected to 128 numbers, as published
         radii = [covering_radius(patches, points) for points in (approximate.run(patches), memory)]
         found["covering radius, approximate as published"] = torch.tensor(radii[0]), torch.tensor(radii[1])
@@ -290,7 +291,9 @@ def cfa(load: Load) -> dict[str, Both]:
                 found["map as published"] = whole, enlarged(scores.map)
                 found["score as published"] = whole.amax((1, 2)), scores.image
             model.train()
-            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=5e-4, amsgrad=True)  # their script's
+            optimizer = torch.optim.AdamW(
+                model.parameters(), lr=1e-3, weight_decay=5e-4, amsgrad=True
+            )  # their script's
             for _ in range(steps):
                 optimizer.zero_grad()
                 model(detector.backbone(batches[0]))[0].backward()
@@ -350,9 +353,6 @@ def stfpm(load: Load) -> dict[str, Both]:
     return found
 
 
-LEVELS = {4: "layer1", 8: "layer2", 16: "layer3"}  # of a ResNet, by their strides
-
-
 def torchvisions(backbone: Any) -> Any:
     """torchvision's ResNet-18, of which okng's backbone, timm's, takes the weights; of images in [0, 1]."""
     net = torchvision.models.resnet18()
@@ -366,7 +366,7 @@ def torchvisions(backbone: Any) -> Any:
 class Learning:
     """What stands in the place of the scripts' data sets: OK images to learn and others to judge, with masks."""
 
-    parts: dict[bool, Tensor] = {}
+    parts: ClassVar[dict[bool, Tensor]] = {}
 
     def __init__(self, *_: Any, is_train: bool, **__: Any):
         self.part = self.parts[is_train]
@@ -451,7 +451,10 @@ def padim(load: Load) -> dict[str, Both]:
     learnt(detector, learning)
     with torch.no_grad():
         distances, scores = detector.distances(judged), detector(judged)
-    for name, changes in (("at okng's size, mirrored", at_okng_size(4)), ("as published", (gaussian_filter, F.interpolate))):
+    for name, changes in (
+        ("at okng's size, mirrored", at_okng_size(4)),
+        ("as published", (gaussian_filter, F.interpolate)),
+    ):
         _, drawn, noted = script.run(learning, judged, *changes)
         maps = torch.from_numpy(drawn[0][1])
         mine = scores.map if "okng" in name else enlarged(scores.map)
@@ -487,7 +490,7 @@ def spade(load: Load) -> dict[str, Both]:
         pooled, *pyramid = detector.described(judged)
         squared, nearest = detector.retrieved(pooled)
         alone = []
-        for place, stride in enumerate(LEVELS):
+        for place, stride in enumerate((4, 8, 16)):
             detector.strides = [stride]
             alone.append(detector.distances([pyramid[place]], nearest).sqrt())
             theirs = torch.cat(noted[place::3])[:, 0]
@@ -575,8 +578,17 @@ def efficientad(load: Load) -> dict[str, Both]:
             moments = Moments()
             moments.add(rows(detector.teacher(learning)))
             detector.take(moments, of="mean", and_of="deviation")
-            found["mean and deviation"] = torch.stack([mean[0], std[0]]), torch.stack([detector.mean, detector.deviation])
-            given = {"teacher": teacher, "student": student, "autoencoder": autoencoder, "teacher_mean": mean, "teacher_std": std}
+            found["mean and deviation"] = (
+                torch.stack([mean[0], std[0]]),
+                torch.stack([detector.mean, detector.deviation]),
+            )
+            given = {
+                "teacher": teacher,
+                "student": student,
+                "autoencoder": autoencoder,
+                "teacher_mean": mean,
+                "teacher_std": std,
+            }
             ends = module.map_normalization(validation_loader=loader, **given)
             phase = detector.usual_maps()
             phase.visit(Batch(pixels[:2], torch.arange(2)))
@@ -593,48 +605,98 @@ def efficientad(load: Load) -> dict[str, Both]:
 
 
 def uninformed_students(load: Load) -> dict[str, Both]:
-    """Their networks without the linear layer to the backbone's features, which students copy in theirs."""
+    """Their networks without the linear layer to the backbone's features, behind which students learn in theirs.
+
+    Of 65 px theirs has 256 channels in its third layer where okng has 128; in the comparison okng has as many.
+    """
     found: dict[str, Both] = {}
     sys.modules["pytorch_lightning"] = SimpleNamespace(LightningModule=nn.Module)  # type: ignore[assignment]
-    nets, module, trains, learns, utils = (
-        load(name) for name in ("AnomalyNet", "anomaly_detection", "teacher_training", "students_training", "utils")
-    )
-    learning, judged = images(2, SIDE, 1), images(2, SIDE, 2)
-
-    def bent(network: Any) -> Any:
-        """okng's network, with the leaky rectifiers that theirs has behind the last convolution and the linear layer."""
-        return lambda images: F.leaky_relu(F.leaky_relu(network(images), 5e-3), 5e-3)
-
-    for field in (17, 33, 65):
+    sys.modules["torchsummary"] = mock.MagicMock()
+    names = ("AnomalyNet", "anomaly_detection", "teacher_training", "students_training", "utils")
+    nets, module, teaching, learning, utils = map(load, names)
+    judged = images(2, SIDE // 2, 2)
+    wider = mock.patch.dict(LAYERS, {65: (*LAYERS[65][:2], (5, 2, True), *LAYERS[65][3:])})
+    for field in (17, 65, 33):
         torch.manual_seed(0)
-        detector: Any = create(
-            "uninformed_students", weights="none", receptive_fields=(field,), width=128, descriptor=128
-        ).eval()
-        teacher, *students = detector.networks(0)[0], *detector.networks(0)[1]
-        theirs = []
-        for mine in (teacher, *students):
-            one = nets.AnomalyNet.create(field).eval()
+        with wider:
+            detector: Any = create(
+                "uninformed_students", weights="none", receptive_fields=(field,), width=128, descriptor=128
+            ).eval()
+        networks = [detector.networks(0)[0], *detector.networks(0)[1]]
+        made = [nets.AnomalyNet.create(field).eval() for _ in networks]
+        pairs = []
+        for one, mine in zip(made, networks, strict=True):
             one.decode = nn.Identity()
-            in_order(one, mine)
-            theirs.append(one)
-        half = field // 2
-        zeros = [F.pad(each, (half, teacher.reach - 1 - half) * 2) for each in (learning, judged)]
+            pairs.append(in_order(one, mine))
+        ready = (judged - detector.backbone.mean) / detector.backbone.std
+        padded = zeros_around(ready, networks[0], field)
         with torch.no_grad():
-            found[f"descriptors, {field} px"] = theirs[0].fdfe(judged).permute(0, 3, 1, 2), bent(teacher)(zeros[1])
+            dense = torch.cat([made[0].fdfe(each) for each in ready.split(1)])  # of one, as their script
+            found[f"descriptors, {field} px"] = dense.permute(0, 3, 1, 2), bent(networks[0](padded))
+    described = [one.fdfe(ready) for one in made]
+    usual = utils.increment_mean_and_var(0, 0, 0, described[0].detach())[:2]
+    detector.mean, detector.deviation = usual[0][None], usual[1].sqrt()[None]
+    mine = [bent(network(padded)) for network in networks]
+    target, students = (described[0] - usual[0]) / usual[1].sqrt(), torch.stack(described[1:], 1)
+    parts = module.get_error_map(students, target.detach()), module.get_variance_map(students)
+    with mock.patch.object(PatchNetwork, "forward", behind_both(PatchNetwork.forward)):
+        found["error and variance"] = torch.stack(parts), torch.stack(detector.compare(0, padded))
+        loss, wanted = learning.student_loss(target.detach(), described[1]), detector.unusual(0, mine[0]).detach()
+        own = (mine[1] - wanted).square().sum(1).mean()
+        found["loss of a student"] = loss, own
+        loss.backward(), own.backward()
+        found["gradient of a student"] = gradients(pairs[1])
+        moments = [utils.increment_mean_and_var(0, 0, 0, each.detach())[:2] for each in parts]
+        detector.usual[0] = torch.stack([torch.stack([mean, spread.sqrt()]) for mean, spread in moments], 1)
+        shown = {
+            "teacher": {"mu": usual[0], "var": usual[1]},
+            "students": {
+                name: {"mu": mean, "var": spread} for name, (mean, spread) in zip(("err", "var"), moments, strict=True)
+            },
+        }
+        maps = module.get_score_map(ready, made[0], made[1:], shown)
+        detector.padded = lambda i, _: padded
+        with torch.no_grad():
+            scores = detector(judged)
+        found["map"] = maps, scores.map
+        found["score, the map's maximum"] = maps.amax((1, 2)), scores.image
+    some, wanted = torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0))
+    found["loss of the teacher, distillation"] = (
+        teaching.distillation_loss(some, wanted), (some - wanted).square().sum(1).mean()
+    )  # fmt: skip
+    found["loss of the teacher, compactness as published"] = teaching.compactness_loss(some), compactness(some)
     return found
 
 
+def bent(described: Tensor) -> Tensor:
+    """okng's descriptors behind the leaky rectifiers of theirs, of the last convolution and of the linear layer."""
+    return F.leaky_relu(F.leaky_relu(described, 5e-3), 5e-3)
+
+
+def behind_both(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """okng's network with both of them."""
+    return lambda network, images: bent(forward(network, images))
+
+
+def zeros_around(pixels: Tensor, network: Any, field: int) -> Tensor:
+    """As in their code, where okng repeats the border."""
+    half = field // 2
+    return F.pad(pixels, (half, network.reach - 1 - half) * 2)
+
+
 METHODS = {
-    "efficientad": Beside("nelson1425/EfficientAD@fcab514", efficientad, {"side": 256}),
-    "uninformed_students": Beside("denguir/student-teacher-anomaly-detection@fc279ef", uninformed_students, {"side": SIDE}, folder="src"),
-    "mahalanobis": Beside("ORippler/gaussian-ad-mvtec@bc10bd7", mahalanobis, {"side": SIDE}),
-    "spade": Beside("byungjae89/SPADE-pytorch@077c67b", spade, {"side": SIDE}, folder="src"),
-    "padim": Beside("xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master@616004b", padim, {"side": SIDE}),
-    "cfa": Beside("sungwool/CFA_for_anomaly_localization@0708086", cfa, {"side": SIDE}),
-    "stfpm": Beside("gdwang08/STFPM@2598a5e", stfpm, {"side": 256}),
     "simplenet": Beside("DonaldRR/SimpleNet@351a2b8", simplenet, {"side": SIDE, "channels": EVEN[1]}),
+    "cfa": Beside("sungwool/CFA_for_anomaly_localization@0708086", cfa, {"side": SIDE}),
     "patchcore": Beside(
         "amazon-science/patchcore-inspection@fcaa92f", patchcore, {"side": SIDE, "channels": EVEN[1]}, folder="src",
         kind=torch.float32,
     ),
-}
+    "stfpm": Beside("gdwang08/STFPM@2598a5e", stfpm, {"side": 256}),
+    "padim": Beside("xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master@616004b", padim, {"side": SIDE}),
+    "mahalanobis": Beside("ORippler/gaussian-ad-mvtec@bc10bd7", mahalanobis, {"side": SIDE // 2}),
+    "spade": Beside("byungjae89/SPADE-pytorch@077c67b", spade, {"side": SIDE}, folder="src"),
+    "efficientad": Beside("nelson1425/EfficientAD@fcab514", efficientad, {"side": 256}),
+    "uninformed_students": Beside(
+        "denguir/student-teacher-anomaly-detection@fc279ef", uninformed_students, {"side": SIDE // 2}, folder="src"
+    ),
+}  # fmt: skip
