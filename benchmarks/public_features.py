@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import io
+import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
@@ -19,8 +21,10 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+import torchvision.transforms.functional as TF
+from PIL import Image
 from public_today import prepared
-from same_weights import Beside, Both, Load, gradients, images, in_order, lively, weights
+from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, lively, weights
 from scipy.ndimage import gaussian_filter
 from their_steps import here, steady
 from torch import Tensor, nn
@@ -28,7 +32,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from okng.detectors.base import Batch, Collect, Detector, Train
 from okng.detectors.catalogue import create
-from okng.detectors.distillation.efficientad import PatchDescription, rows
+from okng.detectors.distillation.efficientad import PatchDescription, adam, rows
 from okng.detectors.distillation.uninformed_students import LAYERS, PatchNetwork, compactness
 from okng.detectors.feature_matching import mahalanobis as okng_mahalanobis
 from okng.nn.features.patches import on_finest_grid
@@ -549,16 +553,14 @@ def mahalanobis(load: Load) -> dict[str, Both]:
 
 
 def efficientad(load: Load) -> dict[str, Both]:
-    """All but the loss, which stands in the `main` of their script; what they learn from is not the backbone, too."""
+    """On okng's number of features; of the training the step of student and autoencoder, with their script's images."""
     found: dict[str, Both] = {}
     module, common, pixels = load("efficientad"), load("common"), images(3, 256)
     detector: Any = create("efficientad", width=128, code=64, image_size=(256, 256)).eval()
     module.out_channels = d = detector.descriptor
     teacher, student, autoencoder = common.get_pdn_small(d), common.get_pdn_small(2 * d), common.get_autoencoder(d)
-    for one, other in (
-        (teacher, detector.teacher), (student, detector.student), (autoencoder, detector.autoencoder)
-    ):  # fmt: skip
-        in_order(one, other)
+    in_order(teacher, detector.teacher)
+    pairs = in_order(student, detector.student) + in_order(autoencoder, detector.autoencoder)
     large, other_large = common.get_pdn_medium(d), PatchDescription("M", 128, d)
     in_order(large, other_large)
     inputs = detector.normalised(pixels)
@@ -601,7 +603,62 @@ def efficientad(load: Load) -> dict[str, Both]:
         found["score, the map's maximum"] = anomaly.amax((1, 2, 3)), scores.image
         whole = F.interpolate(F.pad(anomaly, (4, 4, 4, 4)), (256, 256), mode="bilinear")
         found["score as published"] = whole.amax((1, 2, 3)), scores.image
+    for layer in (*autoencoder.modules(), *detector.autoencoder.modules()):
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    step = one_step(module, teacher, student, autoencoder, pixels[:2])
+    detector.backbone.mean.copy_(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))  # as their script has it
+    detector.backbone.std.copy_(torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+    image, beside, jittered = (each * detector.backbone.std + detector.backbone.mean for each in step["inputs"])
+    detector.mean, detector.deviation = (each[0] for each in step["usual"])
+    detector.student.train(), detector.autoencoder.train()
+    batch = Batch(image, torch.arange(1), views=(jittered, beside), auxiliary=beside)
+    loss = sum(detector.learning(batch).values())
+    loss.backward()
+    adam(detector.learning_rate, detector.student, detector.autoencoder).step()
+    found["loss"], found["gradient"] = (step["loss"], loss), gradients(pairs)
+    found["weights after a step"] = weights(pairs)
     return found
+
+
+def one_step(module: Any, teacher: Any, student: Any, autoencoder: Any, pixels: Tensor) -> dict[str, Any]:
+    """A step of the script that trains EfficientAD, without dropout: what it was of, its loss, and what it left."""
+    noted: dict[str, Any] = {"inputs": []}
+    usual = module.teacher_normalization
+
+    def normalised_by(*asked: Any) -> Any:
+        noted["usual"] = usual(*asked)
+        return noted["usual"]
+
+    hook = student.register_forward_pre_hook(lambda _, inputs: noted["inputs"].append(inputs[0]))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        for part in ("made/train/good", "made/test/good", "any/any"):
+            (Path(folder) / part).mkdir(parents=True)
+            for i, each in enumerate((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()):
+                Image.fromarray(each).save(Path(folder) / part / f"{i}.png")
+        told = SimpleNamespace(
+            dataset="mvtec_ad", mvtec_ad_path=folder, subdataset="made", output_dir=f"{folder}/out", weights="",
+            imagenet_train_path=folder + "/any", model_size="small", train_steps=1,
+        )  # fmt: skip
+        losses = stack.enter_context(here())
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        for where, name, what in (
+            (module, "get_argparse", lambda: told),
+            (module, "get_pdn_small", mock.Mock(side_effect=[teacher, student])),
+            (module, "get_autoencoder", lambda _: autoencoder),
+            (module, "DataLoader", lambda data, **_: DataLoader(data, batch_size=1)),
+            (module, "transform_ae", lambda image: TF.adjust_brightness(image, 1.1)),
+            (module, "teacher_normalization", normalised_by),
+            (module, "map_normalization", lambda **_: (0, 0, 0, 0)),
+            (module, "test", lambda **_: 0.0),
+            (torch, "load", lambda *_, **__: teacher.state_dict()),
+            (torch, "save", mock.Mock()),
+            (torch.optim.lr_scheduler, "StepLR", mock.Mock()),  # whose rate falls at the end
+        ):
+            stack.enter_context(mock.patch.object(where, name, what))
+        module.main()
+    hook.remove()
+    return {**noted, "loss": losses[0]}
 
 
 def uninformed_students(load: Load) -> dict[str, Both]:
@@ -636,16 +693,21 @@ def uninformed_students(load: Load) -> dict[str, Both]:
     described = [one.fdfe(ready) for one in made]
     usual = utils.increment_mean_and_var(0, 0, 0, described[0].detach())[:2]
     detector.mean, detector.deviation = usual[0][None], usual[1].sqrt()[None]
-    mine = [bent(network(padded)) for network in networks]
     target, students = (described[0] - usual[0]) / usual[1].sqrt(), torch.stack(described[1:], 1)
     parts = module.get_error_map(students, target.detach()), module.get_variance_map(students)
-    with mock.patch.object(PatchNetwork, "forward", behind_both(PatchNetwork.forward)):
+    detector.padded = lambda i, _: padded
+    changes = (mock.patch.object(PatchNetwork, name, behind_both(getattr(PatchNetwork, name))) for name in WAYS)
+    with ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(change)
         found["error and variance"] = torch.stack(parts), torch.stack(detector.compare(0, padded))
-        loss, wanted = learning.student_loss(target.detach(), described[1]), detector.unusual(0, mine[0]).detach()
-        own = (mine[1] - wanted).square().sum(1).mean()
-        found["loss of a student"] = loss, own
+        places = list(itertools.product(range(networks[0].spacing), repeat=2))
+        with mock.patch.object(torch, "randint", side_effect=[torch.tensor(side) for each in places for side in each]):
+            losses = [detector.learning(0, batch_of(judged))["student 1"] for _ in places]
+        loss, own = learning.student_loss(target.detach(), described[1]), torch.stack(losses).mean()
+        found["loss of a student, mean over places"] = loss, own
         loss.backward(), own.backward()
-        found["gradient of a student"] = gradients(pairs[1])
+        found["gradient of a student, mean over places"] = gradients(pairs[1])
         moments = [utils.increment_mean_and_var(0, 0, 0, each.detach())[:2] for each in parts]
         detector.usual[0] = torch.stack([torch.stack([mean, spread.sqrt()]) for mean, spread in moments], 1)
         shown = {
@@ -655,17 +717,16 @@ def uninformed_students(load: Load) -> dict[str, Both]:
             },
         }
         maps = module.get_score_map(ready, made[0], made[1:], shown)
-        detector.padded = lambda i, _: padded
         with torch.no_grad():
             scores = detector(judged)
         found["map"] = maps, scores.map
         found["score, the map's maximum"] = maps.amax((1, 2)), scores.image
-    some, wanted = torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0))
-    found["loss of the teacher, distillation"] = (
-        teaching.distillation_loss(some, wanted), (some - wanted).square().sum(1).mean()
-    )  # fmt: skip
-    found["loss of the teacher, compactness as published"] = teaching.compactness_loss(some), compactness(some)
+    some = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    found["compactness as published"] = teaching.compactness_loss(some), compactness(some)
     return found
+
+
+WAYS = ("forward", "spaced")  # in which okng's network sees all patches, or some
 
 
 def bent(described: Tensor) -> Tensor:
