@@ -3,7 +3,8 @@
     python benchmarks/public_code.py CHECKOUTS [--only METHOD …]
 
 CHECKOUTS holds the repositories under their own names, at the commits that results/official.csv names. AnomalyDINO
-needs dinov2, too, and faiss-cpu, HTDG kornia 0.4; what else their modules import and nothing here runs may be missing.
+needs dinov2, too, and faiss-cpu, HTDG kornia 0.4, PatchCore faiss-cpu and anomalib 2.7.0, CFA and Uninformed Students
+einops; what else their modules import and nothing here runs may be missing.
 Nothing is learnt for long: both sides get the same random weights, or the offline ones, and the same made images, and
 what they make of them is compared. A figure is the largest difference as a share of the largest value of theirs. Writes
 results/official.csv.
