@@ -27,7 +27,8 @@ class STFPM(Detector):
 
     Deliberately otherwise: the loss leaves out the paper's factor 1/2, as its authors' code does, to which
     the learning rate belongs. The map is the geometric mean of the strides' distances, not their product: the
-    same order of positions and of images, without the underflow of a product of small numbers.
+    same order of positions and of images, without the underflow of a product of small numbers. A ResNet as a
+    student begins as timm's do, with a gain of 0 in each block's last normalisation; in theirs it is 1.
 
     As in the authors' code, a fifth of the OK images teaches nothing, and the epoch stays whose map is lowest on it.
     """

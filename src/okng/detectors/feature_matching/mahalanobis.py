@@ -28,8 +28,9 @@ class Mahalanobis(Detector):
     are as many as OK images span, one fewer than images: along all others none of them varies.
     `explained`: the share of the variance at that border, in (0, 1).
 
-    Deliberately otherwise: a level is the last layer at a stride, so there are five at most. The vectors of all learnt
-    images are kept, 2 KB each with the default network, so that an update ends as a fit on all images would.
+    Deliberately otherwise: a level is the last layer at a stride, so there are five at most. The authors' "npca" has
+    one component more at the border, and where images are fewer than features one that none of them shows. The vectors
+    of all learnt images are kept, 2 KB each with the default network, so that an update ends as a fit on all would.
     """
 
     pretrained = True
