@@ -37,6 +37,8 @@ UNUSED = (
     "tensorboardX",
     "ssim",
     "imageio",
+    "torchsummary",
+    "skimage.segmentation",
 )
 Load = Callable[[str], Any]  # one of their modules by its name
 Both = tuple[Tensor, Tensor]  # theirs and okng's
