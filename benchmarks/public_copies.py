@@ -1,4 +1,4 @@
-"""Methods that judge by how well they guess, find again, repair or copy an image beside public code, for public_code.py."""
+"""Methods that judge by how they guess, find again, repair or copy an image beside public code, for public_code.py."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from public_adversarial import ranged
-from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, layers, lively, weights
+from same_weights import Beside, Both, Load, batch_of, gradients, images, layers, weights
 from their_steps import here, steady, written
 from torch import Tensor, nn
+from torchvision import transforms
 
+from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
+from okng.detectors.synthetic_anomalies import salad as salad_module
 
-SIDE, SIXTY_FOUR = 32, 64
+SIDE, SIXTY_FOUR, WHOLE = 32, 64, 256  # RIAD's images; those of the authors of f-AnoGAN and of SALAD
+ENLARGE = F.interpolate
+# Of the networks of f-AnoGAN: what belongs to no block and comes after the first layer.
 SINGLE = {
     "Generator": ("Generator.OutputN", "Generator.Output"), "Discriminator": ("Discriminator.Output",),
     "Encoder": ("Encoder.Output",),
-}  # fmt: skip  # of the authors' networks of f-AnoGAN, what belongs to no block and follows the first layer
+}  # fmt: skip
 
 
 def bordered(layer: Any) -> Any:
@@ -63,7 +68,7 @@ def riad(load: Load) -> dict[str, Both]:
     for layer in layers(model, "Norm"):
         layer.momentum = 0.0  # so that what has trained judges by the same statistics
     detector: Any = create("riad", image_size=(SIDE, SIDE), cells=tuple(sides), window=1)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  by which theirs draws
     masks = {k: next(drawing.gen_mask([k], 3, SIDE)) for k in sides}
     divisions = {k: torch.from_numpy(1 - np.stack(drawn))[:, None] == 1 for k, drawn in masks.items()}
     detector.divided = lambda side: divisions[side]
@@ -270,6 +275,180 @@ def step(update: Any, batch: Any) -> tuple[Tensor, Tensor]:
     return loss.detach(), slope
 
 
+def kinds_of(pixels: Tensor) -> Tensor:
+    """A composition of six kinds of `pixels` (B, 3, H, W), one-hot (B, 6, H, W)."""
+    index = (6 * pixels.mean(1)).long().clamp(max=5)
+    return F.one_hot(index, 6).movedim(3, 1).to(pixels)
+
+
+def as_it_is(each: Tensor, size: Any = None, *rest: Any, **more: Any) -> Tensor:
+    """Interpolation, but no map is enlarged to the side of an image."""
+    return each if size == (WHOLE, WHOLE) else ENLARGE(each, size, *rest, **more)
+
+
+def judged_by_salad(training: Any, detector: Any, usual: bool) -> Both:
+    """Scores, with okng's networks on both sides; `usual`: with their sizes of maps."""
+    learnt, held, judged = (images(count, WHOLE, seed) for count, seed in ((8, 1), (4, 2), (3, 3)))
+    a = detector.appearance
+    size = transforms.Resize if usual else lambda size: lambda mask: F.avg_pool2d(mask, 4)[:, :, 4:-4, 4:-4]
+
+    def loader(pixels: Tensor) -> list[tuple]:
+        each = zip(a.normalised(pixels).split(1), kinds_of(pixels).split(1), strict=True)
+        return [((image, image), kinds, None, None, None) for image, kinds in each]
+
+    told = {"teacher": a.teacher, "student": a.student, "autoencoder": a.autoencoder}
+    told |= {"teacher_mean": a.mean[None], "teacher_std": a.deviation[None]}
+    networks = {"comp_ae": detector.repairer, "comp_unet": lambda joined: detector.finder(joined)}
+    with (
+        mock.patch.multiple(training, on_gpu=True, transforms=SimpleNamespace(Resize=size), tqdm=lambda all, **_: all),
+        mock.patch.object(F, "interpolate", ENLARGE if usual else as_it_is),
+        mock.patch.object(training, "roc_auc_score", return_value=0.5) as judge,
+        torch.no_grad(),
+    ):
+        at = dict(zip(("q_st_start", "q_st_end", "q_ae_start", "q_ae_end"),
+            training.map_normalization(validation_loader=loader(held), **told), strict=True))  # fmt: skip
+        maxima = training.score_normalization(validation_loader=loader(held), **told, **networks, **at)
+        found = training.extract_features_mahalanobis(
+            loader(learnt), range(len(learnt)), a.student, a.mean[None], a.deviation[None]
+        )
+        vectors = dict(zip(
+            ("feature_vectors_mean", "feature_vectors_covinv", "feature_vectors_mean_seg",
+             "feature_vectors_covinv_seg", "feature_vectors_mean_seg_area", "feature_vectors_covinv_seg_area"),
+            found, strict=True,
+        ))  # fmt: skip
+        lengths = training.map_normalization_mahalanobis(
+            loader(held), a.student, a.mean[None], a.deviation[None], **vectors
+        )
+        at |= dict(zip(("q_eff_start", "q_eff_end", "q_seg_start", "q_seg_end", "q_start_mah", "q_end_mah"),
+            (*maxima, *lengths), strict=True))  # fmt: skip
+        each = [(image[0][0], kinds[0], None, "good/0.png") for image, kinds, *_ in loader(judged)]
+        training.test(each, **told, **networks, **vectors, **at)
+        for phase, pixels in ((a.usual_maps(), held), (detector.gaussians(), learnt), (detector.usual_terms(), held)):
+            for pixel in pixels.split(1):
+                phase.visit(batch_of(pixel))
+            phase.finish()
+        image = detector(judged).image
+    return torch.tensor(np.array(judge.call_args_list[0].kwargs["y_score"])), image
+
+
+class Reached(Exception):
+    """Their script has come to where it no longer trains."""
+
+
+class Told(list):
+    """What their bar of progress goes over."""
+
+    set_description = print
+
+
+def focal_by_likelihoods(likelihoods: Tensor, kinds: Tensor) -> Tensor:
+    """What the repository that their script downloads makes, but of likelihoods in place of logits."""
+    met = likelihoods.gather(1, kinds[:, None])
+    return ((1 - met).square() * -met.log()).mean()
+
+
+def learnt_by_salad(training: Any, detector: Any) -> dict[str, Both]:
+    """A step of their own script, without the dice loss, with okng's networks on both sides."""
+    a, side = detector.appearance, detector.side
+    pixels, jittered, texture = (images(1, side, seed) for seed in (1, 2, 3))
+    clean, spoilt = (kinds_of(images(1, side, seed)) for seed in (1, 4))
+    changed = (clean.argmax(1) != spoilt.argmax(1)).to(pixels)
+    detector.train()
+    networks = [a.student, a.autoencoder, detector.repairer, detector.finder]
+    student, autoencoder, repairer, finder = copy.deepcopy(networks)
+    given = ((a.normalised(pixels), a.normalised(jittered)), clean, spoilt, changed, None)
+    asked = SimpleNamespace(
+        seed=5, mvtec_loco_path="", mvtec_loco_seg_path="", imagenet_train_path="", output_dir="", category="parts",
+        weights="", train_steps=2,
+    )  # fmt: skip
+    absent = dict.fromkeys(
+        ("ImageFolderWithoutTarget", "ImageFolderWithPath", "ImageFolderWithoutTargetWithSeg",
+         "ImageFolderWithPathWithSeg", "DataLoader"),
+        mock.MagicMock(),
+    )  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), here() as losses, followed() as slopes,
+        mock.patch.multiple(
+            training, get_argparse=lambda: asked, **absent, tqdm=Told, AutoEncoder=lambda _: repairer,
+            InfiniteDataloader=mock.Mock(side_effect=[iter([a.normalised(texture)]), iter([given])]),
+            get_pdn_medium=mock.Mock(side_effect=[a.teacher, student]), get_autoencoder=lambda **_: autoencoder,
+            UNet=lambda _: finder, teacher_normalization=lambda *_: (a.mean[None], a.deviation[None]),
+            get_weights=lambda _: [1.0] * 6, DiceLoss=lambda _: mock.Mock(cuda=lambda: lambda *_: 0.0),
+            map_normalization=mock.Mock(side_effect=Reached), out_channels=a.descriptor,
+        ),
+        mock.patch.object(torch, "load", lambda _: a.teacher), mock.patch.object(torch, "save"),
+        mock.patch.object(torch.hub, "load", lambda *_, **__: mock.Mock(cuda=lambda: focal_by_likelihoods)),
+        contextlib.suppress(Reached),
+    ):  # fmt: skip
+        training.main()
+    kinds = clean.argmax(1).to(torch.uint8)
+    batch = Batch(pixels, torch.arange(1), (kinds,), views=(jittered, texture))
+    detector.pool = kinds
+    torch.manual_seed(asked.seed)  # for what the autoencoder drops
+    index = spoilt[0].argmax(0).to(torch.uint8).numpy()
+    with here(), mock.patch.object(salad_module, "corrupted", lambda *_: index):
+        told = a.learning(batch) | detector.composing(batch)
+        dice = told.pop("dice")
+        loss = sum(told.values())
+        loss.backward()
+    slope = torch.cat([p.grad.flatten() for network in networks for p in network.parameters()])
+    found = {"loss": (losses[0], loss.detach()), "gradient": (slopes[0], slope)}
+    both = torch.cat([spoilt, clean])
+    with torch.no_grad(), here():
+        likelihoods = detector.repaired(both)[0].softmax(1)
+        truth = torch.cat([clean, clean]).argmax(1)
+        found["dice loss as published"] = training.DiceLoss([1.0] * 6)(likelihoods, truth), dice
+    detector.eval()
+    return found
+
+
+def salad(load: Load) -> dict[str, Both]:
+    """Their losses and scores; okng's networks are on both sides, and compositions are given."""
+    training = load("train_salad")
+    detector: Any = create(
+        "salad", weights="none", strides=(8, 16, 32), width=4, code=8, composition_width=8, scale=1,
+        image_size=(WHOLE, WHOLE),
+    ).eval()  # fmt: skip
+    a = detector.appearance
+    a.mean.normal_(0, 0.1), a.deviation.uniform_(0.5, 1.5)
+    detector.kind_logits = lambda pixels: 10 * kinds_of(pixels)
+    small: Any = create(
+        "salad", weights="none", strides=(8, 16, 32), width=4, code=8, composition_width=8, scale=1, image_size=(64, 64)
+    )
+    small.side = 64
+    small.appearance.mean.normal_(0, 0.1), small.appearance.deviation.uniform_(0.5, 1.5)
+    found: dict[str, Both] = learnt_by_salad(training, small)
+    grids = [(None, kinds_of(images(1, 64)), None, None, None)]
+    with here():
+        found["weights of kinds as published"] = training.get_weights(grids), torch.ones(6)
+        for told, usual in (("score", False), ("score as published", True)):
+            found[told] = judged_by_salad(training, detector, usual)
+    return found
+
+
+def ssim_autoencoder(load: Load) -> dict[str, Both]:
+    """A public SSIM, by which okng's network learns on both sides; it meets no pixel beyond the border."""
+    detector: Any = create("ssim_autoencoder", image_size=(64, 64), width=4, code=8)
+    pixels = images(3, 64)
+    measure = load("pytorch_msssim").SSIM(data_range=1.0, size_average=False)
+    window = torch.exp(-(torch.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    measure.win = (window / window.sum()).expand_as(measure.win)  # which theirs makes in float32
+    network = copy.deepcopy(detector)
+    copies = network.decoder(network.encoder(pixels))
+    found: dict[str, Both] = {}
+    loss = sum(detector.loss(batch_of(pixels)).values())
+    loss.backward()
+    for told, beyond in (("", 5), (" as published", 0)):
+        mirrored = (F.pad(each, [beyond] * 4, mode="reflect") for each in (pixels, copies))
+        likeness = measure(*mirrored)
+        network.zero_grad(), ((1 - likeness.mean()) / 2).backward(retain_graph=True)
+        pairs = [*zip(network.parameters(), detector.parameters(), strict=True)]
+        found[f"loss{told}"] = (1 - likeness.mean()) / 2, loss
+        found[f"gradient{told}"] = gradients(pairs)
+        found[f"score{told}"] = (1 - likeness) / 2, detector(pixels).image
+    return found
+
+
 METHODS = {
     "riad": Beside(
         "plutoyuxie/Reconstruction-by-inpainting-for-visual-anomaly-detection@7c0aaf9", riad, {"side": SIDE}
@@ -277,4 +456,6 @@ METHODS = {
     "f_anogan": Beside(
         "A03ki/f-AnoGAN@900f9d6, tSchlegl/f-AnoGAN@35b1de9", f_anogan, {"sides": (28, 64), "widths": (4, 8)}
     ),
+    "salad": Beside("MaticFuc/SALAD@4b7e43a", salad, {"sides": (64, 256), "width": 4, "composition_width": 8}),
+    "ssim_autoencoder": Beside("VainF/pytorch-msssim@b057b07", ssim_autoencoder, {"side": 64, "width": 4}),
 }
