@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from public_adversarial import ranged
-from same_weights import Beside, Both, Load, batch_of, gradients, images, layers, weights
+from same_weights import Beside, Both, Load, batch_of, gradients, images, layers, lively, weights
 from their_steps import here, steady, written
 from torch import Tensor, nn
 from torchvision import transforms
@@ -349,9 +349,9 @@ def focal_by_likelihoods(likelihoods: Tensor, kinds: Tensor) -> Tensor:
 
 def learnt_by_salad(training: Any, detector: Any) -> dict[str, Both]:
     """A step of their own script, without the dice loss, with okng's networks on both sides."""
-    a, side = detector.appearance, detector.side
-    pixels, jittered, texture = (images(1, side, seed) for seed in (1, 2, 3))
-    clean, spoilt = (kinds_of(images(1, side, seed)) for seed in (1, 4))
+    a = detector.appearance
+    pixels, jittered, texture = (images(1, SIXTY_FOUR, seed) for seed in (1, 2, 3))
+    clean, spoilt = (kinds_of(images(1, SIXTY_FOUR, seed)) for seed in (1, 4))
     changed = (clean.argmax(1) != spoilt.argmax(1)).to(pixels)
     detector.train()
     networks = [a.student, a.autoencoder, detector.repairer, detector.finder]
@@ -405,24 +405,21 @@ def learnt_by_salad(training: Any, detector: Any) -> dict[str, Both]:
 def salad(load: Load) -> dict[str, Both]:
     """Their losses and scores; okng's networks are on both sides, and compositions are given."""
     training = load("train_salad")
-    detector: Any = create(
-        "salad", weights="none", strides=(8, 16, 32), width=4, code=8, composition_width=8, scale=1,
-        image_size=(WHOLE, WHOLE),
-    ).eval()  # fmt: skip
-    a = detector.appearance
-    a.mean.normal_(0, 0.1), a.deviation.uniform_(0.5, 1.5)
-    detector.kind_logits = lambda pixels: 10 * kinds_of(pixels)
-    small: Any = create(
-        "salad", weights="none", strides=(8, 16, 32), width=4, code=8, composition_width=8, scale=1, image_size=(64, 64)
-    )
-    small.side = 64
-    small.appearance.mean.normal_(0, 0.1), small.appearance.deviation.uniform_(0.5, 1.5)
-    found: dict[str, Both] = learnt_by_salad(training, small)
-    grids = [(None, kinds_of(images(1, 64)), None, None, None)]
+    sizes = {"width": 4, "code": 8, "composition_width": 8, "scale": 1, "strides": (8, 16, 32)}
+    found: dict[str, Both] = {}
+    detectors: list[Any] = []
+    for side in (SIXTY_FOUR, WHOLE):
+        detectors.append(create("salad", weights="none", image_size=(side, side), **sizes).eval())
+        a = detectors[-1].appearance
+        a.mean.normal_(0, 0.1), a.deviation.uniform_(0.5, 1.5)
+        detectors[-1].kind_logits = lambda pixels: 10 * kinds_of(pixels)
+    found |= learnt_by_salad(training, detectors[0])
+    grids = [(None, kinds_of(images(1, SIXTY_FOUR)), None, None, None)]
     with here():
-        found["weights of kinds as published"] = training.get_weights(grids), torch.ones(6)
+        with mock.patch.object(training, "tqdm", lambda every, **_: every):
+            found["weights of kinds as published"] = training.get_weights(grids), torch.ones(6)
         for told, usual in (("score", False), ("score as published", True)):
-            found[told] = judged_by_salad(training, detector, usual)
+            found[told] = judged_by_salad(training, detectors[1], usual)
     return found
 
 
@@ -449,6 +446,107 @@ def ssim_autoencoder(load: Load) -> dict[str, Both]:
     return found
 
 
+class Logits(nn.Module):
+    """A network of okng's as theirs."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network, self.collect_params = network, network.parameters
+        self.load_params = mock.Mock()
+
+    def forward(self, each: Tensor) -> Tensor:
+        made: Tensor = self.network(each)
+        return made
+
+
+def ocgan(load: Load) -> dict[str, Both]:
+    """A step of the authors' loop on okng's networks, with what it calls of MXNet replaced by torch's."""
+    script = Path(sys.path[0], "andgan.py")
+    found: dict[str, Both] = {}
+    detector: Any = create(
+        "ocgan", image_size=(28, 28), channels=1, code=6, width=4, visual_width=4, classifier_width=4, noise=0.0,
+        reconstruction_weight=5.0, latent_weight=10.0, mining_rate=2.0,
+    )  # fmt: skip
+    lively(detector)
+    gan, count = detector.gan.eval(), 4
+    pixels = images(count, 28)[:, :1]
+    inputs, codes = 2 * pixels - 1, 2 * torch.rand(count, 6) - 1
+    judges = [gan.visual_discriminator, gan.latent_discriminator, gan.classifier]
+    networks = [gan.encoder, gan.decoder, *judges]
+    losses, slopes, backward = [], {}, Tensor.backward
+
+    def summed(loss: Tensor) -> None:
+        """A gradient takes the place of the one before."""
+        for network in networks:
+            network.zero_grad()
+        losses.append(loss.mean())
+        backward(loss.sum())
+
+    def trainer(name: str, network: nn.Module) -> Any:
+        def step(size: int) -> None:
+            slopes[name] = torch.cat([p.grad.flatten() / size for p in network.parameters()])
+            if name == "encoder":
+                raise Reached
+
+        return SimpleNamespace(step=step)
+
+    def entropy(logits: Tensor, truth: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
+
+    gluon = SimpleNamespace(loss=SimpleNamespace(
+        SigmoidBinaryCrossEntropyLoss=lambda: entropy,
+        L2Loss=lambda: lambda one, other: (one - other).square().flatten(1).mean(1) / 2,
+    ))  # fmt: skip
+    drawn = SimpleNamespace(uniform=lambda **_: codes.clone())
+    nd = SimpleNamespace(
+        random=drawn, tanh=torch.tanh, mean=torch.mean, zeros=lambda shape, ctx: torch.zeros(shape),
+        ones=lambda shape, ctx: torch.ones(shape),
+    )  # fmt: skip
+    known = {
+        "gluon": gluon, "nd": nd, "mx": mock.MagicMock(), "autograd": SimpleNamespace(record=torch.enable_grad),
+        "datetime": mock.MagicMock(), "time": mock.MagicMock(), "logging": mock.MagicMock(),
+    }  # fmt: skip
+    train = written(script, {"trainadnov", "facc"}, known).trainadnov
+    batch = SimpleNamespace(data=[inputs, inputs])
+
+    class Data(list):
+        reset = mock.Mock()
+
+    for told, epoch in (("", 0), (", mined", 150)):
+        losses.clear()
+        asked = SimpleNamespace(
+            continueEpochFrom=epoch or -1, epochs=epoch + 2, lambda1=10.0, batch_size=count, expname="", append=0
+        )
+        names = ("encoder", "decoder", "visual", "latent", "classifier")
+        trainers = [trainer(name, network) for name, network in zip(names, networks, strict=True)]
+        with (
+            tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.suppress(Reached), here(),
+            torch.no_grad(), mock.patch.object(Tensor, "backward", summed),
+            mock.patch.object(Tensor, "as_in_context", lambda self, _: self, create=True),
+            mock.patch.object(Tensor, "attach_grad", Tensor.requires_grad_, create=True),
+            mock.patch.object(Tensor, "asscalar", Tensor.item, create=True),
+        ):  # fmt: skip
+            Path("checkpoints").mkdir()
+            train(asked, Data([batch]), None, None, [*map(Logits, networks), *trainers])
+        gan.random_codes = lambda *_: codes
+        gan.zero_grad()
+        judged = sum(gan.critic_losses(inputs).values())
+        judged.backward()
+        if not told:
+            theirs = torch.cat([slopes[name] for name in ("visual", "latent", "classifier")])
+            mine = torch.cat([p.grad.flatten() for judge in judges for p in judge.parameters()])
+            found["losses of the judges"] = losses[0] + losses[1], judged
+            found["gradients of the judges"] = theirs, mine
+        gan.random_codes = lambda *_: codes.tanh()  # theirs begins from these before it has taken the tanh
+        gan.zero_grad()
+        made = sum(gan.generator_losses(inputs, int(bool(told)))[0].values())
+        made.backward()
+        theirs = torch.cat([slopes["encoder"], slopes["decoder"]])
+        mine = torch.cat([p.grad.flatten() for network in networks[:2] for p in network.parameters()])
+        found[f"loss of the generator{told}"], found[f"its gradient{told}"] = (losses[-1], made), (theirs, mine)
+    return found
+
+
 METHODS = {
     "riad": Beside(
         "plutoyuxie/Reconstruction-by-inpainting-for-visual-anomaly-detection@7c0aaf9", riad, {"side": SIDE}
@@ -456,6 +554,7 @@ METHODS = {
     "f_anogan": Beside(
         "A03ki/f-AnoGAN@900f9d6, tSchlegl/f-AnoGAN@35b1de9", f_anogan, {"sides": (28, 64), "widths": (4, 8)}
     ),
+    "ocgan": Beside("PramuPerera/OCGAN@0dda279", ocgan, {"side": 28, "width": 4, "code": 6}),
     "salad": Beside("MaticFuc/SALAD@4b7e43a", salad, {"sides": (64, 256), "width": 4, "composition_width": 8}),
     "ssim_autoencoder": Beside("VainF/pytorch-msssim@b057b07", ssim_autoencoder, {"side": 64, "width": 4}),
 }
