@@ -286,6 +286,13 @@ def as_it_is(each: Tensor, size: Any = None, *rest: Any, **more: Any) -> Tensor:
     return each if size == (WHOLE, WHOLE) else ENLARGE(each, size, *rest, **more)
 
 
+def whitening(covariance: Tensor) -> Tensor:
+    """okng's without what it adds to the diagonal: of directions without any variance nothing is left."""
+    variances, directions = torch.linalg.eigh(covariance)
+    varies = variances > 1e-15 * variances.amax()
+    return torch.where(varies, variances.clamp_min(1e-300).rsqrt(), 0.0)[:, None] * directions.T
+
+
 def judged_by_salad(training: Any, detector: Any, usual: bool) -> Both:
     """Scores, with okng's networks on both sides; `usual`: with their sizes of maps."""
     learnt, held, judged = (images(count, WHOLE, seed) for count, seed in ((8, 1), (4, 2), (3, 3)))
@@ -302,6 +309,7 @@ def judged_by_salad(training: Any, detector: Any, usual: bool) -> Both:
     with (
         mock.patch.multiple(training, on_gpu=True, transforms=SimpleNamespace(Resize=size), tqdm=lambda all, **_: all),
         mock.patch.object(F, "interpolate", ENLARGE if usual else as_it_is),
+        mock.patch.object(salad_module, "whitening_of", salad_module.whitening_of if usual else whitening),
         mock.patch.object(training, "roc_auc_score", return_value=0.5) as judge,
         torch.no_grad(),
     ):
