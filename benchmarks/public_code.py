@@ -3,8 +3,9 @@
     python benchmarks/public_code.py CHECKOUTS [--only METHOD …]
 
 CHECKOUTS holds the repositories under their own names, at the commits that results/official.csv names. AnomalyDINO
-needs dinov2, too, and faiss-cpu, HTDG kornia 0.4, PatchCore faiss-cpu and anomalib 2.7.0, CFA and Uninformed Students
-einops; what else their modules import and nothing here runs may be missing.
+needs dinov2, too, and faiss-cpu, HTDG and RIAD kornia 0.4, PatchCore faiss-cpu and anomalib 2.7.0, CFA and Uninformed
+Students einops, and f-AnoGAN the repository of its authors as tSchlegl-f-AnoGAN; what else their modules import and
+nothing here runs may be missing.
 Nothing is learnt for long: both sides get the same random weights, or the offline ones, and the same made images, and
 what they make of them is compared. A figure is the largest difference as a share of the largest value of theirs. Writes
 results/official.csv.
@@ -16,7 +17,9 @@ import argparse
 from pathlib import Path
 
 import public_adversarial
+import public_anomalib
 import public_contrastive
+import public_copies
 import public_features
 import public_htdg
 import public_one_class
@@ -32,6 +35,8 @@ from okng.benchmark.rows import read_rows, write_rows
 METHODS = {
     **public_today.METHODS,
     **public_adversarial.METHODS,
+    **public_copies.METHODS,
+    **public_anomalib.METHODS,
     **public_htdg.METHODS,
     **public_reconstruction.METHODS,
     **public_one_class.METHODS,

@@ -37,6 +37,12 @@ UNUSED = (
     "tensorboardX",
     "ssim",
     "imageio",
+    "torchsummary",
+    "skimage.segmentation",
+    "imgaug",
+    "imgaug.augmenters",
+    "positional_encodings",
+    "positional_encodings.torch_encodings",
 )
 Load = Callable[[str], Any]  # one of their modules by its name
 Both = tuple[Tensor, Tensor]  # theirs and okng's

@@ -44,7 +44,8 @@ class OCGAN(Detector):
     Deliberately otherwise: any image size works, with as many halvings as leave a grid of at least 4 (three at
     61 px, the paper's network; two at 28 and 32), and for its unpadded layers an image is continued to the right
     and below by its last pixels. A code is bounded by tanh as in the paper, not by the leaky rectifier of the
-    authors' code, and both discriminators end in a logit. Mining starts evenly in the cube and descends each
+    authors' code, and both discriminators end in a logit. That code weighs the latent loss ten times as much and takes
+    half of the squared error, and it mines by one step of size 2. Mining starts evenly in the cube and descends each
     point's own loss, so the batch does not change its steps. A network sees both kinds of its images in one
     batch, whose statistics the normalisation then keeps for scoring; networks that only judge are in eval mode.
     Noise is drawn anew for each batch. Adam begins anew with mining. All OK images teach and the last epoch is

@@ -42,8 +42,10 @@ class RIAD(Detector):
 
     Deliberately otherwise: the paper stops when twenty epochs brought nothing; here all of them are run. Gradients are
     of the mean of the channels, by Prewitt's kernels, whose border is repeated, and without the median filter that
-    others put before them. The divisions that score are drawn once and stored, the same for all images. Side and kind
-    of the smoothing, the U-Net's output without an activation and its padding could not be checked.
+    others put before them. SSIM meets the image mirrored at its border. In training all sets are one batch, by which
+    the normalisation goes. A deleted cell is black; others have images in [-1, 1], and it grey. The divisions that
+    score are drawn once and stored, the same for all images. Side and kind of the smoothing, the U-Net's output without
+    an activation and its padding could not be checked.
     """
 
     fixed_size = True

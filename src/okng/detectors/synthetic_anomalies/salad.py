@@ -51,12 +51,14 @@ class SALAD(Detector):
     Deliberately otherwise: what stands in for the paper's masks of SAM-HQ and clusters of DINO are clusters of the
     features that EfficientAD's teacher learns from, of the offline backbone by default. They are of all pixels, where
     the paper's are of a foreground; the one that most of the border belongs to is the background, and outlines are as
-    coarse as the features. All kinds count alike in the losses, as they nearly do in the authors' code, whose softmax
-    of a softmax is one here. Odd in a corrupted composition is what was changed, where the authors' code takes all that
-    then hangs together with it. The kinds of an image to judge are a steep softmax, where the networks learn from one
-    kind a pixel. Pieces are of the first 64 compositions. The networks halve by pooling and double by enlarging, and
-    normalise by 8 groups. A description belongs to the kind in the middle of its patch. All networks of
-    compositions have residual blocks. A fifth of the OK images tells what is usual of each term, and its deviation
+    coarse as the features. All kinds count alike in the losses; in the authors' code one, the second, counts five or
+    six times, and the softmax of a softmax is one here. The overlap (dice) is of a whole batch and of likelihoods as
+    they are, where theirs squares them and takes each composition by itself. Odd in a corrupted composition is what was
+    changed, where the authors' code takes all that then hangs together with it. The kinds of an image to judge are a
+    steep softmax, where the networks learn from one kind a pixel. Pieces are of the first 64 compositions. The networks
+    halve by pooling and double by enlarging, and normalise by 8 groups. A description belongs to the kind in the middle
+    of its patch. All networks of compositions have residual blocks. Maxima are of the maps as they are; theirs are
+    enlarged to the image first. A fifth of the OK images tells what is usual of each term, and its deviation
     counts as 0.01 (maxima) or 0.1 (distances) at least. EfficientAD is as it is in okng.
     """
 
