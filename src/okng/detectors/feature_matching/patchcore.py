@@ -36,8 +36,8 @@ class PatchCore(Detector):
 
     Deliberately otherwise: features are averaged per channel rather than pooled to a fixed width, the coreset is
     selected in the full feature space without random projection (the batched greedy makes that affordable), and the map
-    is smoothed on the patch grid, before any enlargement. Distances are the paper's, as are the score's weights (equation
-    7); the authors' code smooths and scores squared distances, without weights.
+    is smoothed on the patch grid, before any enlargement. Distances, and the weights of the score (equation 7), are the
+    paper's; the authors' code smooths and scores squared distances, without weights.
     """
 
     pretrained = True
