@@ -3,7 +3,8 @@
     python benchmarks/public_code.py CHECKOUTS [--only METHOD …]
 
 CHECKOUTS holds the repositories under their own names, at the commits that results/official.csv names. AnomalyDINO
-needs dinov2, too, and faiss-cpu, HTDG kornia 0.4; what else their modules import and nothing here runs may be missing.
+needs dinov2, too, and faiss-cpu, HTDG kornia 0.4, U-Flow FrEIA, GLASS OpenCV; what else their modules import and
+nothing here runs may be missing.
 Nothing is learnt for long: both sides get the same random weights, or the offline ones, and the same made images, and
 what they make of them is compared. A figure is the largest difference as a share of the largest value of theirs. Writes
 results/official.csv.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import public_adversarial
 import public_contrastive
+import public_flows
 import public_htdg
 import public_one_class
 import public_reconstruction
@@ -35,6 +37,7 @@ METHODS = {
     **public_one_class.METHODS,
     **public_contrastive.METHODS,
     **public_transformations.METHODS,
+    **public_flows.METHODS,
 }
 
 
