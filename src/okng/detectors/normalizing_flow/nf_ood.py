@@ -44,8 +44,9 @@ class NFOOD(Detector):
     one level, which here is drawn in training alone; so a score is the same every time. Sides that do not divide are
     padded by repeating the border. Couplings see what they may by a mask, of channels too. Without batch normalization
     in the couplings' networks: each image is learnt as it is scored. These networks are plainer than the authors': no
-    skips from every block to the last layer, no weight decay of gains, and a `bottleneck` between two strided
-    convolutions and two that follow an enlargement. They start as 0, so that the flow starts as the identity.
+    skips from every block to the last layer, no weight decay of gains, whose gradient is clipped with all others' at
+    100, not by itself, and a `bottleneck` between two strided convolutions and two that follow an enlargement. They
+    start as 0, so that the flow starts as the identity.
     """
 
     fixed_size = True
