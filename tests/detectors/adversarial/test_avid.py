@@ -110,13 +110,48 @@ def test_the_losses_are_squares_around_what_a_cell_should_say() -> None:
     detector = built(reconstruction_weight=2.0, noise=0.0)
     batch = Batch(torch.rand(2, 1, SIDE, SIDE), torch.arange(2))
     detector.judge = lambda images: images[:, 0, ::4, ::4]  # type: ignore[method-assign]
-    detector.copies = lambda images: images / 2  # type: ignore[method-assign]
+    detector.inpaint = lambda images: images / 2  # type: ignore[method-assign]
     images = batch.images * 2 - 1
     told = images[:, 0, ::4, ::4]
     expected = {"ok": (told - 1).square().mean(), "inpainted": told.square().mean() / 4}
     torch.testing.assert_close(detector.detector_loss(batch), expected)
     expected = {"deceived": (told / 2 - 1).square().mean(), "copies": images.square().mean() / 2}
     torch.testing.assert_close(detector.inpainter_loss(batch), expected)
+
+
+def test_the_maps_are_of_the_changes_and_of_the_doubts_about_the_image() -> None:
+    """On an oblong image of three channels: changes of either sign, and judgements beyond both ends."""
+    detector = built(image_size=(16, 43), channels=3).eval()
+    images, change = torch.rand(2, 3, 16, 43), torch.tensor([0.3, -0.6, 0.6])[:, None, None]
+    judged = torch.tensor([-3.0, 0.0, 0.5, 2.0]).repeat_interleave(11).view(4, 11)[None].expand(2, 4, 11)
+    seen: list[Tensor] = []
+    detector.copies = lambda given: given + change * (torch.arange(43) < 20)  # type: ignore[method-assign]
+    detector.judge = lambda given: seen.append(given) or judged  # type: ignore[func-returns-value, method-assign]
+    changes, doubts = detector.maps(images)
+    assert torch.equal(seen[0], images * 2 - 1)
+    torch.testing.assert_close(changes, 0.5 * (torch.arange(43) < 20).expand(2, 16, 43))
+    torch.testing.assert_close(doubts[:, [2, 6, 10, 14]], torch.tensor([1, 0.5, 0.25, 0])[:, None].expand(2, 4, 43))
+
+
+def test_an_image_is_judged_by_its_oddest_square() -> None:
+    """Of 4 × 4 pixels: two of them within one add up, and no pixel alone decides."""
+    detector = built().eval()
+    changes = torch.zeros(2, SIDE, SIDE)
+    changes[0, 5, 6] = changes[0, 7, 9] = 0.8
+    changes[1, 5, 6] = 0.8
+    detector.maps = lambda images: (changes, torch.ones_like(changes))  # type: ignore[method-assign]
+    torch.testing.assert_close(detector(torch.rand(2, 1, SIDE, SIDE)).image, torch.tensor([0.1, 0.05]))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_its_first_judgements_are_near_what_they_should_become(value: float) -> None:
+    """Of flat images, too: a first loss in the hundreds would be taken for a training that ran away."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        detector = create("avid", image_size=(28, 28), channels=1, width=4, detector_width=12, stride=1)
+        assert isinstance(detector, AVID)
+        with torch.no_grad():
+            assert detector.judge(torch.full((1, 1, 28, 28), 2 * value - 1)).abs().max() < 8
 
 
 def test_noise_is_drawn_in_training_alone() -> None:
@@ -221,3 +256,10 @@ def test_defaults() -> None:
 def test_ranges(arguments: dict[str, object]) -> None:
     with pytest.raises(OkngError, match="avid: "):
         create("avid", **arguments)
+
+
+def test_an_image_has_a_cell_at_least() -> None:
+    with pytest.raises(OkngError, match="avid: both sides of image_size are 32 or more"):
+        create("avid", image_size=(28, 40), stride=16)
+    detector = built(image_size=(32, 40), stride=16).eval()
+    assert detector(torch.rand(1, 1, 32, 40)).image.shape == (1,)

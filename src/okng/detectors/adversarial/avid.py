@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from okng.checks import at_least, check_input, positive
 from okng.detectors.base import Batch, Detector, Phase, Scores, Train, Update
 from okng.nn.learning.adversarial import bounded, frozen
-from okng.nn.networks.dcgan import LIMIT
 from okng.nn.networks.pooled_unet import PooledUNet
 from okng.nn.networks.sizes import pad_to_grid
 
 HALVINGS = 4  # of the inpainter
 SIDE = 4  # of the square over whose mean an image is judged, in pixels
+LIMIT = 1e4  # of a squared error of judgements, which should be 0 or 1
 
 
 class AVID(Detector):
@@ -44,11 +44,13 @@ class AVID(Detector):
     highest mean over 4 × 4 pixels.
 
     Deliberately otherwise: the paper could not be checked; layers, losses, rates and noise are those of the authors'
-    code, for grey images. Their code cuts the detector's judgement at a threshold, and the paper both maps; their
-    product needs none. The detector judges the image, in their code what the inpainter made of it. Images are padded
-    by repeating the border, so that the detector judges that too; each of its cells is put where the middle of its
-    patch lies. The detector's weights begin by He's rule: PyTorch's make its ten layers say the same of everything,
-    which takes more steps to unlearn than a small training set has.
+    code, for grey images. Their code judges an image by the lowest cell of what the inpainter made of it, noise
+    included, and the paper cuts both maps at thresholds; here the detector judges the image, no noise is added to what
+    is scored, and the product of both maps needs no threshold. Noise is drawn anew for either network's step, and over
+    the very images that are OK in it. Images are padded by repeating the border, so that the detector judges that too;
+    each of its cells is put where the middle of its patch lies. The detector's weights begin by He's rule but for the
+    last layer's: by PyTorch's it says the same of everything, which takes more steps to unlearn than a small training
+    set has.
     """
 
     fixed_size = True
@@ -67,7 +69,7 @@ class AVID(Detector):
         learning_rate: float = 2e-4,
     ):
         super().__init__()
-        check_input(image_size, channels)
+        check_input(image_size, channels, smallest=max(16, 2 * stride))  # or there is no cell
         at_least(1, width=width, detector_width=detector_width, stride=stride, epochs=epochs, batch_size=batch_size)
         at_least(0, noise=noise, reconstruction_weight=reconstruction_weight)
         positive(learning_rate=learning_rate)
@@ -78,11 +80,10 @@ class AVID(Detector):
             channels, [w, 2 * w, 4 * w, 4 * w, w], [4 * w, w, w, w], channels, nn.BatchNorm2d, refining=False
         )
         self.detector = nn.Sequential(*judging(channels, detector_width, stride))
-        for layer in self.detector:
-            if isinstance(layer, nn.Conv2d):
+        for layer in self.detector[:-1]:
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)
 
     def phases(self) -> Iterator[Phase]:
         """On every batch the detector takes a step, then the inpainter."""
