@@ -75,9 +75,9 @@ def test_a_module_counts_however_it_is_imported(package: Path) -> None:
 
 
 def test_moving_a_network_to_another_room_does_not_count(package: Path) -> None:
-    shutil.move(package / DCGAN, package / "nn/networks.py")
+    shutil.move(package / DCGAN, package / "nn/images/dcgan.py")
     for file in (GAN, "detectors/adversarial/anogan.py"):
-        text = (package / file).read_text().replace("okng.nn.networks.dcgan", "okng.nn.networks")
+        text = (package / file).read_text().replace("okng.nn.networks.dcgan", "okng.nn.images.dcgan")
         (package / file).write_text(text)
     assert code_digest("anogan", package) == present_code("anogan")
 

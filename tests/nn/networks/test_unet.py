@@ -22,6 +22,20 @@ def test_published_channels() -> None:
     assert [layer.in_channels for layer in back] == [512, 1024, 512, 256, 128]
 
 
+def test_its_layers() -> None:
+    """Leaky rectifiers on the way down and none that leak on the way up; normalised but for the ends of the encoder."""
+    net = UNet(3, 3, width=2, levels=3, slope=0.3)
+    leaky, halved, doubled, even = nn.LeakyReLU, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d
+    assert [[type(layer) for layer in way] for way in net.down] == [
+        [halved, leaky],
+        [halved, even, leaky],
+        [halved, leaky],
+    ]
+    assert [[type(layer) for layer in way] for way in net.up] == 2 * [[doubled, even, nn.ReLU]]
+    assert [way[0].bias is not None for way in (*net.down, *net.up)] == [True, False, True, False, False]
+    assert {layer.negative_slope for layer in net.modules() if isinstance(layer, leaky)} == {0.3}
+
+
 def test_each_level_reaches_the_output_past_all_below_it() -> None:
     """With what comes from below set to 0, the output still depends on the level."""
     torch.manual_seed(0)

@@ -17,9 +17,9 @@ class UNet(nn.Module):
     Translation with Conditional Adversarial Networks" (pix2pix), CVPR 2017. Each of `levels` 4×4 layers halves the
     sides, from `width` channels to at most eight times as many; as many transposed ones double them again, and each but
     the first takes what the encoder had at its size beside what comes from below. There is batch normalisation
-    everywhere but after the first and the coarsest layer of the encoder. `slope`: of the encoder's rectifiers below
-    zero. The decoder's don't leak, and what the encoder hands it passes them too, as in pix2pix's code. Sides that the
-    halvings don't divide are padded by repeating the border.
+    everywhere but after the first and the coarsest layer of the encoder, which have a bias instead. `slope`: of the
+    encoder's rectifiers below zero. The decoder's don't leak, and what the encoder hands it passes them too, as in
+    pix2pix's code. Sides that the halvings don't divide are padded by repeating the border.
     """
 
     def __init__(self, channels: int, outputs: int, width: int = 64, levels: int = 5, slope: float = 0.2):
