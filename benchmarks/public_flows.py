@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import scipy.ndimage  # noqa: F401  # before theirs is imported, whose Gaussian is exchanged
 import torch
 import torch.nn.functional as F
 import torchvision
