@@ -46,11 +46,11 @@ class AVID(Detector):
     Deliberately otherwise: the paper could not be checked; layers, losses, rates and noise are those of the authors'
     code, for grey images. Their code judges an image by the lowest cell of what the inpainter made of it, noise
     included, and the paper cuts both maps at thresholds; here the detector judges the image, no noise is added to what
-    is scored, and the product of both maps needs no threshold. Noise is drawn anew for either network's step, and over
-    the very images that are OK in it. Images are padded by repeating the border, so that the detector judges that too;
-    each of its cells is put where the middle of its patch lies. The detector's weights begin by He's rule but for the
-    last layer's: by PyTorch's it says the same of everything, which takes more steps to unlearn than a small training
-    set has.
+    is scored, and the product of both maps needs no threshold. Noise is drawn anew for either network's step, and lies
+    over the images that the step takes for OK, which theirs draws apart. Images are padded by repeating the border, so
+    that the detector judges that too; each of its cells is put where the middle of its patch lies. The detector's
+    weights begin by He's rule but for the last layer's: by PyTorch's it says the same of everything, which takes more
+    steps to unlearn than a small training set has.
     """
 
     fixed_size = True
