@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from okng.comparing.drawing import HEIGHT, ROUND, WIDTH, Box, scatter
+from okng.comparing.drawing import HEIGHT, ROUND, WIDTH, Box, scatter, span
 from okng.detectors.cards import cards
 
 
@@ -38,3 +38,10 @@ def test_axes_hold_all_points_and_name_round_numbers() -> None:
     assert scatter([]) is None
     alone = scatter([("one", 5.0, 1.0, 0.9, 1.0, True)])
     assert alone is not None and alone.points[0].y == 0 and not alone.points[0].far
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"), [(7.834, "7.83 ms"), (116.2, "116 ms"), (999.7, "1 s"), (2577, "2.58 s")]
+)
+def test_times_as_a_person_reads_them(milliseconds: float, said: str) -> None:
+    assert span(milliseconds) == said

@@ -87,7 +87,7 @@ def scatter(methods: Sequence[tuple[str, float, float, float, float, bool]]) -> 
         box = _free(x, y, LETTER * len(name) + 4, taken)
         taken.append(box)
         far = not box.meets(Box(x - 20, y - 20, 40, 40))
-        said = f"{name}: AUROC {value:.3f} ({low:.3f} to {high:.3f}), {ms:.3g} ms"
+        said = f"{name}: AUROC {value:.3f} ({low:.3f} to {high:.3f}), {span(ms)}"
         points.append(Point(name, x, y, upwards(high), min(HEIGHT, upwards(low)), box, far, alike, said))
     ticks = [10.0**power * digit for power in range(-2, 6) for digit in (1, 2, 5)]
     count = round((1 - bottom) / step)
@@ -114,3 +114,8 @@ def _free(x: float, y: float, width: float, taken: Sequence[Box]) -> Box:
                 best = best or box
     assert best is not None
     return best
+
+
+def span(milliseconds: float) -> str:
+    """The time of an image as a person reads it: "7.83 ms", "116 ms", "2.58 s"."""
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.3g} s"

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from okng.comparing.drawing import scatter
+from okng.comparing.drawing import scatter, span
 from okng.comparing.table import FIGURES, Row
 from okng.detectors.catalogue import find
 from okng.inspection.model_file import write_atomically
@@ -130,7 +130,7 @@ def _line(row: Row, t: Translate) -> dict[str, Any]:
         "idea": find(row.method.detector).idea,
         "cells": [
             (costs["seconds"], duration(costs["seconds"] or 0)),
-            (costs["milliseconds"], f"{costs['milliseconds'] or 0:.3g} ms"),
+            (costs["milliseconds"], span(costs["milliseconds"] or 0)),
             (costs["file_bytes"], size(costs["file_bytes"])),
             (costs["fit_memory"], size(costs["fit_memory"])),
             (costs["inspect_memory"], size(costs["inspect_memory"])),
