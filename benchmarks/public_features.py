@@ -302,14 +302,20 @@ def cfa(load: Load) -> dict[str, Both]:
                 optimizer.zero_grad()
                 model(detector.backbone(batches[0]))[0].backward()
                 optimizer.step()
-            if steps == 1:
-                loss = sum(detector.loss(batch).values())
-                loss.backward()
-                found["loss"], found["gradient"] = (said[0], loss), gradients(pairs)
-            else:
-                stepped(phase, batch, steps)
-                found["weights after 3 steps"] = weights(pairs)
+            found |= learnt_beside(detector, phase, batch, steps, said, pairs)
     return found
+
+
+def learnt_beside(
+    detector: Any, phase: Train, batch: Batch, steps: int, said: list[Tensor], pairs: list
+) -> dict[str, Both]:
+    """After theirs took so many `steps` and `said` their losses: of one the loss and gradient, of more the weights."""
+    if steps > 1:
+        stepped(phase, batch, steps)
+        return {f"weights after {steps} steps": weights(pairs)}
+    loss = sum(detector.loss(batch).values())
+    loss.backward()
+    return {"loss": (said[0], loss), "gradient": gradients(pairs)}
 
 
 def stfpm(load: Load) -> dict[str, Both]:
@@ -347,13 +353,7 @@ def stfpm(load: Load) -> dict[str, Both]:
                 found["error of held-out images"] = product.mean(), kept
             detector.student.train()
             module.train_val(teacher, student, fit, check, told)
-        if steps == 1:
-            loss = sum(detector.loss(batch).values())
-            loss.backward()
-            found["loss"], found["gradient"] = (said[0], loss), gradients(pairs)
-        else:
-            stepped(phase, batch, steps)
-            found["weights after 3 steps"] = weights(pairs)
+        found |= learnt_beside(detector, phase, batch, steps, said, pairs)
     return found
 
 
