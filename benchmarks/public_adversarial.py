@@ -9,12 +9,11 @@ from typing import Any
 from unittest import mock
 
 import torch
-from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, lively, weights
-from their_steps import here
+from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, lively, ranged, weights
+from their_steps import here, stepped
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 
 SIDE, WIDTH, CODE, COUNT = 32, 8, 20, 6
@@ -29,11 +28,6 @@ def options(**more: Any) -> SimpleNamespace:
     )  # fmt: skip
 
 
-def ranged(scores: Tensor) -> Tensor:
-    """To [0, 1] over all of them, as the authors' scripts do."""
-    return (scores - scores.min()) / (scores.max() - scores.min())
-
-
 def tested(model: Any, module: Any, loader: str, judge: str, inputs: Tensor) -> Tensor:
     """The scores that the authors' own loop over a test set notes, in float32 and in [0, 1]."""
     test = DataLoader(TensorDataset(inputs, torch.zeros(len(inputs))), batch_size=len(inputs))
@@ -46,17 +40,6 @@ def tested(model: Any, module: Any, loader: str, judge: str, inputs: Tensor) -> 
         model.test()
     scores: Tensor = model.an_scores
     return scores
-
-
-def stepped(detector: Any, batch: Batch, count: int, at_once: bool) -> None:
-    """okng's training on one batch; `at_once`: all losses are of the weights before either network's step."""
-    (phase,) = detector.phases()
-    for _ in range(count):
-        early = [update.loss(batch) if at_once else None for update in phase.updates]
-        for update, losses in zip(phase.updates, early, strict=True):
-            update.optimizer.zero_grad()
-            sum((losses or update.loss(batch)).values()).backward()
-            update.optimizer.step()
 
 
 def ganomaly(load: Load) -> dict[str, Both]:
@@ -103,7 +86,8 @@ def ganomaly(load: Load) -> dict[str, Both]:
         detector.train()
         for _ in range(3):
             model.optimize_params()
-        stepped(detector, batch_of(pixels), 3, at_once)
+        (phase,) = detector.phases()
+        stepped(phase, batch_of(pixels), 3, at_once)
         found[f"weights after 3 steps{told}"] = weights(makes + judges)
     return found
 
@@ -196,30 +180,19 @@ def avid(load: Load) -> dict[str, Both]:
         losses[-1].backward()
         for joint, wide in joined:
             joint.grad = joint.grad.roll(-wide, 1)
-        slopes.append(torch.cat([mine.grad.flatten() for _, mine in pairs]))
+        slopes.append(gradients(pairs)[1])
         if not joined:
             update.optimizer.step()
-    first = noting(solver.d_optimizer, judges)
-    with here() as told, mock.patch.object(solver.d_optimizer, "step", first), chdir(Path(module.__file__).parent):
+    met: list[Tensor] = []
+    solver.d_optimizer.register_step_pre_hook(lambda *_: met.append(gradients(judges)[0]))
+    with here() as told, chdir(Path(module.__file__).parent):
         solver.train()
     names = ("of the detector", "of the inpainter")
     for name, one, other in zip(names, told, losses, strict=True):
         found[f"loss {name}"] = one, other
-    last = torch.cat([one.grad.flatten() for one, _ in makes])
-    for name, one, other in zip(names, (first.gradient, last), slopes, strict=True):
+    for name, one, other in zip(names, (*met, gradients(makes)[0]), slopes, strict=True):
         found[f"gradient {name}"] = one, other
     return found
-
-
-def noting(optimizer: Any, pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> Any:
-    """Its step, which keeps the gradient that it is about to follow as `gradient`."""
-    step = optimizer.step
-
-    def noted() -> None:
-        noted.gradient = torch.cat([one.grad.flatten() for one, _ in pairs])  # type: ignore[attr-defined]
-        step()
-
-    return noted
 
 
 SIZES = {"side": SIDE, "width": WIDTH, "code": CODE}

@@ -11,9 +11,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
-from same_weights import Beside, Both, Load, given, gradients, images, lively
-from their_steps import gone_through, here
+from public_features import learnt
+from public_today import prepared
+from same_weights import Beside, Both, Load, enlarged, given, gradients, images, lively
+from their_steps import here
 from torch import Tensor, nn
 
 from okng.detectors.base import Batch
@@ -56,10 +57,10 @@ def model_of(load: Load, method: str, backbone: Any) -> Iterator[Any]:
         yield load(f"anomalib.models.image.{method}.torch_model")
 
 
-def fitted(model: Any, learnt: Tensor) -> Any:
+def fitted(model: Any, learning: Tensor) -> Any:
     """`model` when it has seen what it learns; its Gaussian hands `torch.mean` a device, which that doesn't take."""
     model.train()
-    model(learnt)
+    model(learning)
     with mock.patch.object(torch, "mean", lambda values, dim, device=None: values.mean(dim)):
         model.fit()
     return model.eval()
@@ -71,17 +72,12 @@ def of_a_copy(pca: Any) -> None:
     pca.fit = lambda vectors: fit(vectors.clone())
 
 
-def enlarged(maps: Tensor) -> Tensor:
-    """Of okng's (B, h, w) what theirs has, (B, 1, SIDE, SIDE)."""
-    return F.interpolate(maps[:, None], (SIDE, SIDE), mode="bilinear")
-
-
 def dfm(load: Load) -> dict[str, Both]:
     found: dict[str, Both] = {}
-    learnt, judged = images(12, SIDE, 1), images(4, SIDE, 2)
+    learning, judged = images(12, SIDE, 1), images(4, SIDE, 2)
     for score in ("fre", "nll"):
         detector: Any = create("dfm", weights="none", pool=2, score=score)
-        gone_through(detector, batch_of_prepared(detector, learnt))
+        learnt(detector, learning)
         count, deviations = detector.components.shape[1], detector.deviations
         for told, components in (("", count), (" as published", 0.97)):
             with model_of(load, "dfm", detector.backbone) as module, torch.no_grad():
@@ -89,27 +85,21 @@ def dfm(load: Load) -> dict[str, Both]:
                 if not told:
                     of_a_copy(model.pca_model)
                     detector.deviations = deviations * (11 / 12) ** 0.5  # of 12 images, by 12
-                said = fitted(model, learnt)(judged)
+                said = fitted(model, learning)(judged)
                 mine = detector(judged)
                 detector.deviations = deviations
             found[f"score, {score}{told}"] = said.pred_score, mine.image
             if score == "fre":
-                found[f"map{told}"] = said.anomaly_map, enlarged(mine.map)
+                found[f"map{told}"] = said.anomaly_map, enlarged(mine.map, SIDE)
     return found
 
 
-def batch_of_prepared(detector: Any, pixels: Tensor) -> Batch:
-    prepare = next(iter(detector.phases())).prepare
-    with torch.no_grad():
-        return Batch(pixels, torch.arange(len(pixels)), (prepare(pixels),))
-
-
 def dfkde(load: Load) -> dict[str, Both]:
-    learnt, judged = images(30, SIDE, 1), images(4, SIDE, 2)
+    learning, judged = images(30, SIDE, 1), images(4, SIDE, 2)
     detector: Any = create("dfkde", weights="none")
-    gone_through(detector, batch_of_prepared(detector, learnt))
+    learnt(detector, learning)
     with model_of(load, "dfkde", detector.backbone) as module, torch.no_grad():
-        model = fitted(module.DfkdeModel("", [LAYER]), learnt)
+        model = fitted(module.DfkdeModel("", [LAYER]), learning)
         density = model.classifier.compute_kde_scores(model.get_features(judged), as_log_likelihood=True)
         found = {"features": (model.get_features(judged), detector.averaged(judged))}
         found["score"] = density - model.classifier.kde_model.norm.log(), -detector(judged).image
@@ -120,14 +110,15 @@ def fre(load: Load) -> dict[str, Both]:
     pixels = images(6, SIDE, 1)
     detector: Any = create("fre", image_size=(SIDE, SIDE), weights="none", latent=8)
     lively(detector.autoencoder)
-    batch = batch_of_prepared(detector, pixels)
+    with torch.no_grad():
+        batch = Batch(pixels, torch.arange(len(pixels)), prepared(learnt(detector), pixels))
     with model_of(load, "fre", detector.backbone) as module:
         model = module.FREModel("", LAYER, detector.autoencoder.weight.shape[1], 8, pooling_kernel_size=2)
     names = {"weight": "weight", "inner": "encoder_bias", "outer": "decoder_bias"}
     pairs = given(model.fre_model, detector.autoencoder, names)
     with torch.no_grad():
         said, mine = model(pixels), detector(pixels)
-    found = {"map": (said.anomaly_map, enlarged(mine.map)), "score": (said.pred_score, mine.image)}
+    found = {"map": (said.anomaly_map, enlarged(mine.map, SIDE)), "score": (said.pred_score, mine.image)}
     features, restored, _ = model.get_features(pixels)
     theirs, ours = nn.MSELoss()(features, restored), detector.loss(batch)
     theirs.backward(), ours.backward()

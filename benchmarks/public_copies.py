@@ -16,10 +16,10 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from public_adversarial import ranged
-from same_weights import Beside, Both, Load, batch_of, gradients, images, layers, lively, weights
+from same_weights import Beside, Both, Load, batch_of, gradients, images, layers, lively, ranged, weights
 from their_steps import here, steady, written
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision import transforms
 
 from okng.detectors.base import Batch
@@ -138,17 +138,17 @@ class Critic(nn.Module):
 
 @contextlib.contextmanager
 def followed() -> Iterator[list[Tensor]]:
-    """The gradients that each step of an optimiser of Adam's follows."""
+    """The gradients that each step of an optimiser follows."""
     known: list[Tensor] = []
-    step = torch.optim.Adam.step
 
-    def noted(optimizer: Any, closure: Any = None) -> Any:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        known.append(torch.cat([p.grad.flatten() for p in parameters]))
-        return step(optimizer, closure)
+    def noted(optimizer: Any, *_: Any) -> None:
+        known.append(torch.cat([p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]))
 
-    with mock.patch.object(torch.optim.Adam, "step", noted):
+    hook = register_optimizer_step_pre_hook(noted)
+    try:
         yield known
+    finally:
+        hook.remove()
 
 
 def f_anogan(load: Load) -> dict[str, Both]:

@@ -24,9 +24,9 @@ import torchvision
 import torchvision.transforms.functional as TF
 from PIL import Image
 from public_today import prepared
-from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, lively, weights
+from same_weights import Beside, Both, Load, batch_of, enlarged, gradients, images, in_order, lively, ranged, weights
 from scipy.ndimage import gaussian_filter
-from their_steps import here, steady
+from their_steps import here, steady, stepped
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -85,15 +85,6 @@ def learnt(detector: Detector, *batches: Tensor) -> Train | None:
     return None
 
 
-def stepped(phase: Train, batch: Batch, count: int) -> None:
-    """okng's training on one batch."""
-    for _ in range(count):
-        for update in phase.updates:
-            update.optimizer.zero_grad()
-            sum(update.loss(batch).values()).backward()  # type: ignore[union-attr]
-            update.optimizer.step()
-
-
 @contextmanager
 def drawn() -> Iterator[None]:
     """Normal noise is the same on both sides, whatever else they draw."""
@@ -108,11 +99,6 @@ def drawn() -> Iterator[None]:
 def mirrored(strides: int) -> Callable[..., Any]:
     """SciPy's Gaussian filter, on a grid of cells of `strides` pixels, with okng's border."""
     return lambda values, sigma: gaussian_filter(values, sigma / strides, mode="mirror")
-
-
-def enlarged(maps: Tensor, side: int = SIDE) -> Tensor:
-    """okng's maps (B, h, w) to (B, side, side), as they would be for a picture."""
-    return F.interpolate(maps[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
 
 
 def on_patches(model: Any, backbone: Any, **more: Any) -> Any:
@@ -173,7 +159,7 @@ def simplenet(load: Load) -> dict[str, Both]:
             mine = detector.eval()(pixels)
             found["map, not smoothed"] = maps["not smoothed"], detector.doubts(patches)
         found["map at okng's size, mirrored"] = maps["at okng's size, mirrored"], mine.map
-        found["map as published"] = maps["as published"], enlarged(mine.map)
+        found["map as published"] = maps["as published"], enlarged(mine.map, SIDE)
         found["score"] = scores, mine.image
         detector.train()
         model._train_discriminator([{"image": pixels}])
@@ -224,7 +210,7 @@ def patchcore(load: Load) -> dict[str, Both]:
             found["map at okng's size, mirrored, of distances"] = (
                 torch.stack([torch.from_numpy(root(each)) for each in maps["not smoothed"].sqrt().numpy()]), mine.map
             )  # fmt: skip
-            found["map as published, of squared distances"] = maps["as published"], enlarged(mine.map)
+            found["map as published, of squared distances"] = maps["as published"], enlarged(mine.map, SIDE)
             found["score, the highest"] = scores.sqrt(), mine.image
             detector.score = "reweighted"
             found["score, weighted, of anomalib"] = anomalibs_score(detector, patches), detector(judged).image
@@ -292,7 +278,7 @@ def cfa(load: Load) -> dict[str, Both]:
                 found["map at okng's size, mirrored"] = smooth, scores.map
                 found["score at okng's size, mirrored"] = smooth.amax((1, 2)), scores.image
                 whole = torch.from_numpy(metric.gaussian_smooth(metric.upsample(maps, SIDE, "bilinear"), SIGMA))
-                found["map as published"] = whole, enlarged(scores.map)
+                found["map as published"] = whole, enlarged(scores.map, SIDE)
                 found["score as published"] = whole.amax((1, 2)), scores.image
             model.train()
             optimizer = torch.optim.AdamW(
@@ -436,11 +422,6 @@ def at_okng_size(stride: int) -> tuple[Any, Any]:
     return mirrored(stride), lambda maps, **_: maps
 
 
-def ranged(maps: Tensor, by: Tensor) -> Tensor:
-    """`maps` as a share of the range of `by`."""
-    return (maps - by.min()) / (by.max() - by.min())
-
-
 def padim(load: Load) -> dict[str, Both]:
     """The whole of their script, on a grid of 16 × 16 positions; it brings the maps to [0, 1]."""
     found: dict[str, Both] = {}
@@ -461,9 +442,9 @@ def padim(load: Load) -> dict[str, Both]:
     ):
         _, drawn, noted = script.run(learning, judged, *changes)
         maps = torch.from_numpy(drawn[0][1])
-        mine = scores.map if "okng" in name else enlarged(scores.map)
+        mine = scores.map if "okng" in name else enlarged(scores.map, SIDE)
         found["distances"] = noted[-1][:, 0], distances
-        found[f"map {name}"] = maps, ranged(mine, mine)
+        found[f"map {name}"] = maps, ranged(mine)
         found[f"score {name}"] = maps.amax((1, 2)), ranged(scores.image, mine)
     return found
 
@@ -502,8 +483,8 @@ def spade(load: Load) -> dict[str, Both]:
         mean = gaussian_blur(on_finest_grid([each[:, None] for each in alone]).mean(1), SIGMA / 4)
     one, large = (torch.from_numpy(np.stack(each[0][2])) for each in (drawn, published))
     found["map at okng's size, mirrored, of each stride"] = one, mean
-    joined = enlarged(scores.map)
-    found["map as published"] = ranged(large, large), ranged(joined, joined)
+    joined = enlarged(scores.map, SIDE)
+    found["map as published"] = ranged(large), ranged(joined)
     score = torch.from_numpy(judges[0][1])
     found["score, of distances"] = score, squared.sqrt().mean(1)
     found["score as published"] = score / score.max(), scores.image / scores.image.max()

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from public_today import normalised
-from same_weights import Beside, Both, Load, batch_of, given, gradients, images, in_order, lively, weights
+from same_weights import Beside, Both, Load, batch_of, enlarged, given, gradients, images, in_order, lively, weights
 from their_steps import here
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image, to_tensor
@@ -49,6 +49,13 @@ class Loader(list):
     """Batches as a loader of theirs gives them."""
 
     dataset = SimpleNamespace()
+
+
+def augmented(detector: Any, pixels: Tensor) -> Batch:
+    """A batch with the views that `detector` draws of its images."""
+    draw = torch.Generator().manual_seed(0)
+    views = zip(*[detector.augment(each, draw) for each in pixels], strict=True)
+    return Batch(pixels, torch.arange(len(pixels)), views=tuple(map(torch.stack, views)))
 
 
 def differnet(load: Load) -> dict[str, Both]:
@@ -156,9 +163,8 @@ def patch_svdd(load: Load) -> dict[str, Both]:
         """What their loader makes of images, channels last."""
         return ((255 * pixels - standard) / 255).permute(0, 2, 3, 1).numpy()
 
-    draw = torch.Generator().manual_seed(0)
-    views = tuple(torch.stack(each) for each in zip(*[detector.augment(one, draw) for one in learning], strict=True))
-    batch = Batch(learning, torch.arange(2), views=views)
+    batch = augmented(detector, learning)
+    views = batch.views
 
     def loss() -> Tensor:
         """Theirs of the views: of positions and of neighbours, of coarse and of fine patches."""
@@ -374,7 +380,7 @@ def uflow(load: Load) -> dict[str, Both]:
         scores = detector(pixels)
         for told, size in (("", side // 4), (" as published", side)):
             likely = model.get_probability(z, size)[:, 0]
-            wide = F.interpolate(scores.map[:, None], (size, size), mode="bilinear")[:, 0]
+            wide = enlarged(scores.map, size)
             found[f"map, of the probability{told}"] = likely, (-wide).exp()
             found[f"score, of the probability{told}"] = 1 - likely.amin((1, 2)), 1 - (-scores.image).exp()
     return found
@@ -388,12 +394,8 @@ def glass(load: Load) -> dict[str, Both]:
     learning, judged = images(3, side), images(2, side, 1)
     with mock.patch.dict(sys.modules, {"torch.utils.tensorboard": mock.MagicMock()}):
         module, utils = load("glass"), load("utils")
-    batch = batch_of(learning)
+    batch = augmented(detector, learning)
     batch.prepared = (detector.patches(learning),)
-    draw = torch.Generator().manual_seed(0)
-    batch.views = tuple(
-        torch.stack(each) for each in zip(*[detector.augment(one, draw) for one in learning], strict=True)
-    )
     mask = F.max_pool2d(batch.views[0].to(learning), min(detector.backbone.strides))
     collect, training = detector.phases()
     collect.visit(batch), list(collect.finish() or ())
@@ -452,7 +454,7 @@ def glass(load: Load) -> dict[str, Both]:
             rescale.target_size, rescale.smoothing = size, sigma
             with mock.patch.object(load("common").ndimage, "gaussian_filter", partial(blur, mode=border)):
                 whole, maps = model._predict(normalised(detector, judged))
-            mine = F.interpolate(scores.map[:, None], size, mode="bilinear")[:, 0]
+            mine = enlarged(scores.map, size)
             found[f"map{told}"] = torch.from_numpy(np.stack(maps)), mine
         found["score, of the likelihood"] = torch.tensor(np.array(whole)).flatten(), scores.image.sigmoid()
     judgements = []

@@ -10,9 +10,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
 import torchvision
-from same_weights import Beside, Both, Load, batch_of, gradients, images, in_order, layers, lively
+from same_weights import Beside, Both, Load, batch_of, enlarged, gradients, images, in_order, layers, lively
 from torch import Tensor, nn
 from torch.utils.data import dataloader
 
@@ -247,7 +246,7 @@ def advae(load: Load) -> dict[str, Both]:
             model.fc1.weight.data = rows * (torch.arange(latent) == i)[:, None]  # one latent mean alone
             maps.append(attended("encoder.3", published=False))
     found["map"] = torch.stack(maps).relu().mean(0), attention
-    wide = F.interpolate(attention[:, None], (side, side), mode="bilinear")[:, 0]
+    wide = enlarged(attention, side)
     found["map as published"] = shown(every), shown(wide)
     return found
 

@@ -190,9 +190,8 @@ def learnt(detector: Detector, pixels: Tensor) -> None:
         list(phase.finish() or ())
 
 
-def prepared(phase: Collect, pixels: Tensor) -> tuple[Tensor, ...]:
-    """What the frozen part makes of `pixels`."""
-    assert phase.prepare is not None
+def prepared(phase: Any, pixels: Tensor) -> tuple[Tensor, ...]:
+    """What the frozen part makes of `pixels`, for a phase of either kind."""
     made = phase.prepare(pixels)
     return (made,) if isinstance(made, Tensor) else tuple(made)
 

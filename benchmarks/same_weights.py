@@ -166,3 +166,14 @@ def apart(both: Both) -> float:
     """The largest difference as a share of the largest value of theirs."""
     one, other = (side.detach().double() for side in both)
     return float((one - other.reshape(one.shape)).abs().max() / one.abs().max())
+
+
+def ranged(values: Tensor, by: Tensor | None = None) -> Tensor:
+    """To [0, 1] over all of them, or by the range of others."""
+    by = values if by is None else by
+    return (values - by.min()) / (by.max() - by.min())
+
+
+def enlarged(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Maps (B, h, w) to (B, H, W), bilinearly, as they would be for a picture of `size`."""
+    return F.interpolate(maps[:, None], size, mode="bilinear")[:, 0]

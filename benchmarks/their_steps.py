@@ -1,4 +1,4 @@
-"""What the comparisons of one-class methods share: their trainers run here, okng's phases gone through, and names."""
+"""What the comparisons of training share: their trainers run here, okng's phases gone through, and names."""
 
 from __future__ import annotations
 
@@ -72,6 +72,17 @@ def gone_through(detector: Detector, batch: Batch) -> dict[str, Train]:
         else:
             training[phase.name] = phase
     return training
+
+
+def stepped(phase: Train, batch: Batch, count: int, at_once: bool = False) -> None:
+    """okng's training on one batch; `at_once`: all losses are of the weights before any network's step."""
+    for _ in range(count):
+        early = [update.loss(batch) if at_once else None for update in phase.updates]
+        for update, losses in zip(phase.updates, early, strict=True):
+            update.optimizer.zero_grad()
+            told = losses or update.loss(batch)
+            sum(told.values()).backward()  # type: ignore[union-attr]
+            update.optimizer.step()
 
 
 def written(script: Path, names: set[str], known: dict[str, Any], changes: dict[str, str] | None = None) -> Any:
