@@ -27,7 +27,7 @@ from okng.metrics import auroc
 PATH = RESULTS / "contamination.csv"
 COLUMNS = (*FIELDS, "class", "share")
 METHODS = ("ocsvm", "isolation_forest", "kde", "knn", "deep_svdd", "ssl_ad")
-CLASSES = (0,)
+CLASSES = ("0",)
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.2)
 PROTOCOL = "one-vs-rest on the native split, NG images hidden in training"
 DRAWING = RESULTS.parent / "docs" / "contamination.svg"
@@ -37,7 +37,7 @@ LEFT, TOP, WIDTH, HEIGHT = 60, 70, 460, 300  # pixels: the corner and the sides 
 LOWEST = 0.6  # AUROC at its lower edge, below all that was measured
 
 
-def measured(method: str, train: Images, test: Images, kind: int, share: float, seed: int, device: str) -> dict:
+def measured(method: str, train: Images, test: Images, kind: str, share: float, seed: int, device: str) -> dict:
     """One fit of the class `kind` with that share of others, and the whole test set."""
     ok, others = train[0][train[1] == kind], train[0][train[1] != kind]
     count = round(len(ok) * share / (1 - share))
@@ -63,7 +63,7 @@ def main() -> None:
     train, test = arrays(asked.data.expanduser() / "fashion-mnist")
     for method, kind, share in [(m, k, s) for m in asked.methods for k in CLASSES for s in SHARES]:
         rows = read_rows(asked.rows)
-        place = (method, str(kind), str(share))
+        place = (method, kind, str(share))
         own = [r for r in rows if (r["detector"], r["class"], r["share"]) == place]
         if own and not any(is_older(r) or r["arguments"] != str(settings(method)) for r in own):
             continue

@@ -1,14 +1,15 @@
-"""Methods for whole images on MNIST and Fashion-MNIST, each class against the rest.
+"""Methods for whole images on MNIST, Fashion-MNIST and CIFAR-10, each class against the rest.
 
-    python benchmarks/one_class.py DATA [--methods NAME …] [--sets NAME …] [--classes N …] [--seeds 0 1 2]
-        [--device cuda] [--rows FILE]
+    python benchmarks/one_class.py DATA [--methods NAME …] [--sets NAME …] [--classes NAME …]
+        [--seeds 0 1 2] [--device cuda] [--rows FILE]
 
-DATA holds mnist/ and fashion-mnist/. Learnt are all training images of the class, nothing is held out; judged is the
-whole test set. Arguments are those for small images on a CPU, fixed before any test, and the last epoch counts. Deep
-SAD learns in addition, labelled NG, 5 % of its images of the class that follows. What the labels are worth is seen
-beside "deep_sad-unlabelled", the same without them, and beside Deep SVDD, which also sees the images in another scale:
-on that class ("-known") and on the eight others ("-novel"), by the same NG images each. A row of results/one_class.csv
-that stands there by the present code and arguments is not measured again. With OMP_NUM_THREADS=1 times are of one core.
+DATA holds mnist/, fashion-mnist/ and cifar10/, of which three classes are measured where none is named. Learnt are all
+training images of the class, nothing is held out; judged is the whole test set. Arguments are those for small images on
+a CPU, fixed before any test, and the last epoch counts. Deep SAD learns in addition, labelled NG, 5 % of its images of
+the class that follows. What the labels are worth is seen beside "deep_sad-unlabelled", the same without them, and
+beside Deep SVDD, which also sees the images in another scale: on that class ("-known") and on the eight others
+("-novel"), by the same NG images each. A row of results/one_class.csv that stands there by the present code and
+arguments is not measured again. With OMP_NUM_THREADS=1 times are of one core.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from measure import FIELDS, RESULTS, row
 from okng.benchmark.code import is_older
 from okng.benchmark.reproduce import SOURCES, machine
 from okng.benchmark.rows import read_rows, write_rows
-from okng.datasets.idx import read_idx
+from okng.benchmark.tables import CIFAR_10, DIGITS
+from okng.datasets.cifar import has_cifar_files, read_cifar
+from okng.datasets.class_folders import read_split_classes
+from okng.datasets.idx import has_idx_files, read_idx
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create, parameters
 from okng.detectors.engine import TorchEngine
@@ -37,7 +41,8 @@ from okng.training.progress import Narrator
 
 PATH = RESULTS / "one_class.csv"
 COLUMNS = (*FIELDS, "method", "class", "budget")
-SETS = ("MNIST", "Fashion-MNIST")
+CLASSES = {"MNIST": DIGITS, "Fashion-MNIST": DIGITS, "CIFAR-10": CIFAR_10}
+THREE = ("automobile", "horse", "ship")  # of CIFAR-10
 CLASSICAL = (
     "ocsvm",
     "ocsvm-scale",
@@ -65,15 +70,19 @@ ON_PARTS = ("deep_svdd", "deep_sad", "deep_sad-unlabelled")  # whose figures on 
 PARTS = {"-known": ", the next class alone as NG", "-novel": ", without the next class"}  # what the protocol says
 BATCH = 500
 
-Images = tuple[np.ndarray, np.ndarray]  # (N, 28, 28) uint8, (N,) classes
+Images = tuple[np.ndarray, np.ndarray]  # (N, H, W, C) uint8, (N,) names of classes
 
 
 def arrays(folder: Path) -> tuple[Images, Images]:
     """Training and test part."""
-    found = read_idx(folder)
+    if has_idx_files(folder):
+        found, preprocess = read_idx(folder), Preprocess("L", (28, 28))
+    else:
+        found = read_cifar(folder) if has_cifar_files(folder) else read_split_classes(folder)
+        preprocess = Preprocess("RGB", (32, 32))
     train, test = (
-        (np.stack([np.asarray(s.image) for s in part]), np.array([int(s.kind) for s in part]))
-        for part in (found.train, found.test)
+        (np.stack([preprocess.load(s.image)[0] for s in part]), np.array([s.kind for s in part]))
+        for part in (found.train, found.test or ())
     )
     return train, test
 
@@ -93,33 +102,38 @@ def learnt(
     seed: int,
     device: str,
 ) -> tuple[np.ndarray, float]:
-    """Scores of `test` (N, 28, 28) after a fit of `ok` and, labelled so, `ng`; and the fit's seconds."""
+    """Scores of `test` (N, H, W, C) after a fit of `ok` and, labelled so, `ng`; and the fit's seconds."""
     takes = parameters(detector_name)
-    shape = {key: value for key, value in (("image_size", (28, 28)), ("channels", 1)) if key in takes}
+    sides, channels = test.shape[1:3], test.shape[3]
+    shape = {key: value for key, value in (("image_size", sides), ("channels", channels)) if key in takes}
     torch.manual_seed(seed)
     detector = create(detector_name, **shape, **arguments)
     begun = time.monotonic()
     with Narrator() as tell:
-        images = TrainingImages([*ok, *ng], Preprocess("L", (28, 28)), labels=[0] * len(ok) + [1] * len(ng))
+        images = TrainingImages(
+            [*ok, *ng], Preprocess("L" if channels == 1 else "RGB", sides), labels=[0] * len(ok) + [1] * len(ng)
+        )
         run_phases(detector, images, seed=seed, device=device, tell=tell)
     seconds = time.monotonic() - begun
     engine = TorchEngine(detector, device)
-    batches = [test[i : i + BATCH, ..., None] for i in range(0, len(test), BATCH)]
+    batches = [test[i : i + BATCH] for i in range(0, len(test), BATCH)]
     return np.concatenate([engine(batch)[0] for batch in batches]), seconds
 
 
-def measured(method: str, name: str, train: Images, test: Images, kind: int, seed: int, device: str) -> list[dict]:
+def measured(method: str, name: str, train: Images, test: Images, kind: str, seed: int, device: str) -> list[dict]:
     """One fit of the class `kind`, and the whole test set."""
     detector_name = method.partition("-")[0]
+    kinds = CLASSES[name]
+    following = kinds[(kinds.index(kind) + 1) % len(kinds)]
     ok = list(train[0][train[1] == kind])
     ng = []
     if method == "deep_sad":
-        ng = list(train[0][train[1] == (kind + 1) % 10][: round(len(ok) * LABELLED / (1 - LABELLED))])
+        ng = list(train[0][train[1] == following][: round(len(ok) * LABELLED / (1 - LABELLED))])
     scores, seconds = learnt(detector_name, settings(method), ok, ng, test[0], seed, device)
     odd = test[1] != kind
     parts = {"": np.full(len(odd), True)}
     if method in ON_PARTS:
-        known = test[1] == (kind + 1) % 10
+        known = test[1] == following
         parts |= {"-known": known | ~odd, "-novel": ~known}
     labels = f", labelled NG of the next class in training: {LABELLED:.0%}" if ng else ""
     more = {
@@ -151,16 +165,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--methods", nargs="+", default=ALL, choices=ALL)
-    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
-    parser.add_argument("--classes", nargs="+", type=int, default=range(10))
+    parser.add_argument("--sets", nargs="+", default=tuple(CLASSES), choices=CLASSES)
+    parser.add_argument("--classes", nargs="+", choices=[*DIGITS, *CIFAR_10])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rows", type=Path, default=PATH)
     asked = parser.parse_args()
     path = asked.rows
     for name in asked.sets:
+        classes = asked.classes or (THREE if name == "CIFAR-10" else CLASSES[name])
         train, test = arrays(asked.data.expanduser() / SOURCES[name].names[0])
-        for seed, method, kind in [(s, m, k) for s in asked.seeds for m in asked.methods for k in asked.classes]:
+        for seed, method, kind in [(s, m, k) for s in asked.seeds for m in asked.methods for k in classes]:
             place = (f"{name} {kind}", str(seed))
             rows = read_rows(path)
             names = (method, *(method + part for part in PARTS))
