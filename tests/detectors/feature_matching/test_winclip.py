@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.detectors.scenes import discs, in_colour
+from torch import Tensor
 
 from okng.detectors.catalogue import create
 from okng.detectors.feature_matching.winclip import NORMAL, ODD, ImageTower, WinCLIP, phrases, prompts, windows
@@ -105,6 +106,27 @@ def test_a_few_are_drawn_and_without_any_words_decide() -> None:
     wanted = 3 / (1 / scores.image[:, None] + 1 / said[0] + 1 / said[1])
     assert scores.map is not None
     torch.testing.assert_close(scores.map.flatten(1), wanted)
+
+
+def test_only_what_is_drawn_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows are hundreds of passes of the network for each image."""
+    seen: list[int] = []
+    embedded = WinCLIP.embedded
+
+    def counted(detector: WinCLIP, images: Tensor) -> tuple[Tensor, ...]:
+        seen.append(len(images))
+        return embedded(detector, images)
+
+    monkeypatch.setattr(WinCLIP, "embedded", counted)
+    detector = fitted(shots=2)
+    assert seen == [1, 1]
+    with torch.no_grad():
+        _, patches, twos, _ = embedded(detector, in_colour(discs(6)))
+    for k, each in ((1, patches), (2, twos)):
+        found = detector.get_buffer(f"references_{k}").unflatten(0, (2, -1))  # (2, W, E)
+        apart = (found[:, None] - each[None]).abs().amax((2, 3))  # (2, 6)
+        assert float(apart.amin(1).max()) < 1e-4 and len(apart.argmin(1).unique()) == 2
+    assert not list(built(shots=0).phases())
 
 
 def test_phrases_are_composed() -> None:

@@ -209,6 +209,24 @@ def test_a_patch_is_judged_as_it_is_alone_and_its_distance_spread_around_its_mid
     assert float(spot[31, 31]) > 0.9 * float(spot.max()) > 2 * float(spot[17, 31])
 
 
+def test_few_patches_pass_through_the_network_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the density, and where images are judged."""
+    detector, images, counts = built(**PATCHES), as_tensor(scenes(5, seed=3)), []
+    embed = CutPaste.embed
+
+    def counted(detector: CutPaste, patches: Tensor) -> Tensor:
+        counts.append(len(patches))
+        return embed(detector, patches)
+
+    monkeypatch.setattr(CutPaste, "embed", counted)
+    *_, density = detector.phases()
+    assert isinstance(density, Collect)
+    with torch.no_grad():
+        density.visit(Batch(images, torch.arange(5)))
+        detector(images)
+    assert counts == [64, 64, 32, 64, 61]  # 32 of each image, then 25
+
+
 def test_views_of_patches_are_patches_of_the_image() -> None:
     image = torch.rand(3, 64, 96, generator=seeded())
     views = built(patch=32).augment(image, seeded())

@@ -12,6 +12,7 @@ from okng.checks import at_least
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, freeze
 from okng.errors import OkngError
 from okng.nn.features.backbones import Backbone
+from okng.nn.images.windows import windows_in_blocks
 from okng.nn.vectors.covariance import principal_components
 from okng.nn.vectors.kmeans import assigned, kmeans
 from okng.nn.vectors.neighbours import nearest_squared
@@ -113,10 +114,7 @@ class FeatureDictionary(Detector):
             features = self.backbone(images)[0]  # (B, C, h, w)
         else:
             h, w = ((side - self.window) // self.step + 1 for side in images.shape[2:])
-            cut = F.unfold(images, self.window, stride=self.step).transpose(1, 2)  # (B, h*w, 3*window²)
-            windows = cut.reshape(-1, 3, self.window, self.window)  # (B*h*w, 3, window, window)
-            # In blocks, which bounds the space; an exported graph, whose number of windows is open, takes all at once.
-            blocks = [windows] if torch.onnx.is_in_onnx_export() else windows.split(BLOCK)
+            blocks = windows_in_blocks(images, self.window, self.step, BLOCK)
             pooled = torch.cat([self.pooled(block) for block in blocks])  # (B*h*w, C)
             features = pooled.view(images.shape[0], h, w, -1).permute(0, 3, 1, 2)
         normalised: Tensor = features / features.abs().sum(1, keepdim=True).clamp_min(1e-12)

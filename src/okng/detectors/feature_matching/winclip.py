@@ -111,23 +111,24 @@ class WinCLIP(Detector):
         return self.tower.patch
 
     def phases(self) -> Iterator[Phase]:
-        """The references, drawn from all OK images, and the words."""
-        drawn: list[tuple[float, list[Tensor]]] = []
+        """The words; then the references, drawn from all OK images, of which only those are embedded."""
+        if self.names is not None and self.weights != "none":
+            self.text.copy_(phrases(self.names, self.weights, self.product))
+        if not self.shots:
+            return
+        drawn: list[tuple[float, Tensor]] = []
 
         def visit(batch: Batch) -> None:
-            rows = zip(*batch.prepared[1:], strict=True)
-            drawn.extend((float(torch.rand(())), list(row)) for row in rows)
+            drawn.extend((float(torch.rand(())), image.clone()) for image in batch.images)  # (3, H, W) each
             drawn.sort(key=lambda each: each[0])
             del drawn[self.shots :]
 
         def finish() -> None:
-            if self.names is not None and self.weights != "none":
-                self.text.copy_(phrases(self.names, self.weights, self.product))
-            for i, k in enumerate((1, *self.scales)):
-                if drawn:
-                    setattr(self, f"references_{k}", torch.cat([each[i] for _, each in drawn]))
+            found = [self.embedded(image[None])[1:] for _, image in drawn]  # for each scale (1, W, E)
+            for k, each in zip((1, *self.scales), zip(*found, strict=True), strict=True):
+                setattr(self, f"references_{k}", torch.cat(each).flatten(0, 1))
 
-        yield Collect("references", visit, finish, prepare=self.embedded)
+        yield Collect("references", visit, finish)
 
     def embedded(self, images: Tensor) -> tuple[Tensor, ...]:
         """Of `images` the embedding (B, E), of tokens (B, L, D), and for each scale of windows (B, W, E); length 1."""

@@ -15,6 +15,7 @@ from okng.checks import at_least, positive, typed
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.nn.features.backbones import Backbone
+from okng.nn.images.windows import windows_in_blocks
 from okng.nn.vectors.covariance import ledoit_wolf, whitening_of
 
 STRIDE = 32  # of the last features
@@ -46,9 +47,11 @@ class CutPaste(Detector):
 
     Deliberately otherwise: the paper does not say how far it shifts images at random, so they are not shifted; colours
     are jittered as in the paper, the image's and the pasted piece's. A scar's size belongs to 256 px and shrinks and
-    grows with the image. The covariance is shrunk as Ledoit and Wolf do, for a hundred images give no other of 512
-    values. Of patches the density is that of 32 of each OK image, wherever they lie, and the Gaussian that spreads
-    their distances deviates by a quarter of a side: what the paper has there could not be checked.
+    grows with what is learnt, the image or, with `patch`, the patch. An epoch is one pass; the paper's is 256 batches
+    whatever the set, so that its 256 are 65,536 steps. The covariance is shrunk as Ledoit and Wolf do, for a hundred
+    images give no other of 512 values. Of patches the density is that of 32 of each OK image, wherever they lie, and
+    the Gaussian that spreads their distances deviates by a quarter of a side: what the paper has there could not be
+    checked.
     """
 
     pretrained = True
@@ -115,7 +118,7 @@ class CutPaste(Detector):
             images = batch.images
             if self.patch:
                 images = torch.cat([self.cropped(image) for image in images for _ in range(DRAWN)])
-            seen.append(self.embed(images).to(self.mean))
+            seen.extend(self.embed(some).to(self.mean) for some in images.split(TOGETHER))
 
         yield Collect("density", visit, finish)
 
@@ -167,10 +170,7 @@ class CutPaste(Detector):
         if not self.patch:
             return Scores(self.distances(images))
         h, w = ((side - self.patch) // self.patch_step + 1 for side in images.shape[2:])
-        unfolded = F.unfold(images, self.patch, stride=self.patch_step).transpose(1, 2)  # (B, h*w, 3*patch²)
-        patches = unfolded.reshape(-1, 3, self.patch, self.patch)  # (B*h*w, 3, patch, patch)
-        # In blocks, which bounds the space; an exported graph, whose number of patches is open, takes all at once.
-        blocks = [patches] if torch.onnx.is_in_onnx_export() else patches.split(TOGETHER)
+        blocks = windows_in_blocks(images, self.patch, self.patch_step, TOGETHER)
         anomaly = self.spread(torch.cat([self.distances(block) for block in blocks]).view(-1, h, w))
         return Scores(anomaly.amax((1, 2)), anomaly)
 
@@ -194,7 +194,10 @@ def cut_paste(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def scar(image: Tensor, generator: torch.Generator) -> Tensor:
-    """`image` (C, H, W) with a small upright rectangle of it, its colours jittered, turned, pasted at another place."""
+    """`image` (C, H, W) with a small upright rectangle of it, its colours jittered, turned, pasted at another place.
+
+    Its size belongs to a shorter side of 256 px, that of `image`, which may be a patch.
+    """
     scale = min(image.shape[1:]) / 256
     h, w = (max(1, round(scale * between(*sides, generator))) for sides in (SCAR_HEIGHT, SCAR_WIDTH))
     piece = jittered(cut(image, h, w, generator), generator)
