@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from okng.detectors.adversarial.attention_ocgan import AttentionOCGAN, outside, over
 from okng.detectors.base import Batch, Collect, Train
@@ -14,6 +15,7 @@ from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess
 from okng.metrics.ranking import auroc
+from okng.nn.networks.cbam import CBAM
 from okng.training.data import TrainingImages
 from okng.training.phases import run_phases
 
@@ -136,6 +138,28 @@ def test_low_temperatures_decide() -> None:
         detector.temperature.fill_(1e-4)
         weights = detector.attend(images)
     assert float((weights * (1 - weights)).mean()) < 0.02 < float((undecided * (1 - undecided)).mean())
+
+
+def test_each_feature_layer_is_weighed_by_its_cbam() -> None:
+    """A gate that hardly lets anything through leaves of every layer its 1 × 1 convolution's bias alone."""
+    detector = built()
+    features = [torch.rand(2, width, 5 * 2**i, 5 * 2**i) for i, width in enumerate(detector.first.decoder.widths)]
+    seen: list[Tensor] = []
+    for layer in detector.attention.layers:
+        layer.register_forward_hook(lambda _, __, made: seen.append(made))
+    with torch.no_grad():
+        before = detector.attention(features)
+        for layer in detector.attention.layers:
+            cbam, mixing = layer  # type: ignore[misc]
+            assert isinstance(cbam, CBAM) and isinstance(mixing, torch.nn.Conv2d)
+            cbam.window.bias.fill_(-40)
+        after = detector.attention(features)
+    layers = len(detector.attention.layers)
+    for open_, shut, layer in zip(seen[:layers], seen[layers:], detector.attention.layers, strict=True):
+        bias = layer[1].bias.detach().view(1, -1, 1, 1)  # type: ignore[index]
+        torch.testing.assert_close(shut, bias.expand_as(shut))
+        assert float((open_ - bias).abs().mean()) > 1e-3
+    assert float((after - before).abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("logit", [-40.0, 40.0])

@@ -131,6 +131,21 @@ def test_the_discriminator_does_not_learn_to_be_deceived() -> None:
     assert all(p.grad is not None and p.grad.any() for p in detector.decoder.parameters())
 
 
+def test_images_are_real_to_the_discriminator_and_copies_are_not() -> None:
+    """For one that says 2 of an image and -2 of a copy: it is right at the price of -log sigmoid(2) each."""
+    detector = built("cavga_u", image_size=(32, 32), width=4, latent=4)
+    batch = batch_of(torch.rand(3, 3, 32, 32), [0, 0, 0])
+
+    class Judge(torch.nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.full((3,), 2.0 if torch.equal(images, batch.images) else -2.0)
+
+    detector.discriminator = Judge(1, 1)  # type: ignore[assignment]
+    right, wrong = 0.126928, 2.126928  # log(1 + exp(-2)), log(1 + exp(2))
+    assert float(detector.discriminator_loss(batch)) == pytest.approx(2 * right, abs=1e-5)
+    assert float(detector.loss(batch)["adversarial"]) == pytest.approx(wrong, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_image_has_grad_cam_weights_of_its_own(name: str) -> None:
     """They pass through a rectifier: of a linear layer alone they would be the same for all images."""

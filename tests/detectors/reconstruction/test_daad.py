@@ -94,6 +94,34 @@ def test_each_network_learns_in_its_own_step() -> None:
     assert all(module.training for module in detector.modules())
 
 
+def test_losses_and_score_by_hand() -> None:
+    """Copies 0.5 apart from images in [-1, 1], features 3 apart; 2 is said of an image and -2 of a copy."""
+    weights = {"reconstruction_weight": 10.0, "adversarial_weight": 3.0, "latent_weight": 0.5, "latent_share": 0.25}
+    detector = built(image_size=(28, 28), channels=1, width=4, items=8, divisions=(2, 2, 1), **weights)
+    batch = Batch(torch.full((4, 1, 28, 28), 0.5), torch.arange(4))  # 0 in [-1, 1]
+
+    class Copier(torch.nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            return images + 0.5
+
+    class Judge(torch.nn.Linear):
+        def look(self, images: Tensor) -> Tensor:
+            return 6 * images
+
+        def forward(self, images: Tensor) -> Tensor:
+            return 2 - 8 * images.mean((1, 2, 3))
+
+    detector.autoencoder, detector.discriminator = Copier(1, 1), Judge(1, 1)  # type: ignore[assignment]
+    right, wrong = 0.126928, 2.126928  # log(1 + exp(-2)), log(1 + exp(2))
+    told, made = detector.discriminator_loss(batch), detector.copying_loss(batch)
+    assert {k: float(v) for k, v in told.items()} == pytest.approx({"real": right, "copied": right}, abs=1e-5)
+    expected = {"copies": 10 * 0.5, "adversarial": 3 * wrong, "latent": 0.5 * 9}
+    assert {k: float(v) for k, v in made.items()} == pytest.approx(expected, abs=1e-4)
+    scores = detector(batch.images)
+    torch.testing.assert_close(scores.image, torch.full((4,), 0.75 * 0.25 + 0.25 * 9))
+    torch.testing.assert_close(scores.map, torch.full((4, 28, 28), 0.25))
+
+
 def errors(detector: DAAD, images: Tensor) -> float:
     with torch.no_grad():
         found = detector(images).map

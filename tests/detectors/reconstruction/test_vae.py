@@ -68,6 +68,31 @@ def test_the_scores_are_their_formulas(variance: str) -> None:
     torch.testing.assert_close(found["reconstruction"], (detector.decode(mean)[0] - images).square().mean((1, 2, 3)))
 
 
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_the_loss_is_the_negative_evidence_lower_bound(variance: str) -> None:
+    """Written out with torch's distributions, in nats per value; its code is drawn anew each time."""
+    detector = built(code=3, width=4, variance=variance)
+    batch = Batch(torch.rand(4, 1, 28, 28), torch.arange(4))
+    torch.manual_seed(5)
+    losses = detector.loss(batch)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        mean, log_variance = detector.encode(batch.images)
+        posterior = Normal(mean, (log_variance / 2).exp())
+        copies, log_spread = detector.decode(posterior.mean + posterior.stddev * torch.randn(4, 3))
+        spread = (log_spread / 2).exp()
+        if variance == "global":
+            spread = (copies - batch.images).square().mean().sqrt()  # the batch's own, the best one
+        surprise = -Normal(copies, spread).log_prob(batch.images).mean()
+        kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(1).mean()
+    assert float(kl) > 1e-3
+    torch.testing.assert_close(losses["surprise"].detach(), surprise)
+    torch.testing.assert_close(losses["divergence"].detach(), kl / 784, rtol=1e-3, atol=0)
+    again = detector.loss(batch)
+    assert not torch.equal(losses["surprise"], again["surprise"])
+    assert torch.equal(losses["divergence"], again["divergence"])
+
+
 def test_more_draws_come_closer_in_proportion() -> None:
     """The variance of the estimate falls as 1 / samples."""
     detector = built(code=4, width=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from okng.errors import OkngError
 from okng.nn.learning.adversarial import bounded, frozen
@@ -42,6 +42,21 @@ def test_each_step_moves_its_own_network_only() -> None:
     sum(gan.discriminator_loss(images).values()).backward()
     assert all(p.grad is None for p in gan.generator.parameters())
     assert all(p.grad is not None and p.grad.any() for p in gan.discriminator.parameters())
+
+
+def test_given_images_are_real_and_new_ones_are_generated() -> None:
+    """For a discriminator that says 2 of what is given and -2 of what is new: each is right, the generator is not."""
+    gan, images = DCGAN((16, 16), 1, latent=4, width=4), torch.rand(4, 1, 16, 16)
+
+    class Judge(nn.Linear):
+        def forward(self, seen: Tensor) -> Tensor:
+            return torch.full((4,), 2.0 if torch.equal(seen, images) else -2.0)
+
+    gan.discriminator = Judge(1, 1)  # type: ignore[assignment]
+    right, wrong = 0.126928, 2.126928  # log(1 + exp(-2)), log(1 + exp(2))
+    told = {name: float(loss) for name, loss in gan.discriminator_loss(images).items()}
+    assert told == pytest.approx({"real": right, "generated": right}, abs=1e-5)
+    assert float(gan.generator_loss(images)["generator"]) == pytest.approx(wrong, abs=1e-5)
 
 
 def test_frozen_ends_with_the_block() -> None:
