@@ -38,11 +38,13 @@ class AESc(Detector):
 
     Deliberately otherwise: levels down to a shorter side of at most 4, six at 256 px; with fewer, `dropout`
     counts from the coarsest, with more the finest have none. The rate falls at fixed epochs, where the authors
-    halve it when a validation set's PSNR stands still, and Adam begins anew then. An epoch is one pass; the
-    authors' is 125 batches whatever the set, so that theirs are 31,250 steps. The dropout's draws are made once
-    and stored, the same for all images and passes, by the paper's rates; the authors' code drops 0.4 and 0.5
-    of the two coarsest levels. Restored images are not rounded to bytes. Stains lie on a closed spline, without
-    a kink where it ends, and drops are scattered by two radii, for they fell on one another.
+    halve it when a validation set's PSNR stands still, and Adam begins anew then. That set is a fifth of the OK
+    images, and the authors keep the epoch that is best on it; here all are learnt, and the last epoch stays. An
+    epoch is one pass; the authors' is 125 batches whatever the set, so that theirs are 31,250 steps. The
+    dropout's draws are made once and stored, the same for all images and passes, by the paper's rates; the
+    authors' code drops 0.4 and 0.5 of the two coarsest levels. Restored images are not rounded to bytes. Stains
+    lie on a closed spline, without a kink where it ends, and drops are scattered by two radii, for they fell on
+    one another.
     """
 
     fixed_size = True

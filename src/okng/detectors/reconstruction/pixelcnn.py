@@ -41,10 +41,10 @@ class PixelCNN(Detector):
 
     The score is in bits per dimension, a mean over pixels and channels; the map is in bits per pixel.
 
-    Deliberately otherwise: Adam, where the paper has RMSProp; grey images have a softmax too, and three channels are
-    predicted red, green, blue, as there. The network's layers do not see all that they may: what lies above and far
-    to the right of a pixel is in a blind spot, which the gated one of the same authors (NIPS 2016) has not. The size,
-    epochs, batches and rate could not be checked.
+    Deliberately otherwise: Adam, where the paper has RMSProp, and gradients are shortened to a norm of 1; grey images
+    have a softmax too, and three channels are predicted red, green, blue, as there. The network's layers do not see all
+    that they may: what lies above and far to the right of a pixel is in a blind spot, which the gated one of the same
+    authors (NIPS 2016) has not. The size, epochs, batches and rate could not be checked.
     """
 
     fixed_size = True  # the bits of images of several sizes don't compare

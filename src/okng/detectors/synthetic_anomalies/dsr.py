@@ -70,8 +70,10 @@ class DSR(Detector):
     nothing. Averages are not smoothed, which that makes needless. Weights of the general model and the decoder start at
     He's scale, without which narrow ones stay at the mean image for long; the authors have N(0, 0.02²) for the decoder
     and the detector, here PyTorch's for the detector. Blots' cells are 8 px or more, as they are at 256 px. As many
-    images are turned for the smudges as before, where the authors' code turns three of ten instead of four. As in that
-    code, the image's score is of the detector's map, and the finer one only localises.
+    images are turned for the smudges as before, where the authors' code turns three of ten instead of four. An epoch is
+    one pass; the authors' is 8,000 draws, 1,000 batches, whatever the set. The last network's rate falls at 80 % and
+    90 % of its own steps; the authors' code means these shares of all epochs, of which it runs half, so that its rate
+    never falls. As in that code, the image's score is of the detector's map, and the finer one only localises.
     """
 
     fixed_size = True
