@@ -70,8 +70,9 @@ class DSR(Detector):
     nothing. Averages are not smoothed, which that makes needless. Weights of the general model and the decoder start at
     He's scale, without which narrow ones stay at the mean image for long; the authors have N(0, 0.02²) for the decoder
     and the detector, here PyTorch's for the detector. Blots' cells are 8 px or more, as they are at 256 px. As many
-    images are turned for the smudges as before, where the authors' code turns three of ten instead of four. As in that
-    code, the image's score is of the detector's map, and the finer one only localises.
+    images are turned for the smudges as before, where the authors' code turns three of ten instead of four. There the
+    last network's rate never falls, for it stops before the epochs at which it would; here it falls at those shares of
+    its own steps. As in that code, the image's score is of the detector's map, and the finer one only localises.
     """
 
     fixed_size = True
