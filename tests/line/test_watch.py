@@ -127,6 +127,24 @@ def test_what_is_no_image_is_said_once_and_put_aside(store: Store, place: Path, 
     assert sorted(name for name, _ in records(store)) == ["good.png", "scan.tif[0]", "scan.tif[1]", "scan.tif[2]"]
 
 
+def test_damaged_pages_stop_neither_the_others_nor_the_watch(store: Store, place: Path, said: list[str]) -> None:
+    pages = [Image.fromarray(picture(number)) for number in range(4)]
+    scan = write(place / "scan.tif", b"")
+    pages[0].save(scan, save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    content = bytearray(scan.read_bytes())
+    with Image.open(scan) as whole:
+        for page in (0, 1):
+            whole.seek(page)
+            for start, size in zip(whole.tag_v2[273], whole.tag_v2[279], strict=True):  # type: ignore[attr-defined]
+                content[start : start + size] = bytes(size)
+    write(scan, bytes(content))
+    write(place / "z.png", png(5))
+    loop = watch(store, place, said, lambda loop: loop.unread and loop.counts["OK"] == 3, "move")
+    assert sorted(name for name, _ in records(store)) == ["scan.tif[2]", "scan.tif[3]", "z.png"]
+    assert len(said) == 1 and said[0].startswith(f"skipped: {scan}: ") and loop.unread == 1
+    assert (place / "failed/scan.tif").exists()
+
+
 def test_an_image_that_the_detector_fails_at_stops_no_other(store: Store, place: Path, said: list[str]) -> None:
     for number in range(4):
         write(place / f"{number}.png", png(number, number == 2))
