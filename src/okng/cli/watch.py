@@ -76,7 +76,7 @@ def watch(
                 nonlocal next_clearing
                 line.show(loop)
                 if (keep_days or keep_gb) and time.monotonic() > next_clearing:
-                    records.retention.keep(keep_days, keep_gb)
+                    loop.patiently(lambda: records.retention.keep(keep_days, keep_gb))
                     next_clearing = time.monotonic() + HOUR
 
             line.say(f"watching {came.name} with {called.name}; {inspector.promise()}")
