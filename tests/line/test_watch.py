@@ -299,11 +299,14 @@ def test_the_program_prints_json_lines_and_ends_cleanly(model: Path, place: Path
         (["--to", "copy:{tmp}/s", "--then", "move"], "add: --keep-images all"),
         (["--keep-images", "some"], "--keep-images is all, odd or none"),
         (["--to", "jsonl", "--to", "jsonl"], "jsonl is given twice"),
+        (["--keep-days", "-1"], "keep_days is above 0, not -1"),
+        (["--keep-gb", "0"], "keep_gb is above 0, not 0"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_watched(
-    model: Path, place: Path, tmp_path: Path, more: list[str], answer: str
+    model: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], answer: str
 ) -> None:
+    monkeypatch.setattr(Watch, "run", lambda *_: pytest.fail("it watches"))
     told = [text.replace("{in}", str(place)).replace("{tmp}", str(tmp_path)) for text in more]
     with pytest.raises(OkngError) as caught:
         app(["watch", str(model), str(place), "--store", str(tmp_path / "store"), *told], standalone_mode=False)

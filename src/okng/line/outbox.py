@@ -2,7 +2,8 @@
 
 A delivery is written in the transaction of its record and marked when its sink has taken it. So what is lost with a
 process is at most the mark: the message then comes twice, with the same id. A sink that is down holds up no other. A
-message that its receiver refuses again and again is set aside: it stays in the store, and the next one's turn comes.
+message that its receiver refuses again and again is set aside: it stays as long as its record, and the next one's turn
+comes.
 """
 
 from __future__ import annotations
