@@ -184,6 +184,22 @@ def test_retention_by_age_leaves_what_is_reviewed_or_waits(store: Store, monkeyp
     assert store.retention.keep(days=7) == 1 and store.records.get(waiting) is None
 
 
+@pytest.mark.parametrize("limit", [{"days": -1}, {"days": 0}, {"gigabytes": -1}, {"gigabytes": 0}])
+def test_retention_takes_no_limit_by_which_all_would_go(store: Store, limit: dict[str, float]) -> None:
+    put(store)
+    with pytest.raises(OkngError, match="is above 0, not"):
+        store.retention.keep(**limit)
+    assert len(list(store.records.each())) == 1
+
+
+def test_what_was_set_aside_goes_with_its_record(store: Store) -> None:
+    put(store, sinks=("a",))
+    (refused,) = store.deliveries.pending("a")
+    assert store.retention.keep(gigabytes=1e-9) == 0  # it waits
+    store.deliveries.set_aside("it answers 422", refused.id)
+    assert store.retention.keep(gigabytes=1e-9) == 1 and store.deliveries.aside() == {}
+
+
 def test_retention_by_size_removes_the_oldest_and_reviewed_ones_last(store: Store) -> None:
     kept = [put(store, image=b"x" * 10_000) for _ in range(10)]
     store.reviews.add(kept[:2], "OK", "eve")

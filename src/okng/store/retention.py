@@ -1,4 +1,7 @@
-"""How long and how much is kept. What a sink has not had yet is never removed; what a person reviewed goes last."""
+"""How long and how much is kept. What waits for a sink is never removed; what a person reviewed goes last.
+
+What a sink refused and was set aside goes with its record.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, select
 
+from okng.checks import positive
 from okng.store.tables import deliveries, records, reviews
 
 if TYPE_CHECKING:
@@ -15,6 +19,12 @@ if TYPE_CHECKING:
 CHUNK = 500  # records removed in one transaction: inspections wait for it
 # One by one: SQLite would keep a statement for each length of a list of ids, and each is some 50 kB.
 _DELETE = delete(records).where(records.c.id == bindparam("number"))
+
+
+def check_limits(keep_days: float | None, keep_gb: float | None) -> None:
+    """`OkngError` for an age or a size that is not above 0; None is no limit."""
+    limits = {"keep_days": keep_days, "keep_gb": keep_gb}
+    positive(**{name: limit for name, limit in limits.items() if limit is not None})
 
 
 class Retention:
@@ -31,8 +41,9 @@ class Retention:
     def keep(self, days: float | None = None, gigabytes: float | None = None) -> int:
         """Remove records older than `days` that nobody reviewed, then the oldest until `gigabytes` are kept.
 
-        By size the unreviewed go first. Returns how many were removed.
+        By size the unreviewed go first. Returns how many were removed; `OkngError` for a limit that is not above 0.
         """
+        check_limits(days, gigabytes)
         unreviewed = ~select(reviews.c.id).where(reviews.c.record == records.c.id).exists()
         removed = 0
         if days is not None:
