@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,15 @@ def test_one_of_several_products_is_compared_and_says_beforehand_what_it_can_not
         assert told["old_promise"] == inspector.of("ring").promise()
 
 
+def test_a_model_learns_images_of_its_own_alone(store: Store, shop: Shop, tmp_path: Path) -> None:
+    with serving(store, {"left": shop.okng, "right": shop.okng}, tmp_path / "models", keep="all") as server:
+        left, right = (server.inspect(shop.image(7), model=name).json()["id"] for name in ("left", "right"))
+        server.client.post("/api/reviews", json={"records": [left, right], "said": "OK"})
+        refused = server.client.post("/api/models/left/jobs", json={"kind": "update", "records": [left, right]})
+        assert refused.status_code == 422 and not store.jobs.all()
+        assert refused.json()["error"] == f"record {right} is of another model, right; choose images of this one"
+
+
 def test_without_pytorch_learning_says_what_to_install(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a))
@@ -182,3 +192,15 @@ def test_what_was_not_finished_is_found_stopped(store: Store, shop: Shop, tmp_pa
     Workshop(store, None, print)  # type: ignore[arg-type]
     states = [job.state for job in (store.jobs.get(number) for number in jobs) if job is not None]
     assert states == ["stopped", "stopped", "running", "stopped", "running"] and SILENT > 10
+
+
+def test_windows_is_not_asked_for_a_process_which_would_end_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("os.kill ends a process on Windows"))
+    here = Workshop(store, None, print).server  # type: ignore[arg-type]
+    beside = f"{here.rpartition('/')[0]}/{os.getppid()}"
+    own, silent, lively = (store.jobs.add("fit", "parts", {}, "eve", server) for server in (here, beside, beside))
+    store.jobs.tell(silent, {"noted": 0.0})
+    Workshop(store, None, print)  # type: ignore[arg-type]
+    states = [job.state for job in (store.jobs.get(number) for number in (own, silent, lively)) if job is not None]
+    assert states == ["stopped", "stopped", "running"]

@@ -29,7 +29,7 @@ from okng.store.jobs import Job
 from okng.store.records import Filter, Record
 
 TOLD_EVERY = 0.5  # seconds between two notes of progress in the store
-SILENT = 60.0  # seconds without one after which another machine's job is taken for stopped
+SILENT = 60.0  # seconds without one after which a job is taken for stopped whose process can't be asked for
 REASON_LIMIT = 2000
 TRIES = 60  # to note the end of a job in a store that can't be written
 
@@ -64,9 +64,7 @@ class Workshop:
 
     def update(self, name: str, records: list[int], who: str) -> int:
         """The active version learns the images of `records`; the number of the job."""
-        _can_learn()
-        loaded = self.shelf.get(name)
-        _of_one_product(loaded)
+        loaded = self._learner(name)
         if Path(loaded.version.file).suffix != ".okng":
             raise OkngError(
                 f"{name} is an exported model, which can't learn; serve the .okng file it was exported from"
@@ -78,6 +76,8 @@ class Workshop:
             record = known.get(number)
             if record is None:
                 raise OkngError(f"there is no record {number}")
+            if record.model != name:
+                raise OkngError(f"record {number} is of another model, {record.model}; choose images of this one")
             if record.review != "OK":
                 raise OkngError(f"record {number} is not reviewed as OK, so it is not learnt; review it first")
             if not record.has_image:
@@ -88,9 +88,7 @@ class Workshop:
 
     def fit(self, name: str, folder: Path | None, who: str) -> int:
         """A new model like the active one, of the images in `folder`, or of all kept ones that were reviewed as OK."""
-        _can_learn()
-        loaded = self.shelf.get(name)
-        _of_one_product(loaded)
+        loaded = self._learner(name)
         inspector = loaded.inspector
         described = inspector.manifest.get("detector", {})
         task: dict[str, Any] = {
@@ -150,6 +148,18 @@ class Workshop:
                 self._running.process.kill()
         if self._thread is not None:
             self._thread.join(10)
+
+    def _learner(self, name: str) -> Loaded:
+        """The active version of a model that can learn here; `OkngError` where it can't."""
+        if importlib.util.find_spec("torch") is None:
+            raise missing_extra("torch", "train,serve")
+        loaded = self.shelf.get(name)
+        if loaded.inspector.products:  # one of them can't learn without the others
+            raise OkngError(
+                f"{name} is one of several products of a model, which does not learn here; "
+                "train all of them again and serve the new file: okng train NAME=FOLDER NAME=FOLDER"
+            )
+        return loaded
 
     def _reviewed(self, name: str) -> list[Record]:
         """All reviewed records of a model whose image is kept."""
@@ -282,25 +292,14 @@ class Workshop:
         return last
 
 
-def _can_learn() -> None:
-    """`OkngError` where PyTorch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        raise missing_extra("torch", "train,serve")
-
-
-def _of_one_product(loaded: Loaded) -> None:
-    """`OkngError` for a model of several products: one of them can't learn without the others."""
-    if loaded.inspector.products:
-        raise OkngError(
-            f"{loaded.version.name} is one of several products of a model, which does not learn here; "
-            "train all of them again and serve the new file: okng train NAME=FOLDER NAME=FOLDER"
-        )
-
-
 def _gone(job: Job) -> bool:
-    """Whether nobody works on a running job any more."""
+    """Whether nobody works on a running job any more.
+
+    Of this machine's processes the system says so at once, but on Windows, where asking would end the process: there,
+    as of other machines, the silence does.
+    """
     host, _, process = job.server.rpartition("/")
-    if host == socket.gethostname():
+    if host == socket.gethostname() and (int(process) == os.getpid() or sys.platform != "win32"):
         return int(process) == os.getpid() or not _alive(int(process))
     return time.time() - float(job.told.get("noted", job.at)) > SILENT
 

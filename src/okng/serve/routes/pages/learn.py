@@ -15,6 +15,7 @@ from okng.serve.pages.learning import SHOWN, comparison, versions, work
 from okng.serve.pages.words import Translate
 from okng.serve.paths import folder_below
 from okng.serve.routes.pages.desk import Desk, at_desk, changing, fields
+from okng.serve.schema import LARGEST_ID
 
 router = APIRouter(include_in_schema=False)
 
@@ -81,7 +82,7 @@ def _compared(desk: Desk, active: int, chosen: set[int], jobs: list[Any]) -> dic
 @router.get("/learn/job/{number}")
 def job(number: int, desk: Desk = Depends(at_desk)) -> Response:  # noqa: B008
     """How far a job is."""
-    found = desk.store.jobs.get(number) if 0 < number < 2**53 else None
+    found = desk.store.jobs.get(number) if 0 < number <= LARGEST_ID else None
     if found is None:
         raise HTTPException(404, f"there is no job {number}")
     return JSONResponse(asdict(work(found, desk.t, desk.language)))
