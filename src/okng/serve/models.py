@@ -7,6 +7,7 @@ what gave a verdict, `okng inspect FILE` gives it again, and any version can be 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import threading
@@ -47,6 +48,19 @@ class Loaded:
     def heat(self) -> tuple[float, float] | None:
         """The scores at which heat begins to show and at which it is full, where there is a map."""
         return heat_range_if_any(self.inspector.calibration)
+
+    @cached_property
+    def mark(self) -> str:
+        """What decides the scores: how the detector was fitted and updated, what it is calibrated on, where it looks.
+
+        Versions that differ in threshold or rules alone share it; products that share a file don't.
+        """
+        inspector, manifest = self.inspector, self.inspector.manifest
+        fitted = [manifest.get(key) for key in ("detector", "provenance")]
+        seen = [inspector.preprocess.to_json(), inspector.rules.area]
+        mark = hashlib.sha256(json.dumps([fitted, seen], sort_keys=True, default=str).encode())
+        mark.update(inspector.calibration.scores.tobytes())
+        return mark.hexdigest()
 
 
 class Shelf:
