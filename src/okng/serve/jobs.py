@@ -170,6 +170,7 @@ class Workshop:
         with self._lock:
             if self._running is not None:
                 raise Occupied(f"job {self._running.job} is running; wait for it, or stop it")
+            output = self.shelf.new_file(".okng")
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
             process = subprocess.Popen(
                 [sys.executable, "-m", "okng.serve.learning"],
@@ -186,15 +187,17 @@ class Workshop:
                 raise
             self._running = _Running(job, process)
             self._thread = threading.Thread(
-                target=self._follow, args=(self._running, kind, name, task, why, who), name="okng-learn", daemon=True
-            )
+                target=self._follow, args=(self._running, kind, name, task, output, why, who),
+                name="okng-learn", daemon=True,
+            )  # fmt: skip
             self._thread.start()
         return job
 
-    def _follow(self, running: _Running, kind: str, name: str, task: dict[str, Any], why: str, who: str) -> None:
+    def _follow(
+        self, running: _Running, kind: str, name: str, task: dict[str, Any], output: Path, why: str, who: str
+    ) -> None:
         """Hand the task over, note what is told, and take in what came of it."""
         state, told = "failed", {}
-        output = self.shelf.new_file(".okng")
         try:
             with tempfile.TemporaryDirectory(prefix="okng-learn-") as folder:
                 active = self.shelf.get(name).version
