@@ -125,12 +125,33 @@ def test_sinks_are_told_of_each_record(store: Store, shop: Shop, tmp_path: Path)
 
 
 def test_a_key_is_inspected_once(server: Server, shop: Shop) -> None:
-    """A client that had no answer asks again; another image under the same key is not looked at."""
+    """A client that had no answer asks again."""
     first = server.inspect(shop.image(1), key="part 17").json()
     with ThreadPoolExecutor(4) as pool:
         again = list(pool.map(lambda _: server.inspect(shop.image(1), key="part 18").json()["id"], range(4)))
-    assert server.inspect(shop.image(7), key="part 17").json() == first and len(set(again)) == 1
+    assert server.inspect(shop.image(1), key="part 17").json() == first and len(set(again)) == 1
     assert server.count() == 2
+
+
+def test_a_key_is_of_one_model_and_one_image(store: Store, shop: Shop, tmp_path: Path) -> None:
+    """No verdict is handed out that is another model's, or another image's, neither after it nor at the same time."""
+    pages = [Image.fromarray(np.full((40, 40, 3), 80 * i, np.uint8)) for i in range(2)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    both = (tmp_path / "pages.tif").read_bytes()
+    with serving(store, {"a": shop.onnx, "b": shop.onnx}, tmp_path / "models") as server:
+        told = {name: server.inspect(shop.image(1), model=name, key="part7").json() for name in ("a", "b")}
+        assert {name: one["model"] for name, one in told.items()} == {"a": "a", "b": "b"} and server.count() == 2
+        other = server.inspect(shop.image(7), model="a", key="part7")
+        assert other.status_code == 409 and "give each a key of its own" in other.json()["error"]
+        first = server.inspect(both, model="a", key="sheet", page=0).json()
+        assert server.inspect(both, model="a", key="sheet", page=0).json() == first
+        assert server.inspect(both, model="a", key="sheet", page=1).status_code == 409
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda i: server.inspect(shop.image(i), model="b", key="race"), range(12)))
+        (won,) = [answer.json() for answer in answers if answer.status_code == 200]
+        assert server.count() == 4 and {answer.status_code for answer in answers} == {200, 409}
+        record = store.records.get(won["id"])
+        assert record is not None and record.to_dict() == won
 
 
 def test_an_overlay_is_a_picture(server: Server, shop: Shop) -> None:

@@ -18,13 +18,14 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from okng.errors import OkngError
+from okng.inspection.decoding import digest
 from okng.inspection.files import find_images
 from okng.inspection.formats import Encoded
 from okng.inspection.overlay import heat_range, overlay
 from okng.inspection.result import Inspection
 from okng.serve.models import Loaded
 from okng.serve.paths import allowed, below, read
-from okng.serve.queue import display_name, sources
+from okng.serve.queue import display_name, meant, sources
 from okng.serve.schema import BatchResults, Result, Where, Wheres
 from okng.serve.security import Refused, Who, may
 from okng.serve.served import Served, of, problems
@@ -55,7 +56,7 @@ def _body(json_schema: type[Where] | type[Wheres], form: dict[str, Any], raw: bo
     response_model=Result,
     responses={
         200: {"content": {"image/png": IMAGE}, "description": "The result, or with `overlay` a PNG"},
-        **problems(404),
+        **problems(404, 409),
     },
     openapi_extra=_body(Where, {"image": FILE}, raw=True),
 )
@@ -65,7 +66,7 @@ async def inspect(
     model: Model = None,
     key: Annotated[
         str | None,
-        Query(max_length=200, description="What is inspected: sent again under the same key, nothing is done twice."),
+        Query(max_length=200, description="What is inspected: sent again to the same model, nothing is done twice."),
     ] = None,
     page: Annotated[int | None, Query(ge=0, le=10**6, description="Of a file with several images, from 0 on.")] = None,
     overlay: Annotated[bool, Query(description="Answer with the image and its heatmap, as PNG.")] = False,
@@ -80,15 +81,18 @@ async def inspect(
     if overlay and (key is not None or loaded.inspector.calibration.peaks is None):
         raise Refused(422, "an overlay has no key: what was inspected before is not drawn again" if key is not None
                       else "this model does not say where, so there is no overlay")  # fmt: skip
-    kept_key = None if key is None else f"http:{key}"
+    kept_key = None if key is None else f"http:{loaded.version.name} {key}"
     with served.queue.place(_expected(request, served)):
         content, path = await _image(request, served)
         if kept_key is not None:
             before = await anyio.to_thread.run_sync(served.store.records.with_key, kept_key)
             if before is not None:
+                await anyio.to_thread.run_sync(lambda: _check_same(before, meant(Encoded(content), path, page)[0], key))
                 return JSONResponse(before.to_dict())
         ticket = served.queue.submit(loaded, Encoded(content), path, "http", kept_key, page)
         record, inspection = await asyncio.wrap_future(ticket.answer)
+        if key is not None:  # others may have sent it meanwhile
+            await anyio.to_thread.run_sync(_check_same, record, ticket.source, key)
         if not overlay:
             answer: Response = JSONResponse(record.to_dict())
         else:
@@ -142,6 +146,12 @@ async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], 
     verdicts = [result.get("verdict", "unreadable") for result in results]
     counts = {name: verdicts.count(name) for name in ("OK", "NG", "unreadable")}
     return JSONResponse({"results": results, "counts": counts})
+
+
+def _check_same(record: Record, source: Encoded, key: str | None) -> None:
+    """409 for an image under the key of another one, which `record` is of."""
+    if digest(source) != record.digest:
+        raise Refused(409, f"the key {key!r} is that of record {record.id}, another image; give each a key of its own")
 
 
 def _expected(request: Request, served: Served) -> int:
