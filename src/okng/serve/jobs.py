@@ -86,16 +86,28 @@ class Workshop:
         why = f"{len(records)} false alarm{'s'[: len(records) != 1]} learnt"
         return self._begin("update", name, {"records": records}, task, why, who)
 
-    def fit(self, name: str, folder: Path | None, who: str) -> int:
-        """A new model like the active one, of the images in `folder`, or of all kept ones that were reviewed as OK."""
-        loaded = self._learner(name)
-        inspector = loaded.inspector
+    def fit(self, name: str, folder: Path | None, who: str, rate: float | None = None) -> int:
+        """A new model like the active one, of the images in `folder`, or of all kept ones that were reviewed as OK.
+
+        It has the same detector, tiles, zones and rules, a guarantee if that has one, and its false-alarm rate or
+        another `rate`, which has to be said where the threshold was set by hand.
+        """
+        inspector = self._learner(name).inspector
+        preprocess, calibration = inspector.preprocess, inspector.calibration
+        if rate is None and calibration.basis == "manual":
+            raise OkngError(
+                f"the threshold of {name} was set by hand; say which false-alarm rate to fit by, such as 0.05"
+            )
         described = inspector.manifest.get("detector", {})
         task: dict[str, Any] = {
             "detector": described.get("name"),
             "arguments": described.get("arguments", {}),
-            "size": inspector.preprocess.size,
-            "false_alarm_rate": inspector.calibration.false_alarm_rate,
+            "size": preprocess.size,
+            "tile": preprocess.tile,
+            "overlap": None if preprocess.tile is None else preprocess.overlap,
+            "rules": inspector.rules.to_json(),
+            "promise": "strict" if calibration.method == "split" else "auto",
+            "false_alarm_rate": calibration.false_alarm_rate if rate is None else rate,
         }
         if folder is not None:
             task["folder"] = str(folder)
@@ -106,7 +118,8 @@ class Workshop:
                 raise OkngError("no image that was reviewed as OK is kept; give a folder of OK images")
             task["records"] = records
             why = f"fitted anew on {len(records)} images reviewed as OK"
-        return self._begin("fit", name, {"folder": None if folder is None else str(folder)}, task, why, who)
+        asked = {"folder": None if folder is None else str(folder), "false_alarm_rate": task["false_alarm_rate"]}
+        return self._begin("fit", name, asked, task, why, who)
 
     def compare(self, name: str, version: int, who: str) -> int:
         """Compare a version with the active one."""

@@ -29,7 +29,7 @@ def begin(request: Request, who: Admin, name: str, work: Work) -> Response:
         job = served.workshop.update(name, work.records, who.name)
     elif work.kind == "fit":
         folder = None if work.folder is None else folder_below(served.settings, work.folder)
-        job = served.workshop.fit(name, folder, who.name)
+        job = served.workshop.fit(name, folder, who.name, work.false_alarm_rate)
     elif work.version is None:
         raise Refused(422, "say which version is to be compared")
     else:

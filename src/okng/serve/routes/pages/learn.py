@@ -42,7 +42,7 @@ def show(desk: Desk, problem: str = "") -> Response:
         job=work(jobs[0], t, desk.language) if jobs and jobs[0].state != "done" else None,
         comparison=_compared(desk, active, chosen, jobs), promise=desk.promise(),
         cant_update=_cant_update(desk, t),
-        folders=[str(folder) for folder in desk.settings.folders],
+        by_hand=desk.calibration.basis == "manual", folders=[str(folder) for folder in desk.settings.folders],
         versions=versions(store.models.versions(desk.model), active, chosen, compared, t),
     )  # fmt: skip
 
@@ -98,7 +98,13 @@ def change(what: str, desk: Desk = Depends(changing), form: FormData = Depends(f
             desk.workshop.update(desk.model, [int(str(image)) for image in form.getlist("image")], who)
         elif what == "fit":
             folder = str(form.get("folder") or "")
-            desk.workshop.fit(desk.model, folder_below(desk.settings, folder) if folder else None, who)
+            rate = form.get("rate")
+            desk.workshop.fit(
+                desk.model,
+                folder_below(desk.settings, folder) if folder else None,
+                who,
+                None if rate is None else float(str(rate)) / 100,
+            )
         elif what == "compare":
             desk.workshop.compare(desk.model, int(str(form.get("version"))), who)
         elif what == "stop":
