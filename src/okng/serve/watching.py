@@ -73,7 +73,8 @@ class Watcher:
         with self._lock:
             watch = self._watch(loaded)
             before = watch.state.drifted
-            which = Filter(model=name, judged_by=(loaded.version.digest,), after=watch.after)
+            after = max(watch.after, self.store.retention.removed())  # what is left before it is no line any more
+            which = Filter(model=name, judged_by=(loaded.version.digest,), after=after)
             new, _ = self.store.records.page(which, "oldest", AT_ONCE)
             watch.add(new)
             if new and time.monotonic() - watch.kept > KEPT_EVERY:
