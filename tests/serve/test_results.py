@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from servers import Server, Shop, serving, wait_for
 from tests.store.stores import MODEL, inspection, postgres
 
-from okng.serve.pages.views import Recently
+from okng.serve.pages.views import Recently, how_far
+from okng.serve.pages.words import translator
 from okng.store import Store
 from okng.store.records import NewRecord
 
@@ -119,3 +121,15 @@ def test_the_store_is_cut_back_as_soon_as_it_may_be_too_large(
             store.record_all(new)
             wait_for(lambda: store.retention.size() <= 100_000, 10)
         assert 5 <= server.count() < 10 and any("removed by age or size" in line for line in server.said)
+
+
+def test_a_records_page_measures_it_by_its_own_model(store: Store, shop: Shop, tmp_path: Path) -> None:
+    """Not by the first one, where the address names none, nor by another that it names."""
+    with serving(store, {"a": shop.onnx, "b": shop.onnx}, tmp_path / "models") as server:
+        server.parts.shelf.change("b", lambda present: present.with_threshold(1e6), "test", "")
+        number = server.inspect(shop.image(7), model="b").json()["id"]
+        pages = [server.client.get(f"/results/{number}", params=asked).text for asked in ({}, {"model": "a"})]
+        pages = [re.findall(r'<p class="muted">(.*?)</p>', page)[0] for page in pages]
+        score = store.records.several([number])[number].score
+        calibration = server.parts.shelf.get("b").inspector.calibration
+        assert pages == [how_far(score, calibration, translator("en"))] * 2

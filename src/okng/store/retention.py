@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
 
 from okng.checks import positive
-from okng.store.tables import deliveries, records, reviews
+from okng.store.tables import deliveries, records, reviews, store
 
 if TYPE_CHECKING:
     from okng.store.store import Store
@@ -62,6 +62,14 @@ class Retention:
             self.store.give_back()
         return removed
 
+    def removed(self) -> int:
+        """The id of the newest record that was removed, 0 if none was.
+
+        Up to it more is left of what people reviewed, because it was odd, than of the rest; after it all is there.
+        """
+        with self.store.reading() as connection:
+            return last_removed(connection)
+
     def _remove(self, among: list[ColumnElement[bool]], at_least: float | None = None) -> tuple[int, int]:
         """Remove the oldest of `among`, at most `CHUNK`, or fewer if they hold `at_least` bytes; how many, how much."""
         waiting = select(deliveries.c.id).where(deliveries.c.record == records.c.id, deliveries.c.done_at.is_(None))
@@ -75,4 +83,11 @@ class Retention:
                     break
             if chosen:
                 connection.execute(_DELETE, [{"number": number} for number in chosen])
+                last = chosen[-1]
+                connection.execute(update(store).where(store.c.removed < last).values(removed=last))
         return len(chosen), size
+
+
+def last_removed(connection: Connection) -> int:
+    """As `Retention.removed`, inside a transaction."""
+    return int(connection.execute(select(store.c.removed)).scalar_one())
