@@ -100,7 +100,8 @@ def test_what_takes_long_is_found_out_once_for_all_who_ask(
     monkeypatch.setattr(server.store.retention, "size", lambda: sized.append(1) or size())
     object.__setattr__(server.parts, "recently", Recently(600))
     for number in range(3):
-        kept = server.inspect(shop.image(number)).json()["id"]
+        record = server.inspect(shop.image(number)).json()
+        kept = f"{record['id']}?of={record['digest'][:8]}"  # so that a browser shows none of another store's
         page = server.client.get("/live/now")
         assert page.status_code == 200 and f"/pictures/{kept}" in page.text
         server.client.get("/metrics")
