@@ -4,8 +4,8 @@
 
 CHECKOUTS holds the repositories under their own names, at the commits that results/official.csv names. AnomalyDINO
 needs dinov2, too, and faiss-cpu, HTDG and RIAD kornia 0.4, PatchCore faiss-cpu and anomalib 2.7.0, CFA and Uninformed
-Students einops, U-Flow FrEIA, GLASS OpenCV, and f-AnoGAN the repository of its authors as tSchlegl-f-AnoGAN; what else
-their modules import and nothing here runs may be missing.
+Students einops, U-Flow FrEIA, GLASS, DSR and UniNet OpenCV, and f-AnoGAN the repository of its authors as
+tSchlegl-f-AnoGAN; what else their modules import and nothing here runs may be missing.
 Nothing is learnt for long: both sides get the same random weights, or the offline ones, and the same made images, and
 what they make of them is compared. A figure is the largest difference as a share of the largest value of theirs. Writes
 results/official.csv.
@@ -25,6 +25,7 @@ import public_flows
 import public_htdg
 import public_one_class
 import public_reconstruction
+import public_restored
 import public_today
 import public_transformations
 import torch
@@ -45,6 +46,7 @@ METHODS = {
     **public_transformations.METHODS,
     **public_features.METHODS,
     **public_flows.METHODS,
+    **public_restored.METHODS,
 }
 
 

@@ -344,6 +344,8 @@ def uflow(load: Load) -> dict[str, Both]:
     with mock.patch.object(extraction.timm, "create_model", lambda *_, **__: detector.backbone.net):
         model = module.UFlow(side, steps, "resnet18")
     lively(detector.flow)
+    for affine in detector.flow.affines:  # (C, h, w): so that some positions are far less probable than others
+        nn.init.normal_(affine.weight).data.mul_(20 * torch.rand_like(affine.weight[0]))
     pairs = []
     for norm, affine in zip(model.feature_extractor.feature_normalizations, detector.flow.affines, strict=True):
         norm.weight.data, norm.bias.data = affine.weight.detach().clone(), affine.bias.detach().clone()

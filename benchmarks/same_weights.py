@@ -22,6 +22,7 @@ UNUSED = (
     "seaborn",
     "skimage",
     "skimage.feature",
+    "skimage.measure",
     "matplotlib",
     "matplotlib.pyplot",
     "adeval",

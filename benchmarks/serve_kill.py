@@ -95,7 +95,7 @@ def main() -> None:
     by_id = {record.id: record for record in kept}
     lost = sum(told["id"] not in by_id or by_id[told["id"]].to_dict() != told for told in answered.values())
     twice = sum(count - 1 for count in Counter(record.key for record in kept).values())
-    unasked = sum(int((record.key or ":-1").partition(":")[2]) not in {*answered, *open_keys} for record in kept)
+    unasked = sum(int((record.key or " -1").rpartition(" ")[2]) not in {*answered, *open_keys} for record in kept)
     figures = {"answered": len(answered), "lost": lost, "twice": twice, "never asked": unasked, "kills": asked.kills}
     print(figures)
     how = f"{asked.store}, {asked.kills} kills, {asked.clients} clients"

@@ -9,6 +9,7 @@ import pytest
 
 from okng import cli
 from okng.cli import project
+from okng.errors import OkngError
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
@@ -56,6 +57,36 @@ def test_what_reaches_far_is_said_by_a_file_that_a_person_names(
     assert "okng --config okng.toml inspect" in capsys.readouterr().err
     assert run(monkeypatch, "--config", "okng.toml", "inspect", "none.okng", "parts") == 1
     assert "none.okng" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "far"),
+    [
+        ('[watch]\nstore = "postgresql://elsewhere/line"', True),
+        ('[inspect]\nreport = "s3://bucket/report"', True),
+        ('[inspect]\ncsv = "~/.bashrc"', True),
+        ('[train]\noutput = "/etc/parts.okng"', True),
+        ('[train]\noutput = "..\\\\parts.okng"', True),
+        ('[rules]\noutput = "a/../../parts.okng"', True),
+        ('[serve]\nfolder = ["images", "C:\\\\"]', True),
+        ('[serve]\nhost = "0.0.0.0"', True),
+        ('[serve]\nadd_token = "mine"', True),
+        ('[serve]\nfolder = ["images"]\nstore = "line.db"', False),
+        ('[train]\noutput = "models/parts.okng"\nparameter = ["backbone=timm:resnet18"]', False),
+        ('[inspect]\ncsv = "-"\nreport = "reports/today..html"', False),
+    ],
+)
+def test_a_file_that_lies_there_says_nothing_that_leads_out_of_its_folder(folder: Path, text: str, far: bool) -> None:
+    import typer
+
+    verbs = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    (folder / "okng.toml").write_text(text)
+    assert project.defaults(folder / "okng.toml", verbs)  # named
+    if far:
+        with pytest.raises(OkngError, match="only from a file that you name"):
+            project.defaults(folder / "okng.toml", verbs, named=False)
+    else:
+        assert project.defaults(folder / "okng.toml", verbs, named=False)
 
 
 def test_help_and_doctor_say_what_was_read(

@@ -184,6 +184,21 @@ def test_nothing_is_measured_twice_until_it_changes(
     assert "had no time left" in (out / "parts.html").read_text()
 
 
+def test_what_numpy_counts_with_and_a_damaged_file(tmp_path: Path) -> None:
+    """The same run as with Python's own numbers, which is measured again where its arrays are not whole."""
+    data, out = parts(tmp_path / "parts"), tmp_path / "out"
+    (method,) = _methods([(Mean, {"blur": np.float64(0.125)})])
+    assert method.arguments == {"blur": 0.125} and type(method.arguments["blur"]) is float
+    with pytest.raises(OkngError, match="blur is a finite number"):
+        okng.compare(data, [(Mean, {"blur": np.float32("nan")})], output=out, device="cpu")
+    asked = [(Mean, {"blur": np.float32(0.125)})]
+    assert not okng.compare(data, asked, output=out, device="cpu").left
+    (arrays,) = (out / "runs").glob("*.npz")
+    for whole in (arrays.read_bytes()[:-40], b"PK\x03\x04", b""):
+        arrays.write_bytes(whole)
+        assert len(okng.compare(data, asked, output=out, device="cpu", time_limit="0s").left) == 1
+
+
 def test_ok_images_alone_tell_of_false_alarms_and_costs(tmp_path: Path) -> None:
     for i, image in enumerate(pictures(30, 1)):
         (tmp_path / "ok").mkdir(exist_ok=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from okng.comparing.runs import Method, Result, Run
-from okng.comparing.statistics import delong, placements
-from okng.comparing.table import COSTS, FIGURES, Row, rows_of
+from okng.comparing.statistics import delong, placements, resampled
+from okng.comparing.table import COSTS, FIGURES, Row, kinds_of_pixels, rows_of
 from okng.datasets import Dataset
 from okng.metrics import auroc, average_precision
 
@@ -92,3 +92,18 @@ def test_methods_are_compared_on_the_images_that_all_have_judged() -> None:
     alone = rows(whole=[result("whole", whole, left_out=5)], part=[result("part", part, left_out=5)])
     for name in ("image_auroc", "image_ap", "caught"):
         assert 0 < found["part"].figures[name].p == pytest.approx(alone["part"].figures[name].p)
+
+
+def test_every_resample_has_as_many_images_with_masks_as_there_are() -> None:
+    """Of 40 NG images 2 show where they are odd and one more has an empty mask; the first is not judged."""
+    found = result("maps", scored(1.0, 1), left_out=1)
+    masked = np.r_[3, 7, 9, np.arange(39, 99)]  # in this result's own order
+    defect = np.zeros((len(masked), 2))
+    defect[[0, 2]] = 5
+    found.arrays.update(masked=masked, defect=defect)
+    places = np.arange(99)[::-1]  # the common images are in another order
+    labels = found.arrays["labels"][places]
+    kinds = kinds_of_pixels(found, places, labels)
+    assert set(places[kinds == 1]) == {3, 9} and (kinds[labels == 0] == 0).all() and (kinds == 2).sum() == 37
+    assert (resampled(kinds, 50)[:, kinds == 1].sum(1) == 2).all()
+    assert (resampled(labels, 50)[:, kinds == 1].sum(1) == 0).any()  # as it would be among all NG images

@@ -265,6 +265,7 @@ def coco(tmp_path):
     add(17, 0, 0, 60, 60, image_id=999)  # of no image
     add(17, 0, 0, 60, 60, segmentation=[[1, 1, 50, 1, 50]])  # half a point
     add(17, 0, 0, 60, 60, segmentation=[[5, 5]])  # no outline
+    add(17, 0, 0, 60, 60, segmentation=[])  # none at all
     categories = [{"id": 1, "name": "person"}, {"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
@@ -300,6 +301,16 @@ def test_another_set_in_that_format_has_classes_of_its_own(coco):
     content["categories"] = [{"id": 1, "name": "bolt"}, {"id": 17, "name": "nut"}, {"id": 18, "name": "washer"}]
     instances.write_text(json.dumps(content))
     assert counts(open_dataset(coco, normal="nut").train) == {("nut", OK): 22}
+
+
+def test_coco_without_outlines(coco):
+    instances = coco / "annotations/instances_val2017.json"
+    content = json.loads(instances.read_text())
+    for one in content["annotations"]:
+        one["segmentation"] = []
+    instances.write_text(json.dumps(content))
+    with pytest.raises(OkngError, match=r"has no object to crop; give single ones, outlined by polygons"):
+        open_dataset(coco, normal="cat")
 
 
 def test_coco_damaged(coco):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import torch
 from tests.contract.conftest import pictures
 
 import okng
-from okng.datasets import OK, Dataset, Sample
+from okng.datasets import NG, OK, Dataset, Sample
 from okng.detectors.base import Detector, Scores
 from okng.detectors.engine import TorchEngine
-from okng.errors import OkngError
+from okng.errors import OkngError, OkngWarning
 from okng.exporting import export_onnx, precision, recalibrate
 from okng.exporting.onnx import differences
+from okng.inspection.images import Preprocess, fingerprint
 from okng.inspection.inspector import Inspector
 
 
@@ -93,6 +95,39 @@ def test_differences() -> None:
         for pair in ((np.array([1, bad]), np.ones(2)), (np.ones(2), np.array([1, bad])), (np.array([bad]),) * 2):
             with pytest.raises(OkngError, match="no numbers"):
                 differences(*pair, np.ones(1))
+
+
+def test_what_a_model_has_learnt_does_not_calibrate_it(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 8 images the fit held out 3; of 5 new ones one comes twice, and 2 are NG."""
+    export_onnx(inspector, tmp_path / "parts.onnx")
+
+    def brightness(graph: bytes, engine: str, kind: str) -> object:
+        return lambda pixels: (pixels.mean((1, 2, 3), dtype=np.float64), None)
+
+    monkeypatch.setattr(precision, "make_engine", brightness)
+    learnt, new = pictures(8, seed=1), pictures(5, seed=2)
+    given = [Sample(image, OK) for image in [*learnt, *new, new[0]]]
+    dataset = Dataset("all", "folder", "", (), (*given, *(Sample(image, NG) for image in pictures(2, seed=3))))
+    with pytest.warns(OkngWarning, match="5 images are left out, because the model has learnt them"):
+        calibrated, drift = recalibrate(tmp_path / "parts.onnx", "bf16", dataset)
+    assert drift.ok == len(calibrated.calibration.scores) == 8 and drift.images == 10
+    taken = [image for image in learnt if fingerprint(image) in inspector.manifest["unlearnt"]] + [*new]
+    expected = sorted(Preprocess("RGB", (32, 32)).load(image)[0].mean() for image in taken)
+    np.testing.assert_allclose(calibrated.calibration.scores, expected, rtol=1e-6)
+    held = {fingerprint(image) for image in taken}
+    known = Dataset("known", "folder", "", tuple(Sample(i, OK) for i in learnt if fingerprint(i) not in held), ())
+    with pytest.raises(OkngError, match="has learnt all of these images"):
+        recalibrate(tmp_path / "parts.onnx", "bf16", known)
+
+
+def test_a_promise_about_groups_is_not_made_one_about_images(inspector: Inspector, tmp_path: Path) -> None:
+    grouped = replace(inspector.calibration, unit="group")
+    export_onnx(inspector.calibrated(grouped, inspector.manifest), tmp_path / "parts.onnx")
+    new = Dataset("new", "folder", "", tuple(Sample(image, OK) for image in pictures(4, seed=2)), ())
+    with pytest.raises(OkngError, match=r"promise is about groups.*export it at f32"):
+        recalibrate(tmp_path / "parts.onnx", "bf16", new)
 
 
 def test_a_score_of_zero_has_a_drift(inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,6 +307,16 @@ def test_the_umask_is_respected(tmp_path):
     assert (tmp_path / "parts.okng").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_link_stays_one_and_who_may_read_it_stays(tmp_path):
+    model, link = tmp_path / "v7.okng", tmp_path / "current.okng"
+    model.write_bytes(b"old")
+    model.chmod(0o600)
+    link.symlink_to("v7.okng")
+    write_atomically(link, b"new")
+    assert link.is_symlink() and model.read_bytes() == b"new" and model.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current.okng", "v7.okng"]
+
+
 @pytest.mark.parametrize(
     ("manifest", "tensors", "named"),
     [

@@ -113,6 +113,15 @@ def test_one_image_lies_in_one_place(tmp_path: Path) -> None:
     assert again.written == 2 and again.failed == []
 
 
+def test_an_image_in_storage_has_one_name_wherever_okng_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for verdict, place in (("NG", tmp_path / "one"), ("OK", tmp_path / "two")):
+        place.mkdir()
+        monkeypatch.chdir(place)
+        far = Inspection(**{**vars(judged(None, verdict)), "path": "s3://bucket/parts/0.png"})
+        Overlays(tmp_path / "maps", INSPECTOR).add(far, image=np.zeros((8, 8, 3), np.uint8))
+    assert overlays_in(tmp_path / "maps") == {"OK/0"}
+
+
 def test_overlays_are_not_taken_for_images(tmp_path: Path) -> None:
     picture = a_picture(tmp_path / "parts" / "0.png")
     Overlays(tmp_path / "parts" / "maps", INSPECTOR).add(judged(picture))

@@ -178,6 +178,25 @@ def test_a_file_of_several_pages_is_moved_when_all_are_judged(place: Path, said:
     source.close()
 
 
+@pytest.mark.parametrize("then", ["leave", "move"])
+def test_a_file_is_given_up_once_however_many_pages_can_not_be_read(place: Path, said: list[str], then: str) -> None:
+    pages = [Image.fromarray(picture(number)) for number in range(4)]
+    pages[0].save(place / "scan.tif", save_all=True, append_images=pages[1:])
+    source = opened(place, said, then)
+    batches = iter(source)
+    ends: list[bool] = []
+    while True not in ends:  # at once, and when it was old enough
+        good, bad, worse, better = next(batch for batch in batches if batch)
+        source.done(good, "OK")
+        ends += [source.failed(bad, "page 1 is damaged"), source.failed(worse, "page 2 is damaged")]
+        source.done(better, "OK")
+    assert ends[-2:] == [True, False] and not any(ends[:-2])
+    assert said == [f"skipped: {place}/scan.tif: page 1 is damaged"]
+    assert (place / "failed" / "scan.tif").exists() == (then == "move")
+    assert come(batches, source, 0.3) == []
+    source.close()
+
+
 def test_a_folder_that_vanishes_is_waited_for(place: Path, said: list[str]) -> None:
     write(place / "1.png", png(1))
     source = opened(place, said)

@@ -189,6 +189,22 @@ def test_an_outbox_survives_a_store_that_is_locked(
     assert set(sink.ids) == {1} and said[0] == "got: the store is locked; messages wait in the store"
 
 
+def test_the_end_is_no_failure_though_the_store_is_locked(
+    store: Store, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+
+    def waiting() -> None:
+        raise StoreError("the store is locked")
+
+    with store.deliveries.turn("got") as ours, Outbox(store, [Got()], said.append):
+        assert ours()
+        wait_for(lambda: said)  # it stands by
+        monkeypatch.setattr(store.deliveries, "waiting", waiting)
+    assert said[-1] == "the store is locked" and not died
+
+
 def test_one_sink_is_not_given_twice(store: Store) -> None:
     with pytest.raises(OkngError, match="got is given twice"):
         Outbox(store, [Got(), Got()], print)

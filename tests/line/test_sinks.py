@@ -27,7 +27,7 @@ from okng.line import outbox as outbox_module
 from okng.line.outbox import Outbox
 from okng.line.sinks import open_sink
 from okng.line.sinks.webhook import SECRET
-from okng.store import Store
+from okng.store import Store, StoreError
 
 PAGE = Path(__file__).parents[2] / "docs" / "watch.md"
 
@@ -518,6 +518,59 @@ def test_a_csv_goes_on_after_a_kill_without_a_half_line_or_a_repeat(
     assert [row["id"] for row in rows] == ["1", "2", "3", "4"]
     assert [row["verdict"] for row in rows] == ["OK", "OK", "NG", "OK"] and rows[3]["path"] == '/in/a "b",\n.png'
     assert rows[2]["p_value"] == "0.010000" and rows[2]["left"] and not rows[0]["left"] and said == []
+    again(store, sink, said)  # and once more, now with a line break in the last line
+    with path.open(newline="") as file:
+        assert list(csv.DictReader(file)) == rows and said == []
+
+
+def again(store: Store, sink: Any, said: list[str]) -> None:
+    """Deliver everything a second time, as after a kill before it was marked."""
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE okng_deliveries SET done_at = NULL")
+    with Outbox(store, [sink], said.append):
+        pass
+    assert store.deliveries.waiting() == {}
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Store]:
+    """A second store, whose ids begin at 1, too."""
+    opened = Store.open(tmp_path / "other.sqlite")
+    yield opened
+    opened.close()
+
+
+def test_a_new_store_goes_on_with_the_csv_of_an_old_one(
+    store: Store, other: Store, said: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "all.csv"
+    deliver(store, f"csv:{path}", said, 5)
+    for turn in range(2):
+        deliver(other, f"csv:{path}", said, 3)
+        again(other, open_sink(f"csv:{path}"), said)
+        again(store, open_sink(f"csv:{path}"), said)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["id"]) for row in rows] == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6][: 8 + 3 * turn]
+        assert len({row["message"] for row in rows}) == len(rows) and said == []
+
+
+def test_a_csv_has_nothing_twice_where_the_store_could_not_be_told(
+    store: Store, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = store.deliveries.done, []
+
+    def done(*taken: int) -> None:
+        tries.append(taken)
+        if len(tries) < 3:
+            raise StoreError("the store is locked")
+        real(*taken)
+
+    monkeypatch.setattr(store.deliveries, "done", done)
+    deliver(store, f"csv:{tmp_path / 'all.csv'}", said)
+    assert len(tries) == 3
+    with (tmp_path / "all.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
 def test_another_table_is_left_alone(store: Store, said: list[str], tmp_path: Path) -> None:
@@ -535,15 +588,38 @@ def test_parquet_is_written_whole_and_once(store: Store, said: list[str], tmp_pa
     with Outbox(store, [sink], said.append) as outbox:
         record(store, 3, outbox.names)
         outbox.wake()  # fewer than a file's worth wait for more, or for the end
-    assert [path.name for path in sorted((tmp_path / "table").iterdir())] == ["000000000001.parquet"]
-    with store.writing() as connection:
-        connection.exec_driver_sql("UPDATE okng_deliveries SET done_at = NULL")
+    (file,) = (tmp_path / "table").iterdir()
+    assert re.fullmatch(r"000000000001-[0-9a-f]{8}\.parquet", file.name)
     record(store, 4, (sink.name,))
-    with Outbox(store, [sink], said.append):
-        pass
+    again(store, sink, said)
     rows = parquet.read_table(tmp_path / "table").to_pylist()
     assert [row["id"] for row in rows] == [1, 2, 3, 4, 5] and rows[2]["verdict"] == "NG" and rows[0]["left"] is None
+    older = file.rename(file.with_name("000000000001.parquet"))  # as it was called before
+    record(store, 5, (sink.name,))
+    again(store, sink, said)
+    assert list((tmp_path / "table").iterdir()) == [older]
+    assert parquet.read_table(older)["id"].to_pylist() == [1, 2, 3, 4, 5, 6]
     assert said == []
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_new_store_leaves_the_parquet_files_of_an_old_one(
+    store: Store, other: Store, said: list[str], tmp_path: Path, older: bool
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    sink = open_sink(f"parquet:{tmp_path / 'table'}")
+    for held, count in ((store, 5), (other, 3)):
+        for number in range(count):
+            record(held, number, (sink.name,))
+        again(held, sink, said)
+        if older:
+            for file in (tmp_path / "table").iterdir():
+                file.rename(file.with_name(f"{file.name.partition('-')[0]}.parquet"))
+            older = False
+    again(other, sink, said)
+    rows = parquet.read_table(tmp_path / "table").to_pylist()
+    assert sorted(row["id"] for row in rows) == [1, 1, 2, 2, 3, 3, 4, 5]
+    assert len({row["message"] for row in rows}) == 8 and said == []
 
 
 def test_an_end_that_comes_while_few_are_read_does_not_divide_them(
@@ -564,7 +640,7 @@ def test_an_end_that_comes_while_few_are_read_does_not_divide_them(
     monkeypatch.setattr(store.deliveries, "pending", then_the_end)
     with outbox:
         wait_for(lambda: not store.deliveries.waiting())
-    assert [path.name for path in (tmp_path / "table").iterdir()] == ["000000000001.parquet"] and said == []
+    assert len(list((tmp_path / "table").iterdir())) == 1 and said == []
 
 
 def test_jsonl_is_one_object_a_line(store: Store, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:

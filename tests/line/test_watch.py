@@ -26,6 +26,7 @@ from okng.line.sources import Arrival, folder
 from okng.line.sources.folder import Folder
 from okng.line.watch import Watch
 from okng.store import Store, StoreError
+from okng.store.retention import Retention
 
 
 @pytest.fixture(autouse=True)
@@ -127,13 +128,36 @@ def test_what_is_no_image_is_said_once_and_put_aside(store: Store, place: Path, 
     assert sorted(name for name, _ in records(store)) == ["good.png", "scan.tif[0]", "scan.tif[1]", "scan.tif[2]"]
 
 
-def test_an_image_that_the_detector_fails_at_stops_no_other(store: Store, place: Path, said: list[str]) -> None:
+def test_damaged_pages_stop_neither_the_others_nor_the_watch(store: Store, place: Path, said: list[str]) -> None:
+    pages = [Image.fromarray(picture(number)) for number in range(4)]
+    scan = write(place / "scan.tif", b"")
+    pages[0].save(scan, save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    content = bytearray(scan.read_bytes())
+    with Image.open(scan) as whole:
+        for page in (0, 1):
+            whole.seek(page)
+            for start, size in zip(whole.tag_v2[273], whole.tag_v2[279], strict=True):  # type: ignore[attr-defined]
+                content[start : start + size] = bytes(size)
+    write(scan, bytes(content))
+    write(place / "z.png", png(5))
+    loop = watch(store, place, said, lambda loop: loop.unread and loop.counts["OK"] == 3, "move")
+    assert sorted(name for name, _ in records(store)) == ["scan.tif[2]", "scan.tif[3]", "z.png"]
+    assert len(said) == 1 and said[0].startswith(f"skipped: {scan}: ") and loop.unread == 1
+    assert (place / "failed/scan.tif").exists()
+
+
+@pytest.mark.parametrize("failure", ["is no number", "out of memory"])
+def test_an_image_that_the_detector_fails_at_stops_no_other(
+    store: Store, place: Path, said: list[str], failure: str
+) -> None:
     for number in range(4):
         write(place / f"{number}.png", png(number, number == 2))
     engine = inspector().engine
 
     def failing(pixels: np.ndarray) -> Any:
         scores, maps = engine(pixels)
+        if scores.max() > 200 and failure == "out of memory":
+            raise RuntimeError("out of memory\n  in node 7")
         return np.where(scores > 200, np.nan, scores), maps
 
     with Outbox(store, [], said.append) as outbox:
@@ -148,24 +172,46 @@ def test_an_image_that_the_detector_fails_at_stops_no_other(store: Store, place:
         with pytest.raises(Enough):
             loop.run(tick)
     assert records(store) == [("0.png", "OK"), ("1.png", "OK"), ("3.png", "OK")]
-    assert len(said) == 1 and "is no number" in said[0] and (place / "failed/2.png").exists()
+    assert len(said) == 1 and failure in said[0] and "\n" not in said[0] and (place / "failed/2.png").exists()
+
+
+def failing(real: Any, times: int, why: str) -> Any:
+    """The same as `real`, but for the first `times` calls, at which the store can't be used."""
+    calls: list[object] = []
+
+    def tried(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) <= times:
+            raise StoreError(why)
+        return real(*arguments, **named)
+
+    return tried
 
 
 def test_a_store_that_is_full_is_waited_for(
     store: Store, place: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, tries = store.record, []
-
-    def record(*arguments: Any, **named: Any) -> int:
-        tries.append(1)
-        if len(tries) < 4:
-            raise StoreError("the store is full")
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(store, "record", record)
+    monkeypatch.setattr(store.records, "with_key", failing(store.records.with_key, 2, "the store is locked"))
+    monkeypatch.setattr(store, "record", failing(store.record, 3, "the store is full"))
     write(place / "1.png", png(1))
     watch(store, place, said, lambda loop: loop.counts["OK"] == 1)
-    assert said == ["the store is full; waiting"] and len(records(store)) == 1
+    assert said == ["the store is locked; waiting", "the store is full; waiting"] and len(records(store)) == 1
+
+
+def test_a_store_that_can_not_be_cleared_now_is_waited_for(
+    model: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def cleared(self: Retention, *limits: float | None) -> None:
+        asked.append(limits)
+        raise StoreError("the store is locked") if len(asked) < 3 else Enough
+
+    monkeypatch.setattr(Retention, "keep", cleared)
+    words = ["watch", str(model), str(place), "--store", str(tmp_path / "store"), "--keep-days", "7"]
+    with pytest.raises(Enough):
+        app(words, standalone_mode=False)
+    assert asked == 3 * [(7.0, None)] and capsys.readouterr().err.count("the store is locked; waiting") == 1
 
 
 @pytest.mark.parametrize(("keep", "wanted"), [("none", []), ("odd", ["2.png"]), ("all", ["0.png", "1.png", "2.png"])])
@@ -253,11 +299,14 @@ def test_the_program_prints_json_lines_and_ends_cleanly(model: Path, place: Path
         (["--to", "copy:{tmp}/s", "--then", "move"], "add: --keep-images all"),
         (["--keep-images", "some"], "--keep-images is all, odd or none"),
         (["--to", "jsonl", "--to", "jsonl"], "jsonl is given twice"),
+        (["--keep-days", "-1"], "keep_days is above 0, not -1"),
+        (["--keep-gb", "0"], "keep_gb is above 0, not 0"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_watched(
-    model: Path, place: Path, tmp_path: Path, more: list[str], answer: str
+    model: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], answer: str
 ) -> None:
+    monkeypatch.setattr(Watch, "run", lambda *_: pytest.fail("it watches"))
     told = [text.replace("{in}", str(place)).replace("{tmp}", str(tmp_path)) for text in more]
     with pytest.raises(OkngError) as caught:
         app(["watch", str(model), str(place), "--store", str(tmp_path / "store"), *told], standalone_mode=False)

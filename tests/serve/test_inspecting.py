@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,12 +126,33 @@ def test_sinks_are_told_of_each_record(store: Store, shop: Shop, tmp_path: Path)
 
 
 def test_a_key_is_inspected_once(server: Server, shop: Shop) -> None:
-    """A client that had no answer asks again; another image under the same key is not looked at."""
+    """A client that had no answer asks again."""
     first = server.inspect(shop.image(1), key="part 17").json()
     with ThreadPoolExecutor(4) as pool:
         again = list(pool.map(lambda _: server.inspect(shop.image(1), key="part 18").json()["id"], range(4)))
-    assert server.inspect(shop.image(7), key="part 17").json() == first and len(set(again)) == 1
+    assert server.inspect(shop.image(1), key="part 17").json() == first and len(set(again)) == 1
     assert server.count() == 2
+
+
+def test_a_key_is_of_one_model_and_one_image(store: Store, shop: Shop, tmp_path: Path) -> None:
+    """No verdict is handed out that is another model's, or another image's, neither after it nor at the same time."""
+    pages = [Image.fromarray(np.full((40, 40, 3), 80 * i, np.uint8)) for i in range(2)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    both = (tmp_path / "pages.tif").read_bytes()
+    with serving(store, {"a": shop.onnx, "b": shop.onnx}, tmp_path / "models") as server:
+        told = {name: server.inspect(shop.image(1), model=name, key="part7").json() for name in ("a", "b")}
+        assert {name: one["model"] for name, one in told.items()} == {"a": "a", "b": "b"} and server.count() == 2
+        other = server.inspect(shop.image(7), model="a", key="part7")
+        assert other.status_code == 409 and "give each a key of its own" in other.json()["error"]
+        first = server.inspect(both, model="a", key="sheet", page=0).json()
+        assert server.inspect(both, model="a", key="sheet", page=0).json() == first
+        assert server.inspect(both, model="a", key="sheet", page=1).status_code == 409
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda i: server.inspect(shop.image(i), model="b", key="race"), range(12)))
+        (won,) = [answer.json() for answer in answers if answer.status_code == 200]
+        assert server.count() == 4 and {answer.status_code for answer in answers} == {200, 409}
+        record = store.records.get(won["id"])
+        assert record is not None and record.to_dict() == won
 
 
 def test_an_overlay_is_a_picture(server: Server, shop: Shop) -> None:
@@ -264,6 +286,44 @@ def test_the_queue_is_bounded_and_a_stop_finishes_what_has_begun(
         stopping.result()
     assert [answer.status_code for answer in answers] == [200] * 4
     assert sorted(answer.json()["id"] for answer in answers) == [record.id for record in store.records.each()]
+
+
+def test_what_a_batch_may_load_has_its_room_beforehand(
+    store: Store, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of paths is small, and a form in chunks says no size: beside others neither goes over the bound."""
+    go, judge, rng = threading.Event(), Inspector.judge, np.random.default_rng(0)
+    for i in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{i}.png").write_bytes(encoded(rng.integers(0, 256, (100, 100, 3), np.uint8)))  # 30 kB
+    monkeypatch.setattr("okng.serve.queue.ROOM", 80_000)
+    form = httpx.Request("POST", "http://a", files=[("images", ("a.png", shop.image(1)))] * 2)
+    headers = {"Content-Type": form.headers["content-type"]}
+
+    def held(self: Inspector, batch: Any) -> Any:
+        go.wait(20)
+        yield from judge(self, batch)
+
+    monkeypatch.setattr(Inspector, "judge", held)
+    models, folders = {"parts": shop.onnx}, (tmp_path / "in",)
+    with serving(store, models, tmp_path / "models", folders=folders) as server, ThreadPoolExecutor(2) as pool:
+
+        def batch(paths: list[str]) -> httpx.Response:
+            return server.client.post("/api/batch", json={"paths": paths})
+
+        waiting = [pool.submit(server.inspect, shop.image(1))]
+        wait_for(lambda: server.parts.queue.inside == 1)
+        in_chunks = server.client.post("/api/batch", content=iter([form.read()]), headers=headers)
+        for refused in (batch(["."]), in_chunks):
+            assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+        waiting.append(pool.submit(batch, ["1.png", "2.png"]))  # for these there is room
+        wait_for(lambda: server.parts.queue.inside == 2)
+        wait_for(lambda: 60_000 < server.parts.queue._bytes <= 80_000)
+        go.set()
+        assert [answer.result().status_code for answer in waiting] == [200, 200]
+        alone = server.client.post("/api/batch", content=iter([form.read()]), headers=headers)
+        assert alone.json()["counts"]["unreadable"] == 0 and len(alone.json()["results"]) == 2
+        assert batch(["."]).json()["counts"]["unreadable"] == 0 and server.parts.queue._bytes == 0
 
 
 def test_a_store_that_is_full_or_locked_is_said_and_nothing_is_promised(server: Server, shop: Shop) -> None:

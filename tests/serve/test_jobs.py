@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ from servers import Server, Shop, encoded, serving, wait_for
 from tests.contract.conftest import pictures
 from tests.detectors.scenes import crosses, rings
 
+import okng
 from okng.errors import OkngError
+from okng.inspection.inspector import Inspector
 from okng.serve.jobs import SILENT, Workshop
+from okng.serve.learning import learn
+from okng.serve.models import Shelf
 from okng.serve.paths import folder_below
 from okng.serve.settings import Settings
 from okng.store import Store
@@ -77,7 +84,46 @@ def test_a_new_fit_learns_from_nothing_outside(store: Store, shop: Shop, tmp_pat
             folder_below(settings, name)
     with serving(store, {"parts": shop.okng}, tmp_path / "models", folders=(inside,)) as server:
         assert "is a file" in begin(server, kind="fit", folder="list.txt").text
+        assert 'name="rate"' not in server.client.get("/learn").text
+        server.client.post("/api/models/parts/threshold", json={"threshold": 3.0})
+        assert "set by hand" in begin(server, kind="fit", folder="ok").json()["error"]
+        assert 'name="rate"' in server.client.get("/learn").text
         assert not store.jobs.all()
+
+
+def test_a_new_fit_keeps_tiles_zones_rules_and_promise_and_asks_for_a_rate(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ok"
+    folder.mkdir()
+    for i, pixels in enumerate(pictures(8, seed=5)):
+        (folder / f"{i}.png").write_bytes(encoded(pixels))
+    rules = {
+        "zones": [{"name": "label", "kind": "ignore", "points": [[0, 0], [0.5, 0], [0, 0.5]]}],
+        "rules": [{"name": "large", "verdict": "NG", "min_area": 400}],
+    }
+    how: dict[str, Any] = {"size": 24, "tile": 32, "overlap": 8, "promise": "strict", "false_alarm_rate": 0.2}
+    okng.fit(folder, "patchcore", weights="none", rules=rules, device="cpu", **how).save(tmp_path / "parts.okng")
+    shelf = Shelf(store, tmp_path / "models", {}, print)
+    shelf.give("parts", tmp_path / "parts.okng")
+    workshop, tasks = Workshop(store, shelf, print), []
+    monkeypatch.setattr(workshop, "_begin", lambda kind, name, asked, task, why, who: tasks.append(task))
+
+    def fitted() -> Inspector:
+        new = tmp_path / "new.okng"
+        learn({**json.loads(json.dumps(tasks[-1])), "kind": "fit", "images": [], "new": str(new)}, io.StringIO())
+        return okng.load(new)
+
+    workshop.fit("parts", folder, "eve")
+    old, new = shelf.get("parts").inspector, fitted()
+    assert new.preprocess == old.preprocess and (new.preprocess.tile, new.preprocess.overlap) == (32, 8)
+    assert new.rules == old.rules and new.rules.masks and new.manifest["detector"] == old.manifest["detector"]
+    assert new.promise() == old.promise() and new.calibration.method == "split"
+    shelf.change("parts", lambda present: present.with_threshold(1e9), "eve", "by hand")
+    with pytest.raises(OkngError, match="set by hand; say which false-alarm rate"):
+        workshop.fit("parts", folder, "eve")
+    workshop.fit("parts", folder, "eve", 0.3)
+    assert [task["false_alarm_rate"] for task in tasks] == [0.2, 0.3]
 
 
 @pytest.mark.slow
@@ -110,8 +156,6 @@ def test_a_new_fit_and_jobs_that_are_killed_or_stopped(store: Store, shop: Shop,
 
 
 def test_a_version_is_not_taken_uncompared(server: Server, shop: Shop, tmp_path: Path) -> None:
-    import okng
-
     other = tmp_path / "other.onnx"
     okng.load(shop.onnx).with_threshold(1e6).save(other)
     sent = server.client.post("/api/upload/parts", content=other.read_bytes(), params={"kind": "onnx"}).json()
@@ -133,8 +177,6 @@ def test_an_exported_model_does_not_learn_and_says_what_does(server: Server, sho
 
 
 def test_one_of_several_products_is_compared_and_says_beforehand_what_it_can_not(store: Store, tmp_path: Path) -> None:
-    import okng
-
     file = tmp_path / "line.okng"
     both = {name: made(24, seed=1) for name, made in (("ring", rings), ("cross", crosses))}
     inspector = okng.fit(both, "knn", holdout=0.4, device="cpu")
@@ -162,6 +204,15 @@ def test_one_of_several_products_is_compared_and_says_beforehand_what_it_can_not
         assert told["old_promise"] == inspector.of("ring").promise()
 
 
+def test_a_model_learns_images_of_its_own_alone(store: Store, shop: Shop, tmp_path: Path) -> None:
+    with serving(store, {"left": shop.okng, "right": shop.okng}, tmp_path / "models", keep="all") as server:
+        left, right = (server.inspect(shop.image(7), model=name).json()["id"] for name in ("left", "right"))
+        server.client.post("/api/reviews", json={"records": [left, right], "said": "OK"})
+        refused = server.client.post("/api/models/left/jobs", json={"kind": "update", "records": [left, right]})
+        assert refused.status_code == 422 and not store.jobs.all()
+        assert refused.json()["error"] == f"record {right} is of another model, right; choose images of this one"
+
+
 def test_without_pytorch_learning_says_what_to_install(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a))
@@ -182,3 +233,15 @@ def test_what_was_not_finished_is_found_stopped(store: Store, shop: Shop, tmp_pa
     Workshop(store, None, print)  # type: ignore[arg-type]
     states = [job.state for job in (store.jobs.get(number) for number in jobs) if job is not None]
     assert states == ["stopped", "stopped", "running", "stopped", "running"] and SILENT > 10
+
+
+def test_windows_is_not_asked_for_a_process_which_would_end_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("os.kill ends a process on Windows"))
+    here = Workshop(store, None, print).server  # type: ignore[arg-type]
+    beside = f"{here.rpartition('/')[0]}/{os.getppid()}"
+    own, silent, lively = (store.jobs.add("fit", "parts", {}, "eve", server) for server in (here, beside, beside))
+    store.jobs.tell(silent, {"noted": 0.0})
+    Workshop(store, None, print)  # type: ignore[arg-type]
+    states = [job.state for job in (store.jobs.get(number) for number in (own, silent, lively)) if job is not None]
+    assert states == ["stopped", "stopped", "running"]

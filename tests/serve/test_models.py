@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import threading
 from pathlib import Path
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -13,7 +16,8 @@ from servers import Server, Shop, serving, wait_for
 
 import okng
 from okng.errors import OkngError
-from okng.store import Store
+from okng.serve.models import Shelf
+from okng.store import Store, StoreError
 
 
 def test_a_threshold_is_a_version_whose_file_gives_the_same_verdicts(
@@ -80,6 +84,66 @@ def test_a_model_is_replaced_while_it_serves(store: Store, shop: Shop, tmp_path:
         assert {answer.status_code for answer in answers} == {200}
         of = {(a.json()["version"], a.json()["verdict"], a.json()["threshold"] == 1e6) for a in answers}
         assert of == {(1, "NG", False), (2, "OK", True)}
+
+
+def test_a_replaced_file_waits_for_a_disk_or_store_that_is_full(
+    store: Store, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "parts.onnx"
+    given.write_bytes(shop.onnx.read_bytes())
+    said: list[str] = []
+    shelf = Shelf(store, tmp_path / "models", {}, said.append)
+    shelf.give("parts", given)
+
+    def full(*_: Any) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    okng.load(shop.onnx).with_threshold(1e6).save(given)
+    with Store.open(store.name).writing():  # another program
+        monkeypatch.setattr(store.models, "all_active", dict)  # which waits for the lock as well
+        shelf.refresh()
+    monkeypatch.undo()
+    assert "was locked" in shelf.problems["parts"] and shelf.get("parts").version.version == 1
+    with monkeypatch.context() as now:
+        now.setattr(os, "fsync", full)
+        shelf.refresh()
+        assert "No space left" in shelf.problems["parts"] and "version 1 goes on" in shelf.problems["parts"]
+        with pytest.raises(StoreError, match="No space left"):
+            Shelf(store, tmp_path / "others", {}, said.append).give("new", given)
+        with pytest.raises(StoreError, match="make room"):
+            shelf.change("parts", lambda present: present.with_threshold(2.0), "test", "")
+    shelf.refresh()
+    assert shelf.get("parts").version.version == 2 and shelf.problems == {}
+    given.write_bytes(b"half a mod")
+    shelf.refresh()
+    assert f"{given} is no ONNX file" in shelf.problems["parts"]
+    monkeypatch.setattr(shelf, "_take_over", full)
+    shelf.refresh()  # the file's own fault: it is not looked at again
+    assert f"{given} is no ONNX file" in shelf.problems["parts"] and len(said) == len(set(said))
+
+
+def test_a_version_is_on_disk_before_the_store_knows_of_it(
+    store: Store, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was never synchronised may be empty after a power cut."""
+    synchronised: set[int] = set()
+    fsync, add = os.fsync, store.models.add
+
+    def noted(number: int) -> None:
+        fsync(number)
+        synchronised.add(os.fstat(number).st_ino)
+
+    def known(name: str, digest: str, file: str, *rest: str) -> Any:
+        assert (tmp_path / "models" / file).stat().st_ino in synchronised, rest
+        return add(name, digest, file, *rest)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(store.models, "add", known)
+    with serving(store, {"parts": shop.onnx}, tmp_path / "models") as server:
+        sent = server.client.post("/api/upload/parts", content=shop.okng.read_bytes())
+        assert sent.json()["version"] == 2
+        server.client.post("/api/models/parts/threshold", json={"threshold": 3.0})
+        assert len(store.models.versions("parts")) == 3
 
 
 def test_what_was_chosen_stays_over_a_restart(store: Store, shop: Shop, tmp_path: Path) -> None:

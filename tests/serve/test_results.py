@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from servers import Server, Shop, serving, wait_for
 from tests.store.stores import MODEL, inspection, postgres
 
-from okng.serve.pages.views import Recently
+from okng.serve.pages.views import Recently, how_far
+from okng.serve.pages.words import translator
 from okng.store import Store
 from okng.store.records import NewRecord
 
@@ -98,7 +100,8 @@ def test_what_takes_long_is_found_out_once_for_all_who_ask(
     monkeypatch.setattr(server.store.retention, "size", lambda: sized.append(1) or size())
     object.__setattr__(server.parts, "recently", Recently(600))
     for number in range(3):
-        kept = server.inspect(shop.image(number)).json()["id"]
+        record = server.inspect(shop.image(number)).json()
+        kept = f"{record['id']}?of={record['digest'][:8]}"  # so that a browser shows none of another store's
         page = server.client.get("/live/now")
         assert page.status_code == 200 and f"/pictures/{kept}" in page.text
         server.client.get("/metrics")
@@ -119,3 +122,15 @@ def test_the_store_is_cut_back_as_soon_as_it_may_be_too_large(
             store.record_all(new)
             wait_for(lambda: store.retention.size() <= 100_000, 10)
         assert 5 <= server.count() < 10 and any("removed by age or size" in line for line in server.said)
+
+
+def test_a_records_page_measures_it_by_its_own_model(store: Store, shop: Shop, tmp_path: Path) -> None:
+    """Not by the first one, where the address names none, nor by another that it names."""
+    with serving(store, {"a": shop.onnx, "b": shop.onnx}, tmp_path / "models") as server:
+        server.parts.shelf.change("b", lambda present: present.with_threshold(1e6), "test", "")
+        number = server.inspect(shop.image(7), model="b").json()["id"]
+        pages = [server.client.get(f"/results/{number}", params=asked).text for asked in ({}, {"model": "a"})]
+        pages = [re.findall(r'<p class="muted">(.*?)</p>', page)[0] for page in pages]
+        score = store.records.several([number])[number].score
+        calibration = server.parts.shelf.get("b").inspector.calibration
+        assert pages == [how_far(score, calibration, translator("en"))] * 2

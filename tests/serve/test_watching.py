@@ -77,6 +77,19 @@ def test_each_record_counts_once_also_after_a_restart(store: Store, monkeypatch:
     assert again.look("parts").state == expected and again.look("parts").state == expected
 
 
+def test_what_retention_left_is_no_line(store: Store) -> None:
+    """Of a time of which unreviewed records are gone, those left were reviewed for being odd."""
+    fill(store, 300, seed=1)
+    oddest, _ = store.records.page(order="oddest", limit=60)
+    store.reviews.add([record.id for record in oddest], "OK", "kim")
+    assert store.retention.keep(days=1e-9) == 240
+    there = watcher(store)
+    assert there.look("parts").state.count == 0
+    fill(store, 40, seed=2)
+    watch = there.look("parts")
+    assert watch.state.count == 40 and not watch.state.drifted
+
+
 def test_a_darker_lamp_raises_an_alarm_that_says_so_and_is_begun_anew(store: Store) -> None:
     said: list[str] = []
     there = watcher(store, said)

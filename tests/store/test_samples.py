@@ -24,6 +24,23 @@ def test_a_sample_is_half_of_each_verdict_and_each_image_at_most_once(store: Sto
         store.samples.draw(Filter(model="other"), 1, 20, "kim")
 
 
+def test_nothing_is_drawn_from_what_retention_left(store: Store) -> None:
+    """Of a time of which unreviewed images are gone, the rest was reviewed for being odd."""
+    odd = [put(store, 1.0) for _ in range(3)]
+    store.reviews.add(odd, "NG", "kim")
+    removed = [put(store, 1.0) for _ in range(20)][-1]
+    put(store, 1.0, sinks=("webhook:there",))  # waits, and stays
+    assert store.retention.removed() == 0 and store.retention.keep(days=1e-9) == 20
+    assert store.retention.removed() == removed
+    newer = [put(store, 1.0) for _ in range(9)]
+    sample = store.samples.draw(Filter(model="parts"), 1, 100, "kim")
+    assert sample.totals == {"NG": 0, "OK": 10} and set(sample.drawn["OK"]) == {removed + 1, *newer}
+    store.deliveries.drop("webhook:there")
+    store.retention.keep(days=1e-9)
+    with pytest.raises(OkngError, match="take more days"):
+        store.samples.draw(Filter(model="parts"), 1, 100, "kim")
+
+
 def test_every_image_is_as_likely_and_at_any_place(store: Store) -> None:
     ids = [put(store, 1.0) for _ in range(8)]
     first = [store.samples.draw(Filter(model="parts"), None, 2, "kim").drawn["OK"][0] for _ in range(120)]

@@ -17,6 +17,7 @@ from stores import MODEL, inspection, put
 from okng.errors import OkngError
 from okng.store import Store, StoreError
 from okng.store.records import NewRecord
+from okng.store.tables import VERSION
 
 
 def test_a_record_comes_back_as_it_was(store: Store) -> None:
@@ -89,7 +90,7 @@ def test_ids_are_in_order_whatever_the_clock_does(store: Store, monkeypatch: pyt
 
 def test_an_id_is_never_given_twice(store: Store) -> None:
     last = [put(store) for _ in range(3)][-1]
-    assert store.retention.keep(days=-1) == 3
+    assert store.retention.keep(gigabytes=1e-9) == 3
     assert put(store) > last
 
 
@@ -140,6 +141,25 @@ def test_a_later_okngs_store_is_refused(url: str) -> None:
     store.close()
     with pytest.raises(OkngError, match=r"version 99, made by a later okng"):
         Store.open(url)
+
+
+@pytest.mark.parametrize("removed", [0, 4])
+def test_an_older_store_is_brought_along(url: str, removed: int) -> None:
+    """Where records are missing, nobody knows up to which they were removed: up to the newest, then."""
+    store = Store.open(url)
+    ids = [put(store) for _ in range(6)]
+    store.reviews.add(ids[removed:], "OK", "kim")
+    assert store.retention.keep(days=1e-9) == removed
+    with store.writing() as connection:
+        connection.execute(text("ALTER TABLE okng_store DROP COLUMN removed"))
+        connection.execute(text("UPDATE okng_store SET version = 1"))
+    store.close()
+    for _ in range(2):
+        store = Store.open(url)
+        assert store.retention.removed() == (ids[-1] if removed else 0)
+        with store.reading() as connection:
+            assert connection.execute(text("SELECT version FROM okng_store")).scalar() == VERSION
+        store.close()
 
 
 def test_a_locked_store_says_so_and_keeps_nothing(url: str) -> None:

@@ -169,6 +169,8 @@ def test_unreadable_images_are_skipped_and_counted_or_stop_it(tmp_path: Path, pa
         ({"promise": "certain"}, "promise is auto or strict, not 'certain'"),
         ({"promise": "strict", "holdout": 0}, "leave out holdout, or promise"),
         ({"size": 4}, "size is one number"),
+        ({"size": (32,)}, "size is one number"),
+        ({"size": ()}, "size is one number"),
         ({"detector": "patchcor"}, "did you mean patchcore"),
         ({"corset": 0.1}, "did you mean coreset"),
         ({"coreset": "many"}, "coreset takes a number"),

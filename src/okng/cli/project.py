@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from okng.errors import OkngError, in_one_line, nearest_names
 
 NAME = "okng.toml"
-FAR = ("ray", "to", "force")  # send images away or write over files: not for whoever put a file into a folder to say
+# Send images away, write over files or let others in: not for whoever put a file into a folder to say.
+FAR = ("ray", "to", "force", "host", "add-token", "remove-token", "drop")
 
 
 def file_of(config: Path | None) -> Path | None:
@@ -25,7 +26,7 @@ def defaults(file: Path, verbs: Mapping[str, Any], named: bool = True) -> dict[s
 
     Keys are options without their dashes, `false-alarm-rate` or `false_alarm_rate`. Raises `OkngError` for a file that
     can't be read, a verb or an option that there is not, and a value that no option takes. `named`: whether a person
-    has named the file; one that lies in the working folder says nothing of `FAR`.
+    has named the file; one that lies in the working folder says nothing of `FAR`, and nothing that lies elsewhere.
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
@@ -45,8 +46,11 @@ def defaults(file: Path, verbs: Mapping[str, Any], named: bool = True) -> dict[s
             option = options.get(key.replace("_", "-"))
             if option is None:
                 raise OkngError(f"{file}: {verb} has no option {key!r}; {nearest_names(key, options)}")
-            if not named and key in FAR:
-                raise OkngError(f"{file}: {key} is taken only from a file that you name: okng --config {file} {verb} …")
+            far = key.replace("_", "-") in FAR or any(map(leads_out, value if isinstance(value, list) else [value]))
+            if far and not named:
+                raise OkngError(
+                    f"{file}: {key} = {value!r} is taken only from a file that you name: okng --config {file} {verb} …"
+                )
             if isinstance(value, dict) or isinstance(value, list) != option.multiple:
                 form = "a list" if option.multiple else "one value"
                 raise OkngError(f"{file}: {key} of [{verb}] is {form}, not {value!r}")
@@ -66,6 +70,14 @@ def options_of(command: Any) -> dict[str, Any]:
         for spelt in option.opts
         if spelt.startswith("--")
     }
+
+
+def leads_out(value: Any) -> bool:
+    """Whether a text is a URL or a path out of the working folder."""
+    if not isinstance(value, str):
+        return False
+    path = PureWindowsPath(value)  # which knows both slashes
+    return "://" in value or value.startswith("~") or bool(path.anchor) or ".." in path.parts
 
 
 def at_home(value: Any) -> Any:

@@ -18,7 +18,7 @@ def rules(
     clear: Annotated[bool, typer.Option("--clear", help="Take out all zones and rules.")] = False,
     ok: Annotated[
         list[Path] | None,
-        typer.Option("--ok", help="OK images to calibrate by; those learnt are left out. Repeatable."),
+        typer.Option("--ok", help="OK images to calibrate by, one of a part; those learnt are left out. Repeatable."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here instead of in place.")] = None,
     device: Annotated[str, typer.Option(help=DEVICE)] = "cpu",
@@ -28,6 +28,7 @@ def rules(
     from okng.cli.common import calibrations_json, open_model, print_json, say, threshold_lines, unrun
     from okng.errors import OkngError
     from okng.inspection.rules import Rules
+    from okng.inspection.saving import save_changed, state_before
 
     if file is not None and clear:
         raise OkngError("--set and --clear are two things; give one of them")
@@ -36,6 +37,7 @@ def rules(
         raise OkngError("-o is for changed rules; add --set FILE or --clear")
     wanted = None if file is None else Rules.of(file)  # before a large model is read
     how: dict[str, Any] = {"device": device} if ok else {"load": unrun}
+    before = state_before(model)
     inspector = open_model(model, **how)
     if changes:
         wanted = Rules() if clear else wanted if wanted is not None else inspector.rules
@@ -52,8 +54,7 @@ def rules(
     for line in threshold_lines(inspector):
         say(line)
     if changes:
-        inspector.save(output or model)
-        say(f"wrote {output or model}")
+        say(f"wrote {save_changed(inspector, model, output, before)}")
     if as_json:
         told = {"model": str(output or model), **inspector.rules.to_json(), **calibrations_json(inspector)}
         print_json(told | {"promise": inspector.promise()})

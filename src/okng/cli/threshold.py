@@ -23,15 +23,16 @@ def threshold(
     """Show the threshold, or change it: a number in the file, nothing is fitted again."""
     from okng.cli.common import calibrations_json, open_model, print_json, say, threshold_lines, unrun
     from okng.errors import OkngError
+    from okng.inspection.saving import save_changed, state_before
 
     changes = false_alarm_rate is not None or score is not None
     if output is not None and not changes:
         raise OkngError("-o is for a changed threshold; add --false-alarm-rate or --score")
+    before = state_before(model)
     inspector = open_model(model, rate=false_alarm_rate, score=score, load=unrun, product=product)
     for line in threshold_lines(inspector):
         say(line)
     if changes:
-        inspector.save(output or model)
-        say(f"wrote {output or model}")
+        say(f"wrote {save_changed(inspector, model, output, before)}")
     if as_json:
         print_json({"model": str(output or model), **calibrations_json(inspector), "promise": inspector.promise()})

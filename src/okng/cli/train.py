@@ -224,15 +224,15 @@ def train(
         images += map(Path, more or ())
 
     import okng
+    from okng.inspection.saving import save_beside, save_over, state_before
     from okng.training.fit import discard, is_stopped
     from okng.training.launch import GONE, LAUNCHED
     from okng.training.progress import Narrator
     from okng.training.ranks import Gone
     from okng.training.review import Review
-    from okng.training.saving import save_beside, save_over, state_of
 
     review = None if report is None else Review(plant=True)
-    read = None if update is None or url_of(update) is not None else state_of(update)
+    before = None if update is None else state_before(update)
     checkpoint = (Path() if far else output.parent) / f"{output.name}.partial"
     if resume and not is_stopped(checkpoint):
         say(f"there is no {checkpoint} to go on with; this fit begins anew")
@@ -288,8 +288,8 @@ def train(
     try:
         if far is not None:
             inspector.save(far)
-        elif update is not None and read is not None and output.resolve() == update.resolve():
-            save_over(inspector, output, read)
+        elif update is not None and before is not None and output.resolve() == update.resolve():
+            save_over(inspector, output, before)
         else:
             kept = save_beside(inspector, output, force)
     except OkngError as error:

@@ -53,9 +53,11 @@ def watch(
     from okng.line.watch import Watch
     from okng.store import ModelUsed, Store
     from okng.store.pictures import KEEP
+    from okng.store.retention import check_limits
 
     if keep_images not in KEEP:
         raise OkngError(f"--keep-images is {', '.join(KEEP[:-1])} or {KEEP[-1]}, not {keep_images!r}")
+    check_limits(keep_days, keep_gb)
     line = Line()
     sinks = [open_sink(text) for text in to or []]
     came = open_source(source, line.say, every, then, settle)
@@ -76,7 +78,7 @@ def watch(
                 nonlocal next_clearing
                 line.show(loop)
                 if (keep_days or keep_gb) and time.monotonic() > next_clearing:
-                    records.retention.keep(keep_days, keep_gb)
+                    loop.patiently(lambda: records.retention.keep(keep_days, keep_gb))
                     next_clearing = time.monotonic() + HOUR
 
             line.say(f"watching {came.name} with {called.name}; {inspector.promise()}")

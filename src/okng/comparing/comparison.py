@@ -15,7 +15,7 @@ import numpy as np
 
 from okng.benchmark.figures import headlines
 from okng.benchmark.rows import json_ready, write_rows
-from okng.checks import check_rate
+from okng.checks import check_rate, plain
 from okng.comparing.page import as_text, write_page, write_ranks
 from okng.comparing.runs import Method, Result, Run, check_detectors, without_images
 from okng.comparing.sets import Comparable, auxiliary_for, comparable, digest_of
@@ -353,7 +353,8 @@ def _methods(detectors: Asked | Sequence[Asked] | None) -> list[Method]:
         kind = detector_class(name) if name not in cards() else None
         words = ", ".join(f"{key}={value}" for key, value in arguments.items())
         called = name.rpartition(":")[2]  # of a class from outside, its own name
-        method = Method(f"{called} ({words})" if words else called, name, dict(arguments), kind)
+        given = {key: plain(key, value) for key, value in arguments.items()}
+        method = Method(f"{called} ({words})" if words else called, name, given, kind)
         twin = next((other for other in found if other.name == method.name), None)
         if twin is not None and twin.detector != method.detector:
             method = replace(method, name=f"{name} ({words})" if words else name)

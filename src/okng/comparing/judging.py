@@ -13,7 +13,7 @@ from okng.comparing.pixels import counted, levels
 from okng.datasets.base import NG, Mask, Sample
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError
-from okng.inspection.images import UnreadableImage, fingerprint
+from okng.inspection.images import Source, UnreadableImage, fingerprint
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection, upsample
 from okng.planted.measure import sensitivity
@@ -23,15 +23,20 @@ from okng.training.progress import Narrator
 SIDE = 240  # pixels of the longer side of a picture
 
 
+def mark_of(source: Source) -> str:
+    """The fingerprint of an image or a mask; "unreadable" for one that can't be read."""
+    try:
+        return fingerprint(source)
+    except UnreadableImage:
+        return "unreadable"
+
+
 def keys_of(samples: Sequence[Sample]) -> list[str]:
     """A name for each sample by its content, the same in every run: a second image of the same bytes ends in -2."""
     seen: Counter[str] = Counter()
     keys = []
     for sample in samples:
-        try:
-            digest = fingerprint(sample.image)
-        except UnreadableImage:
-            digest = "unreadable"
+        digest = mark_of(sample.image)
         seen[digest] += 1
         keys.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
     return keys
@@ -79,6 +84,8 @@ class Collected:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """One row per image, in the order of `keys`; pixel counts only where a mask says what they are of."""
+        if not self._rows:
+            raise OkngError("none of the test images could be read")
         labels, scores, called = (np.array(column) for column in zip(*self._rows, strict=True))
         found = {"labels": labels.astype(np.int8), "scores": scores, "called": called.astype(bool)}
         if not self._maps:

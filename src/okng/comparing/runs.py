@@ -12,9 +12,11 @@ import os
 import pickle
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -99,7 +101,7 @@ class Run:
             kept = json.loads(self.file(".json").read_text(encoding="utf-8"))
             with np.load(self.file(".npz"), allow_pickle=False) as arrays:
                 return Result(self, kept, dict(arrays))
-        except (OSError, ValueError):  # a file that is not whole is measured again
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):  # not whole: it is measured again
             return None
 
     def measure(self, tell: Narrator) -> Result:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from okng.comparing.judging import keys_of
+from okng.comparing.judging import keys_of, mark_of
 from okng.datasets import NG, OK, Dataset, Sample
 from okng.datasets.ok_images import part_images
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint
+from okng.inspection.images import Preprocess, Source
 from okng.inspection.inspector import Images, each_image
 from okng.training.data import TrainingImages
 from okng.training.held_out import kept_together
@@ -70,7 +70,7 @@ def auxiliary_for(detectors: Sequence[str], given: Images | None) -> tuple[Sourc
 
 def digest_of(sources: Sequence[Source]) -> str:
     """Sixteen hexadecimal digits of all images."""
-    return hashlib.sha256(_bytes(sources).encode()).hexdigest()[:16]
+    return hashlib.sha256(" ".join(map(mark_of, sources)).encode()).hexdigest()[:16]
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -105,7 +105,7 @@ def _hold_back(dataset: Dataset, tell: Narrator) -> Dataset:
 def _digest(dataset: Dataset) -> str:
     """Sixteen hexadecimal digits of all images, labels and masks, so that a folder that has changed is another one."""
     parts = [
-        [name, [[_bytes([sample.image]), sample.label, sample.kind, _masks(sample)] for sample in samples]]
+        [name, [[mark_of(sample.image), sample.label, sample.kind, _masks(sample)] for sample in samples]]
         for name, samples in (("train", dataset.train), ("test", dataset.test), ("ng", dataset.ng))
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -114,14 +114,4 @@ def _digest(dataset: Dataset) -> str:
 def _masks(sample: Sample) -> str:
     if sample.mask is None:
         return ""
-    return _bytes(sample.mask if isinstance(sample.mask, tuple) else [sample.mask])
-
-
-def _bytes(sources: Sequence) -> str:
-    digests = []
-    for source in sources:
-        try:
-            digests.append(fingerprint(source))
-        except UnreadableImage:
-            digests.append("unreadable")
-    return " ".join(digests)
+    return " ".join(map(mark_of, sample.mask if isinstance(sample.mask, tuple) else [sample.mask]))

@@ -114,17 +114,16 @@ def against_the_best(p: np.ndarray, best: int) -> np.ndarray:
     return adjusted
 
 
-def resampled(labels: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each image is drawn, (B, n): OK and NG images are drawn with replacement, each among themselves.
+def resampled(kinds: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """How often each image is drawn, (B, n): with replacement, those of a kind, such as OK and NG, among themselves.
 
     The same draws serve every method, which is what makes the bootstrap a paired one.
     """
     rng = np.random.default_rng(seed)
-    weights = np.zeros((count, len(labels)))
-    for label in (0, 1):
-        places = np.flatnonzero(np.asarray(labels) == label)
-        if len(places):
-            weights[:, places] = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=count)
+    weights = np.zeros((count, len(kinds)))
+    for kind in np.unique(kinds):
+        places = np.flatnonzero(np.asarray(kinds) == kind)
+        weights[:, places] = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=count)
     return weights
 
 

@@ -132,14 +132,15 @@ def _compare(measured: list[tuple[Row, list[Result]]]) -> None:
         called = np.stack([result.arrays["called"][places[id(result)]] for _, (result,) in measured])  # (m, n)
         _judge("caught", [row for row, _ in measured], mcnemar_p(called[:, labels == 1]))
     weights = resampled(labels)  # (B, n)
+    with_maps = next((one for _, results in measured for one in results if "masked" in one.arrays), None)
+    kinds = labels if with_maps is None else kinds_of_pixels(with_maps, places[id(with_maps)], labels)
+    of_pixels = resampled(kinds)  # (B, n)
     once = np.ones((1, len(labels)))
     for name in COMPARED[1:-1] if one_fit_each else COMPARED[1:]:
         drawn, rows = [], []  # values (1 + B,) of the images as they are and of each resample
+        taken = np.concatenate([once, of_pixels if name in ("pixel_auroc", "aupro") else weights])
         for row, results in measured:
-            parts = [
-                _resamples(name, result, places[id(result)], labels, np.concatenate([once, weights]))
-                for result in results
-            ]
+            parts = [_resamples(name, result, places[id(result)], labels, taken) for result in results]
             if any(part is None for part in parts) or math.isnan(row.figures[name].value):
                 continue
             values = np.mean([part for part in parts if part is not None], 0)  # (1 + B,)
@@ -174,6 +175,15 @@ def _judge(name: str, rows: list[Row], p: np.ndarray) -> None:
         figure = row.figures[name]
         figure.best, figure.p = i == best, float(adjusted[i])
         figure.alike = i == best or figure.p > LEVEL
+
+
+def kinds_of_pixels(result: Result, places: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`labels` (n,) with 2 for NG images that show no defect's pixels, as where only some have masks.
+
+    They are drawn among themselves, so that every resample has as many images with defects' pixels as there are.
+    """
+    shown = result.arrays["masked"][result.arrays["defect"].sum(1) > 0]
+    return np.where((labels == 1) & ~np.isin(places, shown), 2, labels)
 
 
 def _resamples(

@@ -39,10 +39,15 @@ def read_coco(folder: Path, version: str, seed: int) -> Classes:
 
     Both versions hold the same objects in the same order. Groups of objects (`iscrowd`, run-length masks) are left
     out, and so are those whose image or outline is missing. A class with fewer than 550 such objects gives one in
-    eleven of them to the test part.
+    eleven of them to the test part. Raises `OkngError` for damaged files, and where no object is left.
     """
     instances, images = _instances(folder)
     chosen = _choose(instances, seed)
+    if not chosen:
+        raise OkngError(
+            f"{folder} has no object to crop; give single ones, outlined by polygons, with sides of {SMALLEST} px or "
+            f"more and at most 1 to {ASPECT:g}"
+        )
     files = {image["id"]: images / image["file_name"] for image in instances["images"]}
     wanted: dict[int, list[dict[str, Any]]] = {}
     for objects in chosen.values():
@@ -101,7 +106,9 @@ def _fits(one: dict[str, Any]) -> bool:
     """Whether an object is single, outlined by polygons, large enough and not too long."""
     _, _, width, height = one["bbox"]
     polygons = one["segmentation"]
-    if one["iscrowd"] or not isinstance(polygons, list) or any(len(p) < 6 or len(p) % 2 for p in polygons):
+    if one["iscrowd"] or not isinstance(polygons, list) or not polygons:
+        return False
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
         return False
     return bool(min(width, height) >= SMALLEST and max(width, height) <= ASPECT * min(width, height))
 

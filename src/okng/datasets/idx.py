@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from okng.datasets.base import Dataset, Sample
-from okng.datasets.protocols import Classes, divide
+from okng.datasets.base import Sample
+from okng.datasets.protocols import Classes
 from okng.errors import OkngError
 
 
@@ -32,11 +32,6 @@ def read_idx(folder: Path) -> Classes:
     train, test = _read_split(folder, "train"), _read_split(folder, "t10k")
     # The names in natural order, whatever class comes first in the file.
     return Classes(folder, "idx", tuple(sorted(train, key=lambda sample: int(sample.kind))), test)
-
-
-def open_idx(folder: Path, normal: str | None) -> Dataset:
-    """One class, or several, against the rest on the native split."""
-    return divide(read_idx(folder), normal)
 
 
 def _read_split(folder: Path, split: str) -> tuple[Sample, ...]:

@@ -148,7 +148,7 @@ class Detector(nn.Module):
     learns from some NG images too, told apart by `Batch.labels`; `takes_auxiliary`, it can use images of anything else,
     `Batch.auxiliary`, and does without where there are none; `largest`, up to which area, as the side of a square,
     images keep their own size when nobody says another; `collects_only`, each of its phases is a `Collect` over what
-    its `prepare` made, or one that computes next to nothing, so that fitting it again on other images costs little.
+    its `prepare` made, so that fitting it again on other images costs little.
     """
 
     fixed_size: ClassVar[bool] = False

@@ -13,6 +13,7 @@ from okng.exporting.onnx import differences
 from okng.inspection.calibration import Calibration
 from okng.inspection.engines import make_engine
 from okng.inspection.inspector import Inspector
+from okng.inspection.learnt import not_learnt
 from okng.inspection.onnx_file import read_onnx
 from okng.inspection.zoned import BY, WHOLE
 from okng.metrics import auroc
@@ -37,13 +38,13 @@ class Drift:
 def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector, Drift]:
     """The f32 model at `path` as an inspector for `precision`, its threshold drawn from scores of that precision.
 
-    `dataset` brings OK images that the detector has not learnt from: its labelled test part, or all of it where it has
-    none. Raises `OkngError` if there are no OK images among them, and for a threshold that was set by hand.
+    `dataset` brings OK images: its labelled test part, or all of it where it has none. What the detector has learnt of
+    them is left out. Raises `OkngError` if there are no others, for a threshold that was set by hand, and for a promise
+    about groups.
     """
     samples = [sample for sample in dataset.test if sample.label is not None] or dataset.train
-    labels = np.array([NG if sample.label == NG else OK for sample in samples])
-    good = labels == OK
-    if not good.any():
+    ok, ng = ([sample.image for sample in samples if (sample.label == NG) == odd] for odd in (False, True))
+    if not ok:
         raise OkngError(f"{dataset.name} has no OK images to calibrate on; give a folder of new OK images")
     manifest, arrays, graph = read_onnx(path)
     if "products" in manifest:
@@ -53,6 +54,11 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
             "the threshold was set by hand, and scores of another precision need one drawn anew; "
             "give the model a rate first: okng threshold MODEL --false-alarm-rate 0.05"
         )
+    if manifest["calibration"]["unit"] == "group":
+        raise OkngError("this model's promise is about groups, of which images say nothing; export it at f32")
+    new = not_learnt(manifest, ok)
+    labels = np.repeat([OK, NG], [len(new), len(ng)])
+    good = labels == OK
     manifest.pop(WHOLE, None)  # of another precision
     if BY in manifest:
         manifest[BY] = "zones"
@@ -60,7 +66,7 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
     for kind in ("f32", precision):
         engine = make_engine(graph, "openvino", kind)
         inspector = Inspector.from_file(engine, {**manifest, "precision": kind}, arrays)
-        scores[kind], peaks = inspector.scores_and_peaks([sample.image for sample in samples])
+        scores[kind], peaks = inspector.scores_and_peaks([*new, *ng])
         rate = inspector.calibration.false_alarm_rate
         inspector = inspector.calibrated(
             Calibration.fit(scores[kind][good], None if peaks is None else peaks[good], "split", rate)
@@ -68,10 +74,10 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
         verdicts[kind] = scores[kind] > inspector.calibration.threshold
     moved = differences(scores[precision], scores["f32"], np.abs(scores["f32"]))
     return inspector, Drift(
-        images=len(samples),
-        ok=int(good.sum()),
+        images=len(labels),
+        ok=len(new),
         typical=float(np.median(moved)),
         worst=float(moved.max()),
         verdicts=int((verdicts["f32"] != verdicts[precision]).sum()),
-        auroc={kind: auroc(labels, scores[kind]) for kind in scores} if not good.all() else None,
+        auroc={kind: auroc(labels, scores[kind]) for kind in scores} if ng else None,
     )

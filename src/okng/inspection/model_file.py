@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def read_bytes(path: Path, remedy: str) -> bytes:
 def write_atomically(path: Path, content: bytes | bytearray | Iterable[bytes]) -> None:
     """Replace `path` by `content`, of which parts may come one by one, in one step.
 
-    An `OkngError` leaves what was there.
+    A link stays one, and what it leads to is replaced; who may read the file stays as it was. An `OkngError` leaves
+    what was there.
     """
     parts = [content] if isinstance(content, bytes | bytearray) else content
     if (url := url_of(path)) is not None:
@@ -130,9 +132,9 @@ def write_atomically(path: Path, content: bytes | bytearray | Iterable[bytes]) -
 
         put(url, b"".join(parts))
         return
-    path = Path(path)
     temporary = None
     try:
+        path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
         if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
             raise OkngError(f"{path} is a folder or a device; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +143,8 @@ def write_atomically(path: Path, content: bytes | bytearray | Iterable[bytes]) -
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         temporary.replace(path)
     except OSError as error:
         raise OkngError(f"{path} can't be written: {error.strerror or error}") from error

@@ -167,7 +167,7 @@ class Overlays:
         """
         if inspection.path is None:
             return None
-        digits = hashlib.sha256(os.fsencode(Path(inspection.path).resolve())).hexdigest()[:8]
+        digits = hashlib.sha256(os.fsencode(url_of(inspection.path) or Path(inspection.path).resolve())).hexdigest()[:8]
         name = f"{short_name(Path(inspection.path).stem, 200)}-{digits}.png"
         target = self.folder / inspection.verdict / name
         try:

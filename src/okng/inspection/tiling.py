@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from okng.inspection.inspector import Engine
 
 
-def check_tile(tile: int, overlap: int) -> None:
+def check_tile(tile: object, overlap: object) -> None:
     """OkngError unless tiles of `tile` px may overlap by `overlap`."""
     if not isinstance(tile, int) or not 16 <= tile <= 8192:
         raise OkngError(f"a tile is 16 to 8192 px, such as 512, not {tile!r}")

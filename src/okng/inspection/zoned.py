@@ -13,15 +13,14 @@ threshold stays.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from okng.errors import OkngError, OkngWarning
+from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.inspection.images import fingerprint
+from okng.inspection.learnt import not_learnt
 from okng.inspection.rules import Rules
 
 if TYPE_CHECKING:
@@ -79,19 +78,7 @@ def _by_images(inspector: Inspector, ok: Images) -> Calibration:
     """The calibration of `inspector` on those of the images `ok` that it has not learnt, each once."""
     from okng.inspection.inspector import each_image
 
-    seen, held_out = (set(inspector.manifest.get(key, ())) for key in ("seen", "unlearnt"))
-    learnt, known, new = seen - held_out, set(), []
-    left_out = 0
-    for source in each_image(ok):
-        mark = fingerprint(source)
-        left_out += mark in learnt
-        if mark not in learnt and mark not in known:
-            known.add(mark)
-            new.append(source)
-    if not new:
-        raise OkngError("the model has learnt all of these images; give OK images that it has not learnt")
-    if left_out:
-        warnings.warn(f"{left_out} images are left out, because the model has learnt them", OkngWarning, stacklevel=4)
+    new = not_learnt(inspector.manifest, each_image(ok))
     scores, peaks = inspector.scores_and_peaks(new)
     return Calibration.fit(scores, peaks, "split", inspector.calibration.false_alarm_rate)
 

@@ -2,7 +2,8 @@
 
 A delivery is written in the transaction of its record and marked when its sink has taken it. So what is lost with a
 process is at most the mark: the message then comes twice, with the same id. A sink that is down holds up no other. A
-message that its receiver refuses again and again is set aside: it stays in the store, and the next one's turn comes.
+message that its receiver refuses again and again is set aside: it stays as long as its record, and the next one's turn
+comes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import partial
 from okng.errors import OkngError, in_one_line
 from okng.line.sinks import Refused, Sink, Undeliverable, message
 from okng.store.deliveries import Delivery
-from okng.store.store import Store
+from okng.store.store import Store, StoreError
 
 FIRST, LONGEST = 0.2, 30.0  # seconds between tries
 POLL = 0.5  # seconds between looks at what other processes have recorded
@@ -81,7 +82,11 @@ class Outbox:
         self.wake()
         for thread in self._threads:
             thread.join(max(0.0, self._until - time.monotonic()) + 1)
-        left = {name: count for name, (count, _) in self.store.deliveries.waiting().items() if name in self.names}
+        try:
+            left = {name: count for name, (count, _) in self.store.deliveries.waiting().items() if name in self.names}
+        except StoreError as error:  # whoever ends the program is not to be told that it failed
+            self.say(str(error))
+            return
         for name, count in left.items():
             self.say(f"{count} messages for {name} stay in the store, for the next start")
 
@@ -91,8 +96,10 @@ class Outbox:
         """Deliver to one sink as long as this process has the turn, which it waits for."""
         trouble = Trouble(sink.name, self.say)
         waited = False
-        while not self._over(trouble):
+        while True:
             try:
+                if self._over(trouble):
+                    return
                 with self.store.deliveries.turn(sink.name) as ours:
                     if ours():
                         self._deliver(sink, trouble, ours)

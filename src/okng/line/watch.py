@@ -8,11 +8,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from okng.errors import OkngError, OkngWarning
+from okng.errors import OkngWarning, in_one_line
 from okng.inspection.formats import Encoded
 from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Decoded, Inspector
@@ -27,7 +28,9 @@ from okng.store.pictures import heat, kept, thumbnail
 
 WINDOW = 20  # images that are looked at together, whether they are like those learnt from
 AGAIN = 3600.0  # seconds after which the same warning is said again
-RETRY = 1.0  # seconds between tries to write a store that is full or locked
+RETRY = 1.0  # seconds between tries to use a store that is full or locked
+
+Result = TypeVar("Result")
 
 
 class Watch:
@@ -75,6 +78,18 @@ class Watch:
         finally:
             self.source.close()
 
+    def patiently(self, what: Callable[[], Result]) -> Result:
+        """What `what` gives, once the store can be used: while it is full, locked or gone, one can only wait."""
+        told = False
+        while True:
+            try:
+                return what()
+            except StoreError as error:
+                if not told:
+                    self.say(f"{error}; waiting")
+                told = True
+                time.sleep(RETRY)
+
     def _key(self, arrival: Arrival) -> str | None:
         """By which the store knows an image: judged by one model, it may be judged by another."""
         return None if arrival.key is None else f"{self.model.name} {arrival.key}"
@@ -82,7 +97,7 @@ class Watch:
     def _met(self, arrival: Arrival) -> bool:
         """Whether it was recorded before; then it is only put aside."""
         key = self._key(arrival)
-        known = None if key is None else self.store.records.with_key(key)
+        known = None if key is None else self.patiently(lambda: self.store.records.with_key(key))
         if known is None:
             return False
         self.known += 1
@@ -104,8 +119,8 @@ class Watch:
                 (found,) = self.inspector.judge([ready])
             except UnreadableImage as error:
                 yield arrival, error.reason
-            except OkngError as error:
-                yield arrival, str(error)
+            except Exception as error:  # an engine may raise anything
+                yield arrival, in_one_line(error)
             else:
                 yield arrival, (replace(found, path=arrival.name), ready)
 
@@ -114,26 +129,19 @@ class Watch:
         small = thumbnail(decoded.pixels, inspection.size, decoded.traits.grey)
         heated = heat(inspection, self._shown)
         image = file_of(arrival.image) if kept(self.keep, inspection, calibration) else None
-        told = False
-        while True:
-            try:
-                self.store.record(
-                    inspection,
-                    model=self.model,
-                    source=self.source.name,
-                    digest=arrival.digest,
-                    key=self._key(arrival),
-                    thumbnail=small,
-                    heat=heated,
-                    image=image,
-                    sinks=self.outbox.names,
-                )
-                break
-            except StoreError as error:  # full, locked or gone: nothing else can be done than wait
-                if not told:
-                    self.say(f"{error}; waiting")
-                told = True
-                time.sleep(RETRY)
+        self.patiently(
+            lambda: self.store.record(
+                inspection,
+                model=self.model,
+                source=self.source.name,
+                digest=arrival.digest,
+                key=self._key(arrival),
+                thumbnail=small,
+                heat=heated,
+                image=image,
+                sinks=self.outbox.names,
+            )
+        )
         self.counts[inspection.verdict] += 1
         self.last = inspection
         self.outbox.wake()

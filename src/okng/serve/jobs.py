@@ -29,7 +29,7 @@ from okng.store.jobs import Job
 from okng.store.records import Filter, Record
 
 TOLD_EVERY = 0.5  # seconds between two notes of progress in the store
-SILENT = 60.0  # seconds without one after which another machine's job is taken for stopped
+SILENT = 60.0  # seconds without one after which a job is taken for stopped whose process can't be asked for
 REASON_LIMIT = 2000
 TRIES = 60  # to note the end of a job in a store that can't be written
 
@@ -64,9 +64,7 @@ class Workshop:
 
     def update(self, name: str, records: list[int], who: str) -> int:
         """The active version learns the images of `records`; the number of the job."""
-        _can_learn()
-        loaded = self.shelf.get(name)
-        _of_one_product(loaded)
+        loaded = self._learner(name)
         if Path(loaded.version.file).suffix != ".okng":
             raise OkngError(
                 f"{name} is an exported model, which can't learn; serve the .okng file it was exported from"
@@ -78,6 +76,8 @@ class Workshop:
             record = known.get(number)
             if record is None:
                 raise OkngError(f"there is no record {number}")
+            if record.model != name:
+                raise OkngError(f"record {number} is of another model, {record.model}; choose images of this one")
             if record.review != "OK":
                 raise OkngError(f"record {number} is not reviewed as OK, so it is not learnt; review it first")
             if not record.has_image:
@@ -86,18 +86,28 @@ class Workshop:
         why = f"{len(records)} false alarm{'s'[: len(records) != 1]} learnt"
         return self._begin("update", name, {"records": records}, task, why, who)
 
-    def fit(self, name: str, folder: Path | None, who: str) -> int:
-        """A new model like the active one, of the images in `folder`, or of all kept ones that were reviewed as OK."""
-        _can_learn()
-        loaded = self.shelf.get(name)
-        _of_one_product(loaded)
-        inspector = loaded.inspector
+    def fit(self, name: str, folder: Path | None, who: str, rate: float | None = None) -> int:
+        """A new model like the active one, of the images in `folder`, or of all kept ones that were reviewed as OK.
+
+        It has the same detector, tiles, zones and rules, a guarantee if that has one, and its false-alarm rate or
+        another `rate`, which has to be said where the threshold was set by hand.
+        """
+        inspector = self._learner(name).inspector
+        preprocess, calibration = inspector.preprocess, inspector.calibration
+        if rate is None and calibration.basis == "manual":
+            raise OkngError(
+                f"the threshold of {name} was set by hand; say which false-alarm rate to fit by, such as 0.05"
+            )
         described = inspector.manifest.get("detector", {})
         task: dict[str, Any] = {
             "detector": described.get("name"),
             "arguments": described.get("arguments", {}),
-            "size": inspector.preprocess.size,
-            "false_alarm_rate": inspector.calibration.false_alarm_rate,
+            "size": preprocess.size,
+            "tile": preprocess.tile,
+            "overlap": None if preprocess.tile is None else preprocess.overlap,
+            "rules": inspector.rules.to_json(),
+            "promise": "strict" if calibration.method == "split" else "auto",
+            "false_alarm_rate": calibration.false_alarm_rate if rate is None else rate,
         }
         if folder is not None:
             task["folder"] = str(folder)
@@ -108,7 +118,8 @@ class Workshop:
                 raise OkngError("no image that was reviewed as OK is kept; give a folder of OK images")
             task["records"] = records
             why = f"fitted anew on {len(records)} images reviewed as OK"
-        return self._begin("fit", name, {"folder": None if folder is None else str(folder)}, task, why, who)
+        asked = {"folder": None if folder is None else str(folder), "false_alarm_rate": task["false_alarm_rate"]}
+        return self._begin("fit", name, asked, task, why, who)
 
     def compare(self, name: str, version: int, who: str) -> int:
         """Compare a version with the active one."""
@@ -151,6 +162,18 @@ class Workshop:
         if self._thread is not None:
             self._thread.join(10)
 
+    def _learner(self, name: str) -> Loaded:
+        """The active version of a model that can learn here; `OkngError` where it can't."""
+        if importlib.util.find_spec("torch") is None:
+            raise missing_extra("torch", "train,serve")
+        loaded = self.shelf.get(name)
+        if loaded.inspector.products:  # one of them can't learn without the others
+            raise OkngError(
+                f"{name} is one of several products of a model, which does not learn here; "
+                "train all of them again and serve the new file: okng train NAME=FOLDER NAME=FOLDER"
+            )
+        return loaded
+
     def _reviewed(self, name: str) -> list[Record]:
         """All reviewed records of a model whose image is kept."""
         kept = self.store.records.each(Filter(model=name, review="any", with_image=True))
@@ -160,6 +183,7 @@ class Workshop:
         with self._lock:
             if self._running is not None:
                 raise Occupied(f"job {self._running.job} is running; wait for it, or stop it")
+            output = self.shelf.new_file(".okng")
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
             process = subprocess.Popen(
                 [sys.executable, "-m", "okng.serve.learning"],
@@ -176,15 +200,17 @@ class Workshop:
                 raise
             self._running = _Running(job, process)
             self._thread = threading.Thread(
-                target=self._follow, args=(self._running, kind, name, task, why, who), name="okng-learn", daemon=True
-            )
+                target=self._follow, args=(self._running, kind, name, task, output, why, who),
+                name="okng-learn", daemon=True,
+            )  # fmt: skip
             self._thread.start()
         return job
 
-    def _follow(self, running: _Running, kind: str, name: str, task: dict[str, Any], why: str, who: str) -> None:
+    def _follow(
+        self, running: _Running, kind: str, name: str, task: dict[str, Any], output: Path, why: str, who: str
+    ) -> None:
         """Hand the task over, note what is told, and take in what came of it."""
         state, told = "failed", {}
-        output = self.shelf.new_file(".okng")
         try:
             with tempfile.TemporaryDirectory(prefix="okng-learn-") as folder:
                 active = self.shelf.get(name).version
@@ -282,25 +308,14 @@ class Workshop:
         return last
 
 
-def _can_learn() -> None:
-    """`OkngError` where PyTorch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        raise missing_extra("torch", "train,serve")
-
-
-def _of_one_product(loaded: Loaded) -> None:
-    """`OkngError` for a model of several products: one of them can't learn without the others."""
-    if loaded.inspector.products:
-        raise OkngError(
-            f"{loaded.version.name} is one of several products of a model, which does not learn here; "
-            "train all of them again and serve the new file: okng train NAME=FOLDER NAME=FOLDER"
-        )
-
-
 def _gone(job: Job) -> bool:
-    """Whether nobody works on a running job any more."""
+    """Whether nobody works on a running job any more.
+
+    Of this machine's processes the system says so at once, but on Windows, where asking would end the process: there,
+    as of other machines, the silence does.
+    """
     host, _, process = job.server.rpartition("/")
-    if host == socket.gethostname():
+    if host == socket.gethostname() and (int(process) == os.getpid() or sys.platform != "win32"):
         return int(process) == os.getpid() or not _alive(int(process))
     return time.time() - float(job.told.get("noted", job.at)) > SILENT
 

@@ -75,7 +75,7 @@ def learn(task: dict[str, Any], talk: IO[str]) -> None:
             task.get("folder") or images,
             task["detector"],
             size=size,
-            false_alarm_rate=task["false_alarm_rate"],
+            **{key: task[key] for key in ("tile", "overlap", "rules", "promise", "false_alarm_rate")},
             tell=Told(),
             **given,
         )

@@ -7,10 +7,12 @@ what gave a verdict, `okng inspect FILE` gives it again, and any version can be 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +20,20 @@ from typing import Any
 
 import okng
 from okng.checks import NAME
-from okng.errors import OkngError, nearest_names
+from okng.errors import OkngError, in_one_line, nearest_names
 from okng.inspection.inspector import Inspector
-from okng.inspection.model_file import read_bytes
+from okng.inspection.model_file import read_bytes, write_atomically
 from okng.inspection.overlay import heat_range_if_any
-from okng.store import ModelUsed, Store
+from okng.store import ModelUsed, Store, StoreError
 from okng.store.models import Version
 
 
 class NoSuchModel(OkngError):
     """No model of that name is served."""
+
+
+class Unfit(OkngError):
+    """A file that can't be served, however often it is tried."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,19 @@ class Loaded:
     def heat(self) -> tuple[float, float] | None:
         """The scores at which heat begins to show and at which it is full, where there is a map."""
         return heat_range_if_any(self.inspector.calibration)
+
+    @cached_property
+    def mark(self) -> str:
+        """What decides the scores: how the detector was fitted and updated, what it is calibrated on, where it looks.
+
+        Versions that differ in threshold or rules alone share it; products that share a file don't.
+        """
+        inspector, manifest = self.inspector, self.inspector.manifest
+        fitted = [manifest.get(key) for key in ("detector", "provenance")]
+        seen = [inspector.preprocess.to_json(), inspector.rules.area]
+        mark = hashlib.sha256(json.dumps([fitted, seen], sort_keys=True, default=str).encode())
+        mark.update(inspector.calibration.scores.tobytes())
+        return mark.hexdigest()
 
 
 class Shelf:
@@ -89,8 +108,9 @@ class Shelf:
         """
         checked(name)
         with self._lock:
-            self._given[name] = (path, _state(path))
+            state = _state(path)
             self._take_over(name, path, "given when the server was started")
+            self._given[name] = (path, state)
         if name not in self._active:
             self.refresh()
         if name not in self._active:
@@ -101,12 +121,16 @@ class Shelf:
         with self._lock:
             for name, (path, seen) in self._given.items():
                 state = _state(path)
-                if state not in (seen, (0, 0)):
-                    self._given[name] = (path, state)
-                    try:
-                        self._take_over(name, path, "its file was replaced")
-                    except OkngError as error:
-                        self._trouble(name, f"{error}; version {self.get(name).version.version} goes on")
+                if state in (seen, (0, 0)):
+                    continue
+                try:
+                    self._take_over(name, path, "its file was replaced")
+                    self.problems.pop(name, None)
+                except Exception as error:
+                    self._trouble(name, f"{in_one_line(error)}; version {self.get(name).version.version} goes on")
+                    if not isinstance(error, Unfit):
+                        continue  # no fault of the file's: it is tried again
+                self._given[name] = (path, state)
             for name, number in self.store.models.all_active().items():
                 loaded = self._active.get(name)
                 if loaded is None or loaded.version.version != number:
@@ -128,14 +152,16 @@ class Shelf:
         return self.folder / version.file
 
     def add(self, name: str, file: Path, who: str, why: str) -> Version:
-        """A new version from a whole model file, which is moved; it is not active, unless it is the first one."""
+        """A new version from a model file, of which a copy is kept; it is not active, unless it is the first one.
+
+        `Unfit` for a file that can't be served, `StoreError` where nothing can be kept now.
+        """
         checked(name)
-        self._open(name, file)  # whole, and of a kind that runs here
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        kept = self._kept(name, digest, file.suffix)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(kept)
-        version = self.store.models.add(name, digest, str(kept.relative_to(self.folder)), who, why)
+        try:
+            self._open(name, file)  # whole, and of a kind that runs here
+        except Exception as error:
+            raise Unfit(in_one_line(error)) from error
+        version = self._kept(name, file, who, why)
         if self.store.models.active(name) is None:
             self.take(name, version.version, who, why)
         return version
@@ -152,24 +178,21 @@ class Shelf:
         with self._lock:
             present = self.get(name)
             inspector = changed(present.inspector)
-            suffix = Path(present.version.file).suffix
-            temporary = self.new_file(suffix)
+            temporary = self.new_file(Path(present.version.file).suffix)
             try:
-                inspector.save(temporary)
-                digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-                kept = self._kept(name, digest, suffix)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                temporary.replace(kept)
+                with writing_versions():
+                    inspector.save(temporary)
+                version = self._kept(name, temporary, who, why)
             finally:
                 temporary.unlink(missing_ok=True)
-            version = self.store.models.add(name, digest, str(kept.relative_to(self.folder)), who, why)
             self.store.models.choose(name, version.version, who, why)
             self._put_in_place(Loaded(version, inspector))
             return version
 
     def new_file(self, suffix: str) -> Path:
         """A name for a file that is to become a version."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing_versions():
+            self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f".new-{secrets.token_hex(8)}{suffix}"
 
     def _take_over(self, name: str, path: Path, why: str) -> None:
@@ -186,8 +209,11 @@ class Shelf:
             return
         temporary = self.new_file(path.suffix)
         try:
-            temporary.write_bytes(content)
+            with writing_versions():
+                temporary.write_bytes(content)
             version = self.add(name, temporary, "command line", why)
+        except Unfit as error:
+            raise Unfit(str(error).replace(str(temporary), str(path))) from error
         finally:
             temporary.unlink(missing_ok=True)
         if self.store.models.active(name) != version.version:
@@ -202,13 +228,32 @@ class Shelf:
         self.problems.pop(name, None)
         self.say(f"{name}: version {loaded.version.version} is active, {loaded.inspector.promise()}")
 
-    def _kept(self, name: str, digest: str, suffix: str) -> Path:
-        return self.folder / name / f"{digest[:32]}{suffix}"
+    def _kept(self, name: str, file: Path, who: str, why: str) -> Version:
+        """A version with a copy of `file`, which is on disk before the store knows of it."""
+        with writing_versions():
+            content = file.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            kept = self.folder / name / f"{digest[:32]}{file.suffix}"
+            write_atomically(kept, content)
+        return self.store.models.add(name, digest, str(kept.relative_to(self.folder)), who, why)
 
     def _trouble(self, name: str, line: str) -> None:
         if self.problems.get(name) != line:
             self.problems[name] = line
             self.say(line)
+
+
+@contextmanager
+def writing_versions() -> Iterator[None]:
+    """A disk that is full or gone is said as the store's trouble, which passes, and not as the model file's."""
+    try:
+        yield
+    except (OSError, OkngError) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(reason, OSError):
+            raise
+        why = reason.strerror or reason
+        raise StoreError(f"a version of the model can't be written ({why}); make room, or see to --versions") from error
 
 
 def opened(name: str, path: Path, how: dict[str, Any]) -> Inspector:

@@ -46,6 +46,14 @@ def folder_below(settings: Settings, name: str) -> Path:
     return found
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file; none of one that is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def read(settings: Settings, name: str) -> tuple[bytes, str]:
     """The bytes of an image below an allowed folder, and its name."""
     path = below(settings, name)

@@ -12,11 +12,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
+from typing import NoReturn
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from okng.store import Store, StoreError
 from okng.store.pictures import heat, kept, thumbnail
 from okng.store.records import NewRecord, Record
 
-ROOM = 512_000_000  # bytes of uploads that may be in memory at once
+ROOM = 512_000_000  # bytes of files that may be in memory at once
 TOGETHER = 64  # records of one transaction
 GATHER = 0.02  # seconds that it waits for more of them
 LATEST = 8  # images that are shown larger than their thumbnails, though they aren't kept
@@ -100,20 +101,40 @@ class Queue:
         return self._inside
 
     @contextmanager
-    def place(self, size: int) -> Iterator[None]:
-        """Room for a request of `size` bytes, for as long as the block lasts; raises `Busy` if there is none."""
+    def place(self, size: int) -> Iterator[Callable[[int], None]]:
+        """Room for a request that may bring `size` bytes, for as long as the block lasts; `Busy` if there is none.
+
+        What is given takes how many they are once that is known, and raises `Busy` if there is no room for so many.
+        """
+        held = 0
+
+        def hold(size: int, others: int) -> None:
+            nonlocal held
+            if others and self._bytes - held + size > ROOM:  # alone a request may have more
+                self._refuse()
+            self._bytes += size - held
+            held = size
+
         with self._room:
-            if self._inside >= self.settings.queue or (self._inside and self._bytes + size > ROOM) or self._stopping:
-                self.metrics.refused.inc()
-                raise Busy(max(1, math.ceil(self._inside * self._pace)))
+            if self._inside >= self.settings.queue or self._stopping:
+                self._refuse()
+            hold(size, self._inside)
             self._inside += 1
-            self._bytes += size
+
+        def is_of(size: int) -> None:
+            with self._room:
+                hold(size, self._inside - 1)
+
         try:
-            yield
+            yield is_of
         finally:
             with self._room:
                 self._inside -= 1
-                self._bytes -= size
+                self._bytes -= held
+
+    def _refuse(self) -> NoReturn:
+        self.metrics.refused.inc()
+        raise Busy(max(1, math.ceil(self._inside * self._pace)))
 
     def submit(
         self,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 Said = Literal["OK", "NG", "unknown"]
-Id = Field(ge=1, le=2**53)
+LARGEST_ID = 2**53 - 1  # up to here every reader of JSON takes a number exactly, and both databases take it
 
 
 class Problem(BaseModel):
@@ -136,13 +136,15 @@ class Work(BaseModel):
     """What is to be done in the background.
 
     `update`: the model learns the images of `records`, false alarms that were reviewed as OK and whose image is kept.
-    `fit`: a new model of all images that were reviewed as OK, or of those below `folder`. `compare`: `version` with the
-    active one, on all reviewed images that are kept.
+    `fit`: a new model of all images that were reviewed as OK, or of those below `folder`; the `false_alarm_rate` is the
+    active one's, and has to be said where its threshold was set by hand. `compare`: `version` with the active one, on
+    all reviewed images that are kept.
     """
 
     kind: Literal["update", "fit", "compare"]
     records: list[int] = Field(default_factory=list, max_length=10_000)
     folder: str | None = Field(None, max_length=4096)
+    false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     version: int | None = Field(None, ge=1, le=2**31 - 1)
 
 

@@ -46,7 +46,7 @@ SAYS = {
     403: "Not with this role, or not from a page of this server",
     404: "There is no such thing",
     408: "The body came too slowly",
-    409: "Not now, or not in this order",
+    409: "Not now, not in this order, or under a key that is another image's",
     413: "The body is too large",
     415: "A body of another type",
     422: "What was sent can't be used",

@@ -9,6 +9,7 @@ from typing import Any
 from okng.checks import at_least, positive
 from okng.errors import OkngError
 from okng.store.pictures import KEEP
+from okng.store.retention import check_limits
 
 MB = 1_000_000
 
@@ -42,9 +43,7 @@ class Settings:
             raise OkngError(f"images to keep are {', '.join(KEEP)}, not {self.keep!r}")
         at_least(1, queue=self.queue)
         positive(max_mb=self.max_mb, max_megapixels=self.max_megapixels)
-        for name, value in (("keep_days", self.keep_days), ("keep_gb", self.keep_gb)):
-            if value is not None:
-                positive(**{name: value})
+        check_limits(self.keep_days, self.keep_gb)
         for folder in self.folders:
             if not folder.is_dir():
                 raise OkngError(f"{folder} is no folder; give --folder one that holds images")

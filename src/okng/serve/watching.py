@@ -73,7 +73,8 @@ class Watcher:
         with self._lock:
             watch = self._watch(loaded)
             before = watch.state.drifted
-            which = Filter(model=name, judged_by=(loaded.version.digest,), after=watch.after)
+            after = max(watch.after, self.store.retention.removed())  # what is left before it is no line any more
+            which = Filter(model=name, judged_by=(loaded.version.digest,), after=after)
             new, _ = self.store.records.page(which, "oldest", AT_ONCE)
             watch.add(new)
             if new and time.monotonic() - watch.kept > KEPT_EVERY:
@@ -90,12 +91,12 @@ class Watcher:
             self.store.audit.add(who, "drift begun anew", model=name, count=watch.state.count, words=watch.state.words)
             newest, _ = self.store.records.page(limit=1)
             fresh = Watch(Drift(loaded.inspector), newest[0].id if newest else 0, time.time())
-            self._watches[name, _mark(loaded)] = fresh
+            self._watches[name, loaded.mark] = fresh
             self._keep(loaded, fresh)
 
     def _watch(self, loaded: Loaded) -> Watch:
         """The watch of a version: what was kept of it, if anything was and no other server began anew since."""
-        name, mark = loaded.version.name, _mark(loaded)
+        name, mark = loaded.version.name, loaded.mark
         known = self._watches.get((name, mark))
         if known is not None and time.monotonic() - known.kept <= KEPT_EVERY:
             return known
@@ -117,7 +118,7 @@ class Watcher:
             "drift": watch.drift.to_json(), "after": watch.after, "begun": watch.begun, "curve": watch.curve,
             "every": watch.every,
         }  # fmt: skip
-        self.store.watches.keep(loaded.version.name, _mark(loaded), told)
+        self.store.watches.keep(loaded.version.name, loaded.mark, told)
         watch.kept = time.monotonic()
 
 
@@ -128,14 +129,3 @@ def as_inspection(record: Record) -> Inspection:
     return Inspection(
         0, record.path, record.score, record.p_value, record.verdict, size, None, (), {}, (), traits
     )  # fmt: skip
-
-
-_marks: dict[str, str] = {}  # by the digest of a version's file, which never changes
-
-
-def _mark(loaded: Loaded) -> str:
-    """What the line is watched against; versions with other thresholds alone share it."""
-    digest = loaded.version.digest
-    if digest not in _marks:
-        _marks[digest] = str(Drift(loaded.inspector).to_json()["model"])
-    return _marks[digest]

@@ -31,10 +31,6 @@ class Account:
     name: str
     role: str
 
-    def may(self, role: str) -> bool:
-        """Whether it has `role` or more."""
-        return ROLES.index(self.role) >= ROLES.index(role)
-
 
 class Accounts:
     """The accounts of a store."""

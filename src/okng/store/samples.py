@@ -12,6 +12,7 @@ from sqlalchemy import insert, select
 
 from okng.errors import OkngError
 from okng.store.records import Filter, conditions
+from okng.store.retention import last_removed
 from okng.store.tables import records, samples
 
 if TYPE_CHECKING:
@@ -48,17 +49,17 @@ class Samples:
         `version`: of the model, that judged them all.
 
         Each verdict's are a simple random sample without replacement, in random order, so that the first of them are
-        one as well. `OkngError` where there is no record.
+        one as well. Up to the newest record that retention removed none is drawn: of those left there too many were
+        reviewed, for being odd. `OkngError` where there is no record.
         """
         at = time.time()
         which = replace(which, until=at, verdict=None)
         with self.store.writing() as connection:
             ids: dict[str, list[int]] = {"NG": [], "OK": []}
             oldest = at
-            query = (
-                select(records.c.verdict, records.c.id, records.c.at).where(*conditions(which)).order_by(records.c.id)
-            )
-            for verdict, record, taken in connection.execute(query):
+            which = replace(which, after=last_removed(connection))
+            query = select(records.c.verdict, records.c.id, records.c.at).where(*conditions(which))
+            for verdict, record, taken in connection.execute(query.order_by(records.c.id)):
                 ids[verdict].append(record)
                 oldest = min(oldest, taken)
             totals = {verdict: len(found) for verdict, found in ids.items()}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -182,6 +182,12 @@ def _prepare(connection: Connection, name: str) -> None:
             f"the store {name} is of version {version}, made by a later okng; this one knows up to {tables.VERSION}: "
             "in okng's clone run: git pull && pip install ."
         )
+    if version < 2:
+        connection.exec_driver_sql("ALTER TABLE okng_store ADD COLUMN removed BIGINT NOT NULL DEFAULT 0")
+        newest, there_are = connection.execute(select(func.max(tables.records.c.id), func.count())).one()
+        if there_are < (newest or 0):  # some were removed, nobody knows up to which
+            connection.execute(update(tables.store).values(removed=newest))
+        connection.execute(update(tables.store).values(version=2))
 
 
 def _url(given: str | Path) -> URL:

@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 _Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself for INTEGER alone
@@ -31,7 +31,12 @@ def _record(key: bool = False, index: bool = False) -> Column[int]:
     return Column("record", _Id, of, nullable=False, primary_key=key, index=index)
 
 
-store = Table("okng_store", metadata, Column("version", Integer, nullable=False))
+store = Table(
+    "okng_store",
+    metadata,
+    Column("version", Integer, nullable=False),
+    Column("removed", BigInteger, nullable=False, server_default="0"),  # the newest record that retention removed
+)
 
 records = Table(
     "okng_records",

@@ -15,23 +15,21 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import check_rate, check_seed, check_share, plain, positive
+from okng.checks import plain
 from okng.datasets.ok_images import part_images
 from okng.detectors.base import Detector
-from okng.detectors.cards import cards
 from okng.detectors.catalogue import DEFAULT, detector_class, find, name_of, parameters
 from okng.detectors.engine import TorchEngine
 from okng.detectors.presets import preset_of
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
 from okng.inspection.images import Source, image_size
 from okng.inspection.inspector import Images, Inspector, each_image
-from okng.inspection.likeness import Traits, describe, warn_of_shrinking
+from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.inspection.rules import Rules
-from okng.inspection.tiling import check_tile
 from okng.inspection.zoned import BY
 from okng.nn.features.backbones import Backbone
+from okng.training.asked import NOT_WHERE, check_devices, check_images, check_input, check_values
 from okng.training.copies import GroupBy, labelled, numbered
 from okng.training.data import PIXEL_BUDGET, SharedFeatures, TrainingImages, within
 from okng.training.frozen import FrozenBackbones, is_frozen
@@ -48,7 +46,14 @@ from okng.training.held_out import (
 )
 from okng.training.input import build, on_budget
 from okng.training.phases import run_phases
-from okng.training.products import by_product, check_different, groups_of_each, say_who_decides
+from okng.training.products import (
+    by_product,
+    calibrated_each,
+    check_different,
+    described_each,
+    groups_of_each,
+    say_who_decides,
+)
 from okng.training.progress import Narrator, duration, narrated
 from okng.training.ranks import check_ranks
 from okng.training.reading import auxiliary_images, given_images, whole, with_header
@@ -59,7 +64,6 @@ from okng.training.turns import one_at_a_time
 
 COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
 DROPPED = "left out of the calibration, as asked: the promise is about images like the others"
-PROMISES = ("auto", "strict")
 LEARNT = "that was learnt as OK; if it is not, take it out and fit again"
 
 
@@ -156,53 +160,23 @@ def fit(
     detector = name_of(detector)
     seed, size, holdout = plain("seed", seed), plain("size", size), plain("holdout", holdout)
     false_alarm_rate, time_per_image = plain("false_alarm_rate", false_alarm_rate), plain("time", time_per_image)
-    check_rate(false_alarm_rate)
-    check_share("holdout", holdout, "a share of the OK images such as 0.2, or 0 to cross-fit")
-    check_seed(seed)
-    if time_per_image is not None:
-        positive(time_per_image=time_per_image)
-        if tile is not None:
-            raise OkngError("time_per_image chooses the size of whole images; leave it out, or tile")
-        if size is not None:
-            raise OkngError("size and time_per_image both choose the size of the input; give one of them")
-    room, patches = (PIXEL_BUDGET, None) if max_memory is None else within(plain("memory", max_memory))
-    chosen: dict[str, Any] = {}
-    if preset is not None:
-        if budget is not None:
-            raise OkngError("preset and budget both choose arguments; give one of them")
-        chosen = preset_of(preset, detector)
-    if devices * nodes > 1 and detector_class(detector).collects_only:
-        raise OkngError(f"{detector} learns in one pass, with no steps to share; leave out devices and nodes")
-    if devices * nodes > 1 and detector_class(detector).needs_ng:
-        raise OkngError(f"{detector} learns from NG images too, which a share of a batch may lack; leave out devices")
-    if devices * nodes > 1 and time_per_image is not None:
-        raise OkngError("processes would measure different times; with several devices give size, not time_per_image")
-    rank = check_ranks(devices, nodes)
-    tell = Narrator(quiet=True) if rank else tell
-    if promise not in PROMISES:
-        raise OkngError(f"promise is {' or '.join(PROMISES)}, not {promise!r}")
-    if promise == "strict" and holdout == 0:
-        raise OkngError("cross-fitting (a holdout of 0) promises nothing strictly; leave out holdout, or promise")
-    if ng is None and detector_class(detector).needs_ng:
-        raise OkngError(f"{detector} learns from some NG images too; give them with ng=IMAGES, or --ng FOLDER")
-    if ng is not None and not detector_class(detector).needs_ng:
-        raise OkngError(f"{detector} learns from OK images only; leave out ng, or take a detector that needs NG images")
+    tile, overlap = plain("tile", tile), plain("overlap", overlap)
+    if overlap is None and isinstance(tile, int):
+        overlap = tile // 8
+    rules = Rules.of(rules)
     own = isinstance(auxiliary, str) and "auxiliary" in parameters(detector)
     if own and not detector_class(detector).takes_auxiliary:  # images that it makes itself, as oe_sdn does
         arguments["auxiliary"], auxiliary = auxiliary, None
-    if auxiliary is not None and not detector_class(detector).takes_auxiliary:
-        raise OkngError(f"{detector} uses no auxiliary images; leave out auxiliary, or --auxiliary")
-    if tile is None and overlap is not None:
-        raise OkngError("overlap is of tiles; give tile too (--tile 512)")
-    tile, overlap = plain("tile", tile), plain("overlap", overlap)
-    if tile is not None:
-        overlap = tile // 8 if overlap is None and isinstance(tile, int) else overlap
-        check_tile(tile, overlap)  # type: ignore[arg-type]
-        if ng is not None:
-            raise OkngError(f"{detector} learns NG images as a whole, and most tiles of one are OK; leave out tile")
-    rules = Rules.of(rules)
-    if rules and detector in cards() and not cards()[detector].localizes:
-        raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
+    check_values(false_alarm_rate, holdout, promise, seed)
+    check_input(size, tile, overlap, time_per_image)
+    check_devices(detector, devices * nodes, time_per_image)
+    check_images(detector, ng is not None, auxiliary is not None, tile is not None, bool(rules))
+    if preset is not None and budget is not None:
+        raise OkngError("preset and budget both choose arguments; give one of them")
+    chosen: dict[str, Any] = {} if preset is None else preset_of(preset, detector)
+    room, patches = (PIXEL_BUDGET, None) if max_memory is None else within(plain("memory", max_memory))
+    rank = check_ranks(devices, nodes)
+    tell = Narrator(quiet=True) if rank else tell
     by_name = by_product(images)
     names = list(by_name)
     if len(names) > 1 and review is not None:
@@ -331,25 +305,9 @@ def fit(
             built = first
     one_each = kept.one_of_each(numbered(list(zip(groups, ok.products, strict=True))), seed)
     if rules and one_each.peaks is None:
-        raise OkngError(f"{detector} does not say where; zones and rules need a detector that does, see: okng list")
+        raise OkngError(NOT_WHERE.format(detector))
     unit = "image" if label is None else "group"
-    calibrations: dict[str | None, Calibration] = {}
-    of_each: dict[str, dict[str, Any]] = {}
-
-    def traits_of(index: np.ndarray) -> list[Traits]:
-        return [learnt_images[i] for i in index]
-
-    for number, name in enumerate(names):
-        its = one_each.at(ok.products[one_each.index] == number)
-        dropped = int((ok.products[left_out] == number).sum())
-        calibrations[name] = Calibration.fit(its.scores, its.peaks, method, false_alarm_rate, unit, dropped)
-        if name is not None:
-            its_images = np.flatnonzero(ok.products == number)
-            firsts = its_images[np.unique(groups[its_images], return_index=True)[1]]
-            of_each[name] = {
-                "images": len(its_images), "held_out": int((ok.products[scores.index] == number).sum()),
-                "learnt_images": describe(traits_of(its_images), apart=traits_of(firsts)),
-            }  # fmt: skip
+    calibrations = calibrated_each(names, ok.products, one_each, left_out, method, false_alarm_rate, unit)
     if review is not None:
         if method == "split" and len(scores.index) >= FOLDS:
             tell.say("for the report: a second detector learns the held-out images alone and judges the others")
@@ -380,8 +338,8 @@ def fit(
     }  # fmt: skip
     if rules:
         manifest |= {"rules": rules.to_json(), BY: "zones"}
-    if of_each:
-        manifest["products"] = of_each
+    if len(names) > 1:
+        manifest["products"] = described_each(names, ok.products, learnt_images, groups, scores.index)
     return Inspector(TorchEngine(built), preprocess, calibrations, manifest)
 
 

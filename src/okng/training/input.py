@@ -118,6 +118,8 @@ def _explain(shape: tuple[int, int], why: str, shapes: np.ndarray) -> str:
 
 
 def _check_size(size: Any) -> None:
-    sides = [size] if isinstance(size, int) else list(size or [])
-    if any(not isinstance(side, int) or not 8 <= side <= 8192 for side in sides) or len(sides) > 2:
+    if size is None:
+        return
+    sides = [size, size] if isinstance(size, int) else list(size)
+    if len(sides) != 2 or any(not isinstance(side, int) or not 8 <= side <= 8192 for side in sides):
         raise OkngError(f"size is one number such as 256, or HxW such as 256x512, each from 8 to 8192, not {size}")

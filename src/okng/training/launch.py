@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 LAUNCHED = "OKNG_LAUNCHED"
 GONE = 75  # the exit code of a process that another one's end has ended: there is no more to say
+KILLED = -9  # by SIGKILL, which Windows has no name for
 GRACE, LOOK = 5.0, 0.1  # seconds until a process that was left alone is ended, and between two looks
 
 
@@ -63,7 +63,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def _concluded(codes: Sequence[int], said: Sequence[Path]) -> int:
     """The exit code of all, and a line for the process that has failed unless it is the first one's, who has spoken."""
-    failed = [rank for rank, code in enumerate(codes) if code not in (0, GONE, -signal.SIGKILL)]
+    failed = [rank for rank, code in enumerate(codes) if code not in (0, GONE, KILLED)]
     failed = failed or [rank for rank, code in enumerate(codes) if code not in (0, GONE)]
     if not failed:
         if any(codes):

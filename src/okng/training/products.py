@@ -12,11 +12,22 @@ import numpy as np
 
 from okng.checks import check_product
 from okng.errors import OkngError
+from okng.inspection.calibration import Calibration
 from okng.inspection.images import Source
 from okng.inspection.inspector import Images
+from okng.inspection.likeness import Traits, describe
 from okng.training.copies import joined, near_pairs
 from okng.training.data import TrainingImages
-from okng.training.held_out import CHEAP_FOLDS, FEW, FOLDS, POOLED_UNTIL, SPLIT_FROM, how_held_out, kept_together
+from okng.training.held_out import (
+    CHEAP_FOLDS,
+    FEW,
+    FOLDS,
+    POOLED_UNTIL,
+    SPLIT_FROM,
+    Judged,
+    how_held_out,
+    kept_together,
+)
 from okng.training.progress import Narrator
 
 
@@ -110,6 +121,45 @@ def say_who_decides(
         f"{names[few]} has only {counts[few]} different images, so all products are cross-fitted as it is, "
         f"{names[many]} with its {counts[many]} too: {costs[alone]}"
     )
+
+
+def calibrated_each(
+    names: list[str | None],
+    products: np.ndarray,
+    judged: Judged,
+    left_out: np.ndarray,
+    method: str,
+    false_alarm_rate: float,
+    unit: str,
+) -> dict[str | None, Calibration]:
+    """A calibration for each product, by those `judged` that are its own; `left_out` are images dropped from it.
+
+    `products` (n,) of all OK images by their number; `method` and `unit` as `Calibration` has them.
+    """
+    found = {}
+    for number, name in enumerate(names):
+        its = judged.at(products[judged.index] == number)
+        dropped = int((products[left_out] == number).sum())
+        found[name] = Calibration.fit(its.scores, its.peaks, method, false_alarm_rate, unit, dropped)
+    return found
+
+
+def described_each(
+    names: list[str | None], products: np.ndarray, traits: list[Traits], groups: np.ndarray, judged: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """What a model file says of each product's images: how many, how many were held out, and what they are like.
+
+    `products`, `groups` (n,) and `traits` are of all OK images, `judged` (m,) the places of those held out.
+    """
+    found = {}
+    for number, name in enumerate(names):
+        its = np.flatnonzero(products == number)
+        firsts = its[np.unique(groups[its], return_index=True)[1]]  # one of each group
+        found[str(name)] = {
+            "images": len(its), "held_out": int((products[judged] == number).sum()),
+            "learnt_images": describe([traits[i] for i in its], apart=[traits[i] for i in firsts]),
+        }  # fmt: skip
+    return found
 
 
 def _across(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from okng.datasets.idx import open_idx
+from okng.datasets import open_dataset
 from okng.detectors.adversarial.f_anogan import FAnoGAN, UpBlock
 from okng.detectors.base import Batch, Phase, Train
 from okng.detectors.catalogue import create
@@ -142,7 +142,7 @@ def test_the_three_losses_of_the_encoder() -> None:
 @pytest.mark.slow
 def test_encoders_that_see_images_copy_them_better(okng_data: Path) -> None:
     """On digits held out, at 16 px: ziz, which has met generated images only, is behind izi and izi_f."""
-    dataset = open_idx(okng_data / "mnist", "2")
+    dataset = open_dataset(okng_data / "mnist", "2")
     source = TrainingImages([np.asarray(sample.image) for sample in dataset.train[:1700]], Preprocess("L", (16, 16)))
     unseen = torch.stack([source[i] for i in range(1500, 1700)]) / 255  # (200, 1, 16, 16)
     source = source.subset(range(1500))

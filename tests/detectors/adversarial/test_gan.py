@@ -13,7 +13,7 @@ from tests.cli.test_cli import okng, one_line
 from torch import Tensor
 
 from okng import fit
-from okng.datasets.idx import open_idx
+from okng.datasets import open_dataset
 from okng.detectors.adversarial.gan import GAN
 from okng.detectors.base import Train
 from okng.detectors.catalogue import create
@@ -60,7 +60,7 @@ def test_paper_size() -> None:
 @pytest.mark.slow  # a fit on digits
 @pytest.mark.real_data
 def test_it_knows_digits_from_noise_and_its_own_differ(okng_data: Path) -> None:
-    dataset = open_idx(okng_data / "mnist", "2")
+    dataset = open_dataset(okng_data / "mnist", "2")
     digits = [np.asarray(sample.image) for sample in dataset.train[:1300]]
     settings = {"width": 16, "latent": 32, "epochs": 8, "batch_size": 16, "learning_rate": 1e-3}
     detector = built(image_size=(28, 28), channels=1, **settings)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from okng.datasets import open_dataset
 from okng.datasets.base import NG
-from okng.datasets.idx import open_idx
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.autoencoder import Autoencoder
@@ -92,7 +92,7 @@ def test_paper_size() -> None:
 
 def digits_by_code(okng_data: Path, digit: str, count: int, batch_size: int) -> dict[int, tuple[float, float]]:
     """By the length of the code: the loss of unseen OK images, and the AUROC, after learning `count` MNIST images."""
-    dataset = open_idx(okng_data / "mnist", digit)
+    dataset = open_dataset(okng_data / "mnist", digit)
     train = [np.asarray(sample.image) for sample in dataset.train[:1300]]
     unseen = torch.from_numpy(np.stack(train[1000:]))[:, None] / 255
     test = torch.from_numpy(np.stack([np.asarray(s.image) for s in dataset.test[:1500]]))[:, None] / 255

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from okng.datasets.idx import open_idx
+from okng.datasets import open_dataset
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.vae import VAE
@@ -160,7 +160,7 @@ def test_paper_size() -> None:
 @pytest.mark.real_data
 def test_the_prior_decodes_to_ok_images(okng_data: Path) -> None:
     """Several latent dimensions are used; what the prior gives is as normal as unseen images, a negative is not."""
-    train = [np.asarray(sample.image) for sample in open_idx(okng_data / "mnist", "3").train[:1000]]
+    train = [np.asarray(sample.image) for sample in open_dataset(okng_data / "mnist", "3").train[:1000]]
     unseen = torch.from_numpy(np.stack(train[800:]))[:, None] / 255
     settings = {"code": 16, "width": 8, "epochs": 10, "batch_size": 32, "learning_rate": 2e-3}
     detector = fitted(built(variance="global", **settings), train[:800])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from okng.datasets import open_dataset
 from okng.datasets.base import NG
-from okng.datasets.idx import open_idx
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.supervised import vgg11 as module
@@ -83,7 +83,7 @@ def test_imbalance_hides_in_the_accuracy(okng_data: Path) -> None:
 
     The ranking knows more than the verdicts do, and with a third of the images OK they are right.
     """
-    dataset = open_idx(okng_data / "mnist", "8")
+    dataset = open_dataset(okng_data / "mnist", "8")
     samples = [(np.asarray(s.image), int(s.label == NG)) for s in dataset.test]
     ng = [image for image, label in samples[:1400] if label]
     test, labels = samples[1400:3400], np.array([label for _, label in samples[1400:3400]])

@@ -37,8 +37,10 @@ class UniNet(Detector):
 
     Deliberately otherwise: the last epoch counts, where the authors keep the one that is best on the test set. The
     embedding is Reverse Distillation's, without their second branch of convolutions. The learning teacher's batch
-    normalization stays as it was trained. How much is selected is learnt for each channel, as the paper writes it; in
-    the authors' code it stays 1. A short last batch of an epoch is left out.
+    normalization stays as it was trained; in the authors' code its statistics become those of the product. How much is
+    selected is learnt for each channel, as the paper writes it; in the authors' code it stays 1. Convolutions begin as
+    PyTorch makes them, where the authors draw all but the transposed ones by He's rule. A short last batch of an epoch
+    is left out.
     """
 
     pretrained = True

@@ -119,7 +119,8 @@ class WinCLIP(Detector):
         drawn: list[tuple[float, Tensor]] = []
 
         def visit(batch: Batch) -> None:
-            drawn.extend((float(torch.rand(())), image.clone()) for image in batch.images)  # (3, H, W) each
+            (images,) = batch.prepared
+            drawn.extend((float(torch.rand(())), image.clone()) for image in images)  # (3, H, W) each
             drawn.sort(key=lambda each: each[0])
             del drawn[self.shots :]
 
@@ -128,7 +129,7 @@ class WinCLIP(Detector):
             for k, each in zip((1, *self.scales), zip(*found, strict=True), strict=True):
                 setattr(self, f"references_{k}", torch.cat(each).flatten(0, 1))
 
-        yield Collect("references", visit, finish)
+        yield Collect("references", visit, finish, prepare=lambda images: images)  # to embed all would cost the most
 
     def embedded(self, images: Tensor) -> tuple[Tensor, ...]:
         """Of `images` the embedding (B, E), of tokens (B, L, D), and for each scale of windows (B, W, E); length 1."""

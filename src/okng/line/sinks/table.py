@@ -19,7 +19,7 @@ COLUMNS = (
 )  # fmt: skip
 TEXTS = ("at", "source", "path", "digest", "model", "verdict", "message")
 WHOLE = ("id", "version", "regions")
-TAIL = 1 << 16  # bytes, more than a line has
+TAIL = 1 << 22  # bytes, more than the lines of a batch have
 
 
 def row(body: dict[str, Any]) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def row(body: dict[str, Any]) -> dict[str, Any]:
 class Csv:
     """One line for each message at the end of a file, on disk before it counts as delivered.
 
-    What came twice, since the outbox was stopped in between, is written once: the last line's `id` says how far the
-    file is. A line that was half written then is cut off.
+    What came twice, since the outbox was stopped in between, is written once: the last lines say by their `message`
+    what is there, of whichever store; ids begin at 1 in each. A line that was half written then is cut off.
     """
 
     batch, patience = 100, 0.0
@@ -45,7 +45,7 @@ class Csv:
         self.name = f"{kind}:{self.path}"
         if self.path.is_dir() or is_stream(self.path):
             raise OkngError(f"{self.path} is a folder or a device; give csv:FILE the name of a file")
-        self.last = 0
+        self.there: set[str] = set()  # messages at the file's end when it was opened
 
     def open(self) -> None:
         """Begin the file, or see how far it is."""
@@ -64,13 +64,11 @@ class Csv:
             if size < len(header):
                 file.truncate(0)
                 file.write(header)
-            lines = tail[:whole].splitlines()
-            first = lines[-1].partition(b",")[0] if lines else b""
-            self.last = int(first) if first.isdigit() else 0
+            self.there = {line.rpartition(b",")[2].decode(errors="replace") for line in tail[:whole].splitlines()}
 
     def send(self, messages: Sequence[Message]) -> None:
         """Append those that are not there yet."""
-        fresh = [message.body for message in messages if message.body["id"] > self.last]
+        fresh = [message.body for message in messages if message.id not in self.there]
         with self.path.open("ab") as file:
             size = file.seek(0, io.SEEK_END)
             if not size:  # somebody moved it away, to begin a new one
@@ -82,7 +80,6 @@ class Csv:
             except OSError:
                 os.truncate(self.path, size)
                 raise
-        self.last = max([self.last, *(body["id"] for body in fresh)])
 
     def close(self) -> None:
         """It is closed after each message."""
@@ -91,7 +88,8 @@ class Csv:
 class Parquet:
     """A folder of Parquet files, of a thousand messages each or of those of a minute; readers take it for one table.
 
-    A file is called after its first record, and written whole or not at all: what comes twice replaces itself.
+    A file is called after its first record, by the id and eight digits of the message, as other stores have that id,
+    too; it is written whole or not at all, and what comes twice replaces itself.
     """
 
     batch, patience = 1000, 60.0
@@ -122,7 +120,12 @@ class Parquet:
         table = pyarrow.Table.from_pylist([row(message.body) for message in messages], schema)
         content = io.BytesIO()
         self.writer.write_table(table, content)
-        write_atomically(self.folder / f"{messages[0].body['id']:012}.parquet", content.getvalue())
+        first = messages[0]
+        target = self.folder / f"{first.body['id']:012}-{first.id[:8]}.parquet"
+        older = self.folder / f"{first.body['id']:012}.parquet"  # as it was called before there were digits
+        if older.exists() and self.writer.read_table(older, columns=["message"])["message"][0].as_py() == first.id:
+            target = older
+        write_atomically(target, content.getvalue())
 
     def close(self) -> None:
         """Each file is closed."""

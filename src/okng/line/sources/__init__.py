@@ -51,7 +51,7 @@ class Source(Protocol):
         """`arrival` has its verdict, "OK" or "NG", and is in the store."""
 
     def failed(self, arrival: Arrival, why: str) -> bool:
-        """`arrival` can't be read as an image; whether that is the end of it, and it will not come again."""
+        """`arrival` can't be read as an image, or judged; whether that is the end of it, and it will not come again."""
 
     def close(self) -> None:
         """Let go of folders and cameras."""

@@ -131,7 +131,9 @@ class Folder:
 
     def done(self, arrival: Arrival, verdict: str) -> None:
         """Its file is moved, tagged or left once all its pages have a verdict; one NG page makes it NG."""
-        taken = self._taken.pop(arrival.name)
+        taken = self._taken.pop(arrival.name, None)
+        if taken is None:  # another page could not be read
+            return
         taken.left -= 1
         if verdict == "NG":
             taken.verdict = "NG"
@@ -139,8 +141,10 @@ class Folder:
             self._put_aside(taken, taken.verdict)
 
     def failed(self, arrival: Arrival, why: str) -> bool:
-        """Its file is tried again while it is young, then it is told of and put aside."""
-        taken = self._taken.pop(arrival.name)
+        """Its file is tried again while it is young, then it is told of and put aside, for all its pages at once."""
+        taken = self._taken.pop(arrival.name, None)
+        if taken is None:
+            return False
         for name in [name for name, other in self._taken.items() if other is taken]:
             del self._taken[name]  # its other pages
         return self._give_up(taken, why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, replace
+from itertools import takewhile, zip_longest
 
 from okng.serve.pages.estimates import Rates, Stratum, rates
 from okng.serve.pages.words import Translate
@@ -20,14 +21,10 @@ def queue(store: Store, which: Filter, order: str, sample: Sample | None, limit:
     if order == "sample":
         if sample is None:
             return [], 0
-        kept = store.records.several([*sample.drawn["NG"], *sample.drawn["OK"]])
-        turns = [
-            ids[i]
-            for i in range(max(map(len, sample.drawn.values())))
-            for ids in (sample.drawn["NG"], sample.drawn["OK"])
-            if i < len(ids)
-        ]
-        waiting = [kept[number] for number in turns if number in kept and kept[number].review is None]
+        drawn = _drawn(store, sample)
+        heads = [list(takewhile(lambda one: one is not None, drawn[verdict])) for verdict in ("NG", "OK")]
+        turns = [record for both in zip_longest(*heads) for record in both if record is not None]
+        waiting = [record for record in turns if record.review is None]
         return waiting[:limit], len(waiting)
     newest, _ = store.records.page(limit=1)
     after = newest[0].id - NEWEST if newest and newest[0].id > NEWEST else None
@@ -56,7 +53,7 @@ def table(store: Store, which: Filter) -> Table:
 
 @dataclass(frozen=True)
 class SampleShown:
-    """A random sample as the page shows it."""
+    """A random sample as the page shows it; `gone`: whether the next image was removed, so that no more can be told."""
 
     date: str
     done: int
@@ -66,26 +63,37 @@ class SampleShown:
     looked_ng: str
     looked_ok: str
     note: str
+    gone: bool
 
 
 def sample_shown(store: Store, sample: Sample, t: Translate) -> SampleShown:
-    """What the sample says so far."""
-    kept = store.records.several([*sample.drawn["NG"], *sample.drawn["OK"]])
-    strata = {}
-    for verdict in ("NG", "OK"):
-        said = [kept[number].review for number in sample.drawn[verdict] if number in kept]
+    """What the sample says so far; an image that was removed is one without an answer."""
+    drawn = _drawn(store, sample)
+    strata, done, gone = {}, 0, False
+    for verdict, records in drawn.items():
+        said = [None if record is None else record.review for record in records]
         wrong = [None if one == "unknown" else one is not None and one != verdict for one in said]
         strata[verdict] = Stratum.of(sample.totals[verdict], wrong, [one is not None for one in said])
+        done += sum(one is not None for one in said)
+        behind = records[strata[verdict].looked_at :]
+        gone |= behind[:1] == [None]
     return SampleShown(
         date=_day(sample.at),
-        done=sum(kept[number].review is not None for number in kept),
-        size=len(kept),
+        done=done,
+        size=sum(map(len, drawn.values())),
         total=sum(sample.totals.values()),
         rates=rates(strata["NG"], strata["OK"]),
         looked_ng=_looked(strata["NG"], t),
         looked_ok=_looked(strata["OK"], t),
         note=_note(sample, strata, t),
+        gone=gone,
     )
+
+
+def _drawn(store: Store, sample: Sample) -> dict[str, list[Record | None]]:
+    """The drawn images in their order, None for one that is not kept any more."""
+    kept = store.records.several([*sample.drawn["NG"], *sample.drawn["OK"]])
+    return {verdict: [kept.get(number) for number in sample.drawn[verdict]] for verdict in ("NG", "OK")}
 
 
 def _note(sample: Sample, strata: dict[str, Stratum], t: Translate) -> str:

@@ -63,6 +63,7 @@ def shown(record: Record, t: Translate, calibration: Calibration | None, picture
     said = SAID.get(record.review or "", "")
     mistake = {("NG", "ok"): "false_alarm", ("OK", "ng"): "missed"}.get((record.verdict, said), "")
     path = record.path or ""
+    of = f"?of={record.digest[:8]}"  # browsers keep pictures, and another store at this address has the same numbers
     at = datetime.datetime.fromtimestamp(record.at)
     return Shown(
         id=record.id,
@@ -80,8 +81,8 @@ def shown(record: Record, t: Translate, calibration: Calibration | None, picture
         height=record.height,
         shown=(max(1, round(record.width * scale)), max(1, round(record.height * scale))),
         small=max(record.width, record.height) <= 128,
-        original=f"/pictures/{record.id}" if pictures[0] else None,
-        heatmap=f"/pictures/{record.id}/heat" if pictures[0] and pictures[1] else None,
+        original=f"/pictures/{record.id}{of}" if pictures[0] else None,
+        heatmap=f"/pictures/{record.id}/heat{of}" if pictures[0] and pictures[1] else None,
         said=said,
         mistake=mistake,
         model=record.model,

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from okng.serve.schema import AccountTold, Asking, AuditEntry, NewAccount, NewToken, Token
+from okng.serve.schema import LARGEST_ID, AccountTold, Asking, AuditEntry, NewAccount, NewToken, Token
 from okng.serve.security import COOKIE, Refused, Who, csrf_token, may
 from okng.serve.served import of, problems
 from okng.store.accounts import SESSION
@@ -72,7 +72,7 @@ def audit(
     request: Request,
     who: Admin,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+    before: Annotated[int | None, Query(ge=1, le=LARGEST_ID)] = None,
 ) -> Response:
     """Who changed what, the newest first."""
     entries = of(request).store.audit.entries(limit, before)

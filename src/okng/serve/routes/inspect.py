@@ -18,15 +18,16 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from okng.errors import OkngError
+from okng.inspection.decoding import digest
 from okng.inspection.files import find_images
 from okng.inspection.formats import Encoded
 from okng.inspection.overlay import heat_range, overlay
 from okng.inspection.result import Inspection
 from okng.serve.models import Loaded
-from okng.serve.paths import allowed, below, read
-from okng.serve.queue import display_name, sources
+from okng.serve.paths import allowed, below, read, size_of
+from okng.serve.queue import display_name, meant, sources
 from okng.serve.schema import BatchResults, Result, Where, Wheres
-from okng.serve.security import Refused, Who, may
+from okng.serve.security import BATCH, Refused, Who, may
 from okng.serve.served import Served, of, problems
 from okng.serve.settings import MB
 from okng.store.records import Record
@@ -35,6 +36,7 @@ router = APIRouter(tags=["inspect"])
 Named = TypeVar("Named", Where, Wheres)
 AT_ONCE = 16  # images of a batch that are worked on at once
 MOST = 1000  # images of a batch
+JSON = "application/json"
 IMAGE = {"schema": {"type": "string", "format": "binary"}}
 FILE = {"type": "string", "format": "binary"}
 Model = Annotated[str | None, Query(description="The model's name; may be left out where there is one alone.")]
@@ -43,7 +45,7 @@ Model = Annotated[str | None, Query(description="The model's name; may be left o
 def _body(json_schema: type[Where] | type[Wheres], form: dict[str, Any], raw: bool) -> dict[str, Any]:
     content: dict[str, Any] = {
         "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": list(form)}},
-        "application/json": {"schema": json_schema.model_json_schema()},
+        JSON: {"schema": json_schema.model_json_schema()},
     }
     if raw:
         content = {"application/octet-stream": IMAGE, **content}
@@ -55,7 +57,7 @@ def _body(json_schema: type[Where] | type[Wheres], form: dict[str, Any], raw: bo
     response_model=Result,
     responses={
         200: {"content": {"image/png": IMAGE}, "description": "The result, or with `overlay` a PNG"},
-        **problems(404),
+        **problems(404, 409),
     },
     openapi_extra=_body(Where, {"image": FILE}, raw=True),
 )
@@ -65,7 +67,7 @@ async def inspect(
     model: Model = None,
     key: Annotated[
         str | None,
-        Query(max_length=200, description="What is inspected: sent again under the same key, nothing is done twice."),
+        Query(max_length=200, description="What is inspected: sent again to the same model, nothing is done twice."),
     ] = None,
     page: Annotated[int | None, Query(ge=0, le=10**6, description="Of a file with several images, from 0 on.")] = None,
     overlay: Annotated[bool, Query(description="Answer with the image and its heatmap, as PNG.")] = False,
@@ -80,15 +82,19 @@ async def inspect(
     if overlay and (key is not None or loaded.inspector.calibration.peaks is None):
         raise Refused(422, "an overlay has no key: what was inspected before is not drawn again" if key is not None
                       else "this model does not say where, so there is no overlay")  # fmt: skip
-    kept_key = None if key is None else f"http:{key}"
-    with served.queue.place(_expected(request, served)):
+    kept_key = None if key is None else f"http:{loaded.version.name} {key}"
+    named = served.settings.max_mb * MB if _kind(request) == JSON else 0
+    with served.queue.place(_body_size(request, 1, served) + int(named)):
         content, path = await _image(request, served)
         if kept_key is not None:
             before = await anyio.to_thread.run_sync(served.store.records.with_key, kept_key)
             if before is not None:
+                await anyio.to_thread.run_sync(lambda: _check_same(before, meant(Encoded(content), path, page)[0], key))
                 return JSONResponse(before.to_dict())
         ticket = served.queue.submit(loaded, Encoded(content), path, "http", kept_key, page)
         record, inspection = await asyncio.wrap_future(ticket.answer)
+        if key is not None:  # others may have sent it meanwhile
+            await anyio.to_thread.run_sync(_check_same, record, ticket.source, key)
         if not overlay:
             answer: Response = JSONResponse(record.to_dict())
         else:
@@ -112,7 +118,7 @@ async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], 
     served = of(request)
     loaded = served.shelf.only(model)
     results: list[dict[str, Any]] = []
-    with served.queue.place(int(request.headers.get("content-length") or 0)):
+    with served.queue.place(_body_size(request, BATCH, served)) as is_of:
         window = asyncio.Semaphore(AT_ONCE)
 
         async def one(load: Any, name: str | None) -> list[dict[str, Any]]:
@@ -134,7 +140,8 @@ async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], 
                         told.append({"path": path, "error": str(error)})
                 return told
 
-        images = await _images(request, served)
+        images, size = await _images(request, served)
+        is_of(size)
         if len(images) > MOST:
             raise Refused(422, f"a batch has {MOST} images at most, not {len(images)}")
         for told in await asyncio.gather(*(one(load, name) for load, name in images)):
@@ -144,18 +151,28 @@ async def batch(request: Request, who: Annotated[Who, Depends(may("inspect"))], 
     return JSONResponse({"results": results, "counts": counts})
 
 
-def _expected(request: Request, served: Served) -> int:
-    """Bytes that a request may bring into memory."""
+def _check_same(record: Record, source: Encoded, key: str | None) -> None:
+    """409 for an image under the key of another one, which `record` is of."""
+    if digest(source) != record.digest:
+        raise Refused(409, f"the key {key!r} is that of record {record.id}, another image; give each a key of its own")
+
+
+def _kind(request: Request) -> str:
+    """What the body is said to be."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _body_size(request: Request, images: int, served: Served) -> int:
+    """Bytes of the body; where it comes in chunks without saying how many, as many as so many `images` may have."""
     length = request.headers.get("content-length")
-    is_path = request.headers.get("content-type", "").startswith("application/json")
-    return int(length) if length and not is_path else int(served.settings.max_mb * MB)
+    return int(length) if length else int(images * served.settings.max_mb * MB)
 
 
 async def _image(request: Request, served: Served) -> tuple[bytes, str | None]:
     """The bytes of the one image that was sent or named, and its name."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(request)
     try:
-        if kind == "application/json":
+        if kind == JSON:
             named = _parsed(Where, await request.body())
             return await anyio.to_thread.run_sync(read, served.settings, named.path)
         if kind == "multipart/form-data":
@@ -169,13 +186,14 @@ async def _image(request: Request, served: Served) -> tuple[bytes, str | None]:
         raise Refused(400, "the image did not arrive whole") from error
 
 
-async def _images(request: Request, served: Served) -> list[tuple[Any, str | None]]:
-    """What gives the bytes of each image that was sent or named, and its name."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        named = _parsed(Wheres, await request.body())
+async def _images(request: Request, served: Served) -> tuple[list[tuple[Any, str | None]], int]:
+    """What gives the bytes of each image that was sent or named, and its name; how many are in memory at most."""
+    kind, most = _kind(request), int(served.settings.max_mb * MB)
+    if kind == JSON:
+        body = await request.body()
+        named = _parsed(Wheres, body)
 
-        def list_them() -> list[tuple[Path, str]]:
+        def list_them() -> tuple[list[tuple[Path, str]], int]:
             found: list[tuple[Path, str]] = []
             for name in named.paths:
                 path = below(served.settings, name)
@@ -184,7 +202,8 @@ async def _images(request: Request, served: Served) -> list[tuple[Any, str | Non
                     found += [(one, str(Path(name) / one.relative_to(path))) for one in inside]
                 else:
                     found.append((path, name))
-            return found
+            largest = sorted(min(most, size_of(path)) for path, _ in found)[-AT_ONCE:]
+            return found, len(body) + sum(largest)
 
         def loader(path: Path) -> Any:
             async def load() -> bytes:
@@ -192,14 +211,14 @@ async def _images(request: Request, served: Served) -> list[tuple[Any, str | Non
 
             return load
 
-        return [(loader(path), name) for path, name in await anyio.to_thread.run_sync(list_them)]
+        found, size = await anyio.to_thread.run_sync(list_them)
+        return [(loader(path), name) for path, name in found], size
     if kind != "multipart/form-data":
         raise Refused(415, "a batch is a form with files called images, or JSON with paths")
     form = await request.form(max_files=MOST, max_fields=10)
     files = [file for file in form.getlist("images") if isinstance(file, UploadFile)]
     if not files:
         raise Refused(422, "the form has no files called images")
-    most = served.settings.max_mb * MB
 
     def uploaded(file: UploadFile) -> Any:
         async def load() -> bytes:
@@ -209,7 +228,8 @@ async def _images(request: Request, served: Served) -> list[tuple[Any, str | Non
 
         return load
 
-    return [(uploaded(file), display_name(file.filename)) for file in files]
+    size = sum(file.size or 0 for file in files)
+    return [(uploaded(file), display_name(file.filename)) for file in files], size
 
 
 def _parsed(kind: type[Named], body: bytes) -> Named:

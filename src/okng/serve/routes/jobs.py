@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from okng.serve.paths import folder_below
-from okng.serve.schema import JobTold, Work
+from okng.serve.schema import LARGEST_ID, JobTold, Work
 from okng.serve.security import Refused, Who, may
 from okng.serve.served import of, problems
 from okng.store.jobs import Job
@@ -16,7 +16,6 @@ from okng.store.records import iso
 
 router = APIRouter(tags=["jobs"])
 Admin = Annotated[Who, Depends(may("admin"))]
-LARGEST_ID = 2**53
 
 
 @router.post("/api/models/{name}/jobs", response_model=JobTold, responses=problems(404, 409, 501))
@@ -25,12 +24,12 @@ def begin(request: Request, who: Admin, name: str, work: Work) -> Response:
     served = of(request)
     served.shelf.get(name)
     if work.kind == "update":
-        if any(abs(record) >= LARGEST_ID for record in work.records):
+        if any(abs(record) > LARGEST_ID for record in work.records):
             raise Refused(422, "that is no record")
         job = served.workshop.update(name, work.records, who.name)
     elif work.kind == "fit":
         folder = None if work.folder is None else folder_below(served.settings, work.folder)
-        job = served.workshop.fit(name, folder, who.name)
+        job = served.workshop.fit(name, folder, who.name, work.false_alarm_rate)
     elif work.version is None:
         raise Refused(422, "say which version is to be compared")
     else:
@@ -52,7 +51,7 @@ def newest(
 @router.get("/api/jobs/{job}", response_model=JobTold, responses=problems(404))
 def one(request: Request, who: Admin, job: int) -> Response:
     """A job: how far it is, or what came of it; `comparison` has the table for a new version."""
-    found = of(request).store.jobs.get(job) if abs(job) < LARGEST_ID else None
+    found = of(request).store.jobs.get(job) if abs(job) <= LARGEST_ID else None
     if found is None:
         raise Refused(404, f"there is no job {job}")
     return JSONResponse(told(found))

@@ -8,10 +8,9 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
 from okng.inspection.rules import Rules
-from okng.serve.models import checked
+from okng.serve.models import Unfit, checked, writing_versions
 from okng.serve.schema import Limit, ModelServed, NewRules, Promised, Taken, VersionOfModel
 from okng.serve.security import Refused, Who, may
 from okng.serve.served import Served, of, problems
@@ -99,12 +98,12 @@ async def upload(
     checked(name)
     temporary = served.shelf.new_file(f".{kind}")
     try:
-        with temporary.open("wb") as file:
+        with writing_versions(), temporary.open("wb") as file:
             async for chunk in request.stream():
                 await anyio.to_thread.run_sync(file.write, chunk)
         try:
             version = await anyio.to_thread.run_sync(served.shelf.add, name, temporary, who.name, why)
-        except OkngError as error:
+        except Unfit as error:
             raise Refused(422, str(error).replace(str(temporary), "the file")) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -16,14 +16,13 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from starlette.background import BackgroundTask
 
 from okng.errors import missing_extra
-from okng.serve.schema import Result, Results
+from okng.serve.schema import LARGEST_ID, Result, Results
 from okng.serve.security import Refused, Who, may
 from okng.serve.served import of, problems
 from okng.store.records import Filter, Record
 
 router = APIRouter(prefix="/api/results", tags=["results"])
 Reviewer = Annotated[Who, Depends(may("review"))]
-LARGEST_ID = 2**53
 COLUMNS = (
     "id", "at", "path", "source", "model", "version", "model_digest", "digest", "height", "width", "score", "p_value",
     "threshold", "verdict", "regions", "review",
@@ -103,7 +102,7 @@ def export(request: Request, who: Reviewer, which: Asked, format: Literal["csv",
 @router.get("/{record}", response_model=Result, responses=problems(404))
 def one(request: Request, who: Reviewer, record: int) -> Response:
     """One result."""
-    found = of(request).store.records.get(record) if abs(record) < LARGEST_ID else None
+    found = of(request).store.records.get(record) if abs(record) <= LARGEST_ID else None
     if found is None:
         raise Refused(404, f"there is no record {record}")
     return JSONResponse(found.to_dict())
@@ -115,7 +114,7 @@ def one(request: Request, who: Reviewer, record: int) -> Response:
 def picture(request: Request, who: Reviewer, record: int, picture: Literal["thumbnail", "heat", "image"]) -> Response:
     """The thumbnail (JPEG), how odd each place is (grey PNG), or the image's file as it came, if it was kept."""
     records = of(request).store.records
-    content = getattr(records, picture)(record) if abs(record) < LARGEST_ID else None
+    content = getattr(records, picture)(record) if abs(record) <= LARGEST_ID else None
     if content is None:
         raise Refused(404, f"there is no {picture} of record {record}")
     headers = {"Content-Security-Policy": "sandbox; default-src 'none'"}

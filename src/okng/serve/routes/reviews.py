@@ -7,14 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from okng.serve.schema import NewReviews, Reviewed, ReviewIds, UndoneReviews
+from okng.serve.schema import LARGEST_ID, NewReviews, Reviewed, ReviewIds, UndoneReviews
 from okng.serve.security import Refused, Who, may
 from okng.serve.served import of, problems
 from okng.store.records import iso
 
 router = APIRouter(prefix="/api/reviews", tags=["reviews"])
 Reviewer = Annotated[Who, Depends(may("review"))]
-LARGEST_ID = 2**53
 
 
 @router.post("", response_model=ReviewIds, responses=problems(404))
@@ -36,7 +35,7 @@ def undo(request: Request, who: Reviewer, undone: UndoneReviews) -> Response:
 @router.get("/{record}", response_model=list[Reviewed], responses=problems())
 def history(request: Request, who: Reviewer, record: int) -> Response:
     """All that was said of a record, oldest first."""
-    rows = of(request).store.reviews.of(record) if abs(record) < LARGEST_ID else []
+    rows = of(request).store.reviews.of(record) if abs(record) <= LARGEST_ID else []
     told = [
         {"id": row.id, "at": iso(row.at), "who": row.who, "said": row.said, "undoes": row.undoes, "note": row.note}
         for row in rows
@@ -45,6 +44,6 @@ def history(request: Request, who: Reviewer, record: int) -> Response:
 
 
 def _ids(ids: list[int]) -> list[int]:
-    if any(abs(number) >= LARGEST_ID for number in ids):
+    if any(abs(number) > LARGEST_ID for number in ids):
         raise Refused(422, "that is no id")
     return ids

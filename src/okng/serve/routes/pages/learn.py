@@ -15,6 +15,7 @@ from okng.serve.pages.learning import SHOWN, comparison, versions, work
 from okng.serve.pages.words import Translate
 from okng.serve.paths import folder_below
 from okng.serve.routes.pages.desk import Desk, at_desk, changing, fields
+from okng.serve.schema import LARGEST_ID
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,7 +42,7 @@ def show(desk: Desk, problem: str = "") -> Response:
         job=work(jobs[0], t, desk.language) if jobs and jobs[0].state != "done" else None,
         comparison=_compared(desk, active, chosen, jobs), promise=desk.promise(),
         cant_update=_cant_update(desk, t),
-        folders=[str(folder) for folder in desk.settings.folders],
+        by_hand=desk.calibration.basis == "manual", folders=[str(folder) for folder in desk.settings.folders],
         versions=versions(store.models.versions(desk.model), active, chosen, compared, t),
     )  # fmt: skip
 
@@ -81,7 +82,7 @@ def _compared(desk: Desk, active: int, chosen: set[int], jobs: list[Any]) -> dic
 @router.get("/learn/job/{number}")
 def job(number: int, desk: Desk = Depends(at_desk)) -> Response:  # noqa: B008
     """How far a job is."""
-    found = desk.store.jobs.get(number) if 0 < number < 2**53 else None
+    found = desk.store.jobs.get(number) if 0 < number <= LARGEST_ID else None
     if found is None:
         raise HTTPException(404, f"there is no job {number}")
     return JSONResponse(asdict(work(found, desk.t, desk.language)))
@@ -97,7 +98,13 @@ def change(what: str, desk: Desk = Depends(changing), form: FormData = Depends(f
             desk.workshop.update(desk.model, [int(str(image)) for image in form.getlist("image")], who)
         elif what == "fit":
             folder = str(form.get("folder") or "")
-            desk.workshop.fit(desk.model, folder_below(desk.settings, folder) if folder else None, who)
+            rate = form.get("rate")
+            desk.workshop.fit(
+                desk.model,
+                folder_below(desk.settings, folder) if folder else None,
+                who,
+                None if rate is None else float(str(rate)) / 100,
+            )
         elif what == "compare":
             desk.workshop.compare(desk.model, int(str(form.get("version"))), who)
         elif what == "stop":

@@ -16,6 +16,7 @@ from okng.report.pictures import thumbnail
 from okng.serve.pages.heat import drawn, encoded
 from okng.serve.pages.views import SAID
 from okng.serve.routes.pages.desk import Desk, at_desk
+from okng.serve.schema import LARGEST_ID
 from okng.store.records import Filter, Record
 
 router = APIRouter(include_in_schema=False)
@@ -99,9 +100,12 @@ def heated(number: int, desk: Desk = Depends(at_desk)) -> Response:  # noqa: B00
 
 
 def _record(desk: Desk, number: int) -> Record:
-    found = desk.store.records.get(number) if 0 < number < 2**63 else None
+    """The record, and its own model on the desk, whatever the address says of one."""
+    found = desk.store.records.get(number) if 0 < number <= LARGEST_ID else None
     if found is None:
         raise HTTPException(404, f"there is no record {number}; it may have been removed by its age")
+    if found.model in desk.names:
+        desk.loaded = desk.shelf.get(found.model)
     return found
 
 

@@ -15,7 +15,7 @@ from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.training.saving import save_beside, save_over, state_of
+from okng.inspection.saving import save_beside, save_changed, save_over, state_before, state_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,7 +92,7 @@ def test_of_two_updates_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
 def test_a_lock_that_a_killed_process_left_holds_nobody_up(tmp_path: Path) -> None:
     """Nor is it taken from one that lives, however long it takes."""
     path = tmp_path / "parts.okng"
-    code = "import sys; from tests.training.test_saving import write; write(sys.argv[1], sys.argv[2], 20)"
+    code = "import sys; from tests.inspection.test_saving import write; write(sys.argv[1], sys.argv[2], 20)"
     with subprocess.Popen([sys.executable, "-c", code, str(path), "never"], text=True, stdout=-1, cwd=ROOT) as other:
         assert other.stdout is not None and other.stdout.readline() == "writing\n"
         ours = threading.Thread(target=save_beside, args=(model("new"), path))
@@ -112,7 +112,7 @@ def test_of_two_updates_by_processes_none_is_lost(tmp_path: Path) -> None:
     """The second begins while the first one writes, so it waits, and then sees that the file is another."""
     path = tmp_path / "parts.okng"
     path.write_text("old")
-    code = "import sys; from tests.training.test_saving import write; write(sys.argv[1], sys.argv[2], 1, over=True)"
+    code = "import sys; from tests.inspection.test_saving import write; write(sys.argv[1], sys.argv[2], 1, over=True)"
     with subprocess.Popen([sys.executable, "-c", code, str(path), "one"], text=True, stdout=-1, cwd=ROOT) as first:
         assert first.stdout is not None and first.stdout.readline() == "writing\n"
         read = state_of(path)
@@ -121,6 +121,20 @@ def test_of_two_updates_by_processes_none_is_lost(tmp_path: Path) -> None:
             save_over(model("two"), path, read)
     assert first.returncode == 0 and path.read_text() == "one"
     assert [file.name for file in tmp_path.iterdir()] == ["parts.okng"]
+
+
+def test_a_change_goes_over_the_model_only_if_nobody_else_has_changed_it(tmp_path: Path) -> None:
+    path, copy = tmp_path / "parts.okng", tmp_path / "copy.okng"
+    path.write_text("old")
+    before = state_before(path)
+    path.write_text("of an update")
+    for output in (None, path, tmp_path / "." / "parts.okng"):
+        with pytest.raises(OkngError, match="changed by another command"):
+            save_changed(model("new"), path, output, before)
+    assert path.read_text() == "of an update"
+    assert save_changed(model("new"), path, copy, before) == copy and copy.read_text() == "new"  # takes nobody's place
+    assert save_changed(model("new"), path, None, state_before(path)) == path and path.read_text() == "new"
+    assert state_before(tmp_path) is state_before(tmp_path / "none.okng") is None
 
 
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:

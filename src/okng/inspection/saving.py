@@ -23,9 +23,9 @@ def state_of(path: Path) -> str | None:
 
 
 def save_over(inspector: Inspector, path: Path, read: str) -> None:
-    """Write an updated model onto the file it came of, unless that is another by now: `read` is its state then.
+    """Write a changed model onto the file it came of, unless that is another by now: `read` is its state then.
 
-    Two updates of one file at the same time, or an update and a new threshold, would lose one of the two.
+    Two changes of one file at the same time, such as an update and a new threshold, would lose one of the two.
     """
     with _alone(path):
         if state_of(path) != read:
@@ -33,6 +33,23 @@ def save_over(inspector: Inspector, path: Path, read: str) -> None:
                 f"{path} was changed by another command while this one worked, and is left as it is; run this one again"
             )
         inspector.save(path)
+
+
+def state_before(model: Path) -> str | None:
+    """What `save_changed` wants to know of a model file before it is read; None for one in storage, or none at all."""
+    with contextlib.suppress(OSError):  # who reads it says what is wrong
+        return state_of(model)
+    return None
+
+
+def save_changed(inspector: Inspector, model: Path, output: Path | None, before: str | None) -> Path:
+    """Write what was made of the file `model` to `output`, or over `model` if that is still as it was `before`."""
+    target = model if output is None else output
+    if before is not None and target.resolve() == model.resolve():
+        save_over(inspector, target, before)
+    else:
+        inspector.save(target)
+    return target
 
 
 def save_beside(inspector: Inspector, path: Path, force: bool = False) -> Path | None:
