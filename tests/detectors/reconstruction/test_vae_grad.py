@@ -123,6 +123,19 @@ def test_the_variance_is_learnt(fitted: VAEGrad) -> None:
     assert detector.log_variance.grad is not None and detector.log_variance.grad != 0
 
 
+def test_a_code_that_runs_away_does_not_end_the_training() -> None:
+    """A log-variance of 100 would be a divergence of e^100, and the next step of the weights at random."""
+    detector = built()
+    last = [layer for layer in detector.encoder.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias[4:] = torch.tensor([100.0, 8.5, 7.0, -3.0])
+    batch = Batch(tensor(parts(2, 1)), torch.arange(2))
+    losses = detector.loss(batch)
+    assert float(losses["divergence"].detach()) < 0.5 * 4 * math.exp(8.1) / SIDE**2
+    _, log_variance = detector.encode(batch.images)
+    assert (log_variance[:, :2] == 8).all() and (log_variance[:, 2:] < 8).all()
+
+
 def test_the_energy_falls(fitted: VAEGrad, spoilt: tuple[Tensor, Tensor, Tensor]) -> None:
     """Of each image, in nine steps of ten, and by much."""
     _, images, _ = spoilt

@@ -16,6 +16,7 @@ from okng.nn.networks.gaussian import divergence, sample, surprise
 from okng.nn.networks.strided import strided_coders
 
 FASTER = 30  # times the weights' learning rate is the variance's
+MOST = 8.0  # of a code's log-variance: 55 deviations of the prior
 
 
 class VAEGrad(Detector):
@@ -47,7 +48,8 @@ class VAEGrad(Detector):
     and while it is large, codes are not worth what they cost. The energy is in squares of brightness rather than in
     nats, so that one step size serves whatever variance was learnt. The gradient passes the network, and the prior is
     in it; that implementation holds the copies fixed and has a plain autoencoder. What leaves [0, 1] in a step is set
-    back to the border: images unlike all that was learnt, such as black ones, would run away.
+    back to the border: images unlike all that was learnt, such as black ones, would run away. The codes' log-variance
+    ends at 8: an image unlike the others can lead it far above, and one such step would undo all that was learnt.
     """
 
     fixed_size = True
@@ -97,7 +99,7 @@ class VAEGrad(Detector):
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (B, code)."""
         mean, log_variance = self.encoder(images).chunk(2, 1)
-        return mean, log_variance
+        return mean, log_variance.clamp_max(MOST)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The negative evidence lower bound with one draw, in nats per value of an image."""
