@@ -82,6 +82,12 @@ def test_mistakes_are_value_errors(grey: np.ndarray, settings: dict[str, Any], m
         ImageOutlierDetector(EXAMPLE, **settings).fit(grey.reshape(12, -1))
 
 
+def test_true_and_false_are_no_brightness(grey: np.ndarray) -> None:
+    for X in (grey > 100, grey.reshape(12, -1) > 100):
+        with pytest.raises(ValueError, match=r"true or false, not brightness; give X \* 255"):
+            ImageOutlierDetector(EXAMPLE, image_shape=(64, 64)).fit(X)
+
+
 def test_contamination_is_the_rate_and_auto_is_okngs(grey: np.ndarray) -> None:
     rates = [
         ImageOutlierDetector(EXAMPLE, contamination=asked).fit(grey).inspector_.calibration.false_alarm_rate

@@ -98,9 +98,11 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
         fewest = 2 if reset else 1
         if np.asarray(X).ndim > 2:
             images: np.ndarray = check_array(X, allow_nd=True, ensure_2d=False, ensure_min_samples=fewest)
-            return images
-        flat: np.ndarray = validate_data(self, X, reset=reset, ensure_min_samples=fewest)
-        return flat
+        else:
+            images = validate_data(self, X, reset=reset, ensure_min_samples=fewest)
+        if images.dtype.kind == "b":
+            raise InputError("X is true or false, not brightness; give X * 255 for black and white images")
+        return images
 
     def _pixels(self, X: np.ndarray) -> np.ndarray:
         """uint8 (n, H, W) or (n, H, W, 3) of checked `X`."""

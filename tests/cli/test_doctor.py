@@ -38,6 +38,19 @@ def test_it_knows_every_extra_that_a_user_installs() -> None:
     assert asked <= extras
 
 
+def test_it_tells_nobody_of_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported as it is, it reports each import to a server; and an engine is known by its module, not by its package's
+    name, as onnxruntime also comes in others."""
+    script = (
+        "import sys; from okng.cli import doctor; doctor.of_extra('openvino');"
+        "assert 'openvino' in sys.modules and 'openvino_telemetry' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    _, said = found()
+    for name in ("openvino", "onnxruntime"):
+        assert said[f"engine {name}"]["said"] == sys.modules[name].__version__
+
+
 def test_a_package_that_is_missing_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     there, few = doctor.there, ("openvino", "serve,mqtt")
     monkeypatch.setattr(doctor, "PURPOSES", {extra: doctor.PURPOSES[extra] for extra in few})

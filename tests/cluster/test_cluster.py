@@ -149,6 +149,16 @@ def test_an_image_that_changed_or_can_be_read_by_now_is_judged(
     assert anew[0][1]["score"] != found[0][1]["score"] and anew[2][1]["score"] == found[1][1]["score"]
 
 
+def test_the_pages_of_a_file_that_changed_are_others(tmp_path: Path) -> None:
+    scan = tmp_path / "scan.tif"
+    names = set()
+    for count in (2, 3):
+        first, *others = [Image.fromarray(image) for image in pictures(count, count)]
+        first.save(scan, save_all=True, append_images=others)
+        names.add(inspecting._name(0, [(f"{scan}[1]", 0)], "state"))
+    assert len(names) == 2
+
+
 @pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
 def test_folders_say_the_product_on_a_cluster_too(here: Here, tmp_path: Path) -> None:
     """A worker knows where the folders began that were handed over."""

@@ -158,6 +158,8 @@ def test_a_run_can_be_gone_on_with_and_computed_again() -> None:
     np.testing.assert_array_equal(p, [state.p["score"] for state in states])
     again.restart()
     assert not again.state.drifted and again.state.count == 300
+    far = [again.add(seen(rng, score=30)) for _ in range(100)][-1]
+    assert far.drifted and far.since["score"] > 300  # not since before it began anew
 
 
 @pytest.mark.parametrize("spoilt", [{}, [], None, "x", {"risk": 2, "seed": 0}, {"count": "many"}, {"watches": {}}])
@@ -173,6 +175,8 @@ def test_what_has_no_bound_says_so_and_watches_one_side() -> None:
     assert Drift(model()).bounded and not Drift(model(method="pooled")).bounded
     corner = {"zones": [{"name": "a", "kind": "ignore", "points": [[0, 0], [1, 0], [0, 1]]}]}
     assert not Drift(model(rules=corner, zones_calibrated="whole maps")).bounded
+    dropped = model()
+    assert not Drift(dropped.calibrated(replace(dropped.calibration, dropped=1), dropped.manifest)).bounded
     rng = np.random.default_rng(7)
     crossed = Drift(model(method="cross"))
     for _ in range(300):

@@ -11,6 +11,7 @@ from okng.report.charts import (
     BARS,
     ROC_POINTS,
     RUG_LINES,
+    _ticks,
     expected_false_alarms,
     histogram,
     rate_above,
@@ -84,6 +85,10 @@ def test_histogram_of_degenerate_scores(held_out: list[float], scores: list[floa
     positions += [position for position, _ in drawn.ticks]
     positions += [bar.left for bar in drawn.rows[0].bars]
     assert all(0 <= position <= 100 for position in positions)
+
+
+def test_a_span_that_is_three_steps_but_for_rounding_has_ticks() -> None:
+    assert _ticks(0, 0.3) == pytest.approx([0, 0.1, 0.2])  # for 0.3 / 0.1 is 2.9999999999999996
 
 
 def test_the_rug_is_bounded() -> None:

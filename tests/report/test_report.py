@@ -392,6 +392,18 @@ def test_all_images_are_in_the_csv_and_in_the_table(tmp_path: Path) -> None:
     assert [row[5] for row in data["rows"]] == [int(60 + i > 95) for i in range(50)]
 
 
+def test_images_in_storage_keep_their_addresses(tmp_path: Path) -> None:
+    """From them the page makes a command that learns false alarms."""
+    inspector = make_inspector()
+    report = Report("Line 1", inspector)
+    report.add(inspected(inspector, 99.0, "s3://bucket/parts/0.png"))
+    report.add(inspected(inspector, 98.0, tmp_path / "1.png"))
+    report.write(tmp_path / "report.html")
+    data = embedded(tmp_path)
+    paths = [data["root"] + row[1] for row in data["rows"]]
+    assert paths == ["s3://bucket/parts/0.png", str(tmp_path / "1.png")]
+
+
 def test_without_labels_the_csv_is_that_of_inspect(tmp_path: Path) -> None:
     inspector = make_inspector()
     report, alone = Report("Line 1", inspector), CsvFile(tmp_path / "alone.csv")

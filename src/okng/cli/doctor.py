@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Annotated
@@ -84,6 +84,8 @@ def of_project(ctx: typer.Context) -> list[Finding]:
 
 def of_extra(extra: str) -> Finding:
     """Whether all packages of an extra can be imported."""
+    from okng.inspection.engines import import_openvino
+
     purpose, packages = PURPOSES[extra]
     install = f"in okng's clone: pip install '.[{extra}]'"
     missing = [package for package in packages if not there(package)]
@@ -91,7 +93,7 @@ def of_extra(extra: str) -> Finding:
         return Finding(extra, "missing", f"{purpose}: without {', '.join(missing)}", install)
     for package in packages:
         try:
-            importlib.import_module(package)
+            import_openvino() if package == "openvino" else importlib.import_module(package)
         except Exception as error:
             return Finding(extra, "broken", f"{purpose}: {package} can't be imported: {line_of(error)}", install)
     return Finding(extra, "works", purpose)
@@ -112,8 +114,7 @@ def engines() -> list[Finding]:
         if there(name):
             try:
                 run()
-                version = importlib.metadata.version(name)
-                found.append(Finding(f"engine {name}", "works", version))
+                found.append(Finding(f"engine {name}", "works", str(sys.modules[name].__version__)))
             except Exception as error:
                 found.append(Finding(f"engine {name}", "broken", line_of(error), "install it again"))
     return found

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from okng import __version__
 from okng.cluster.joined import RETRIES, joined, workers_of
 from okng.errors import OkngError, in_one_line, missing_extra
+from okng.inspection.formats import named_page
 from okng.inspection.images import Source, UnreadableImage, fingerprint
 from okng.inspection.inspector import Images, Inspector, each_placed
 from okng.inspection.likeness import Likeness, Traits
@@ -216,8 +217,8 @@ def _known_by(source: Source) -> list[Any]:
     if not isinstance(source, str | Path):
         return [fingerprint(source)]
     try:
-        state = Path(source).stat()
-    except (OSError, ValueError):  # in storage, a page of a file, or not there
+        state = (named_page(source) or (Path(source),))[0].stat()
+    except (OSError, ValueError):  # in storage, or not there
         return [str(source)]
     return [str(source), state.st_size, state.st_mtime_ns]
 

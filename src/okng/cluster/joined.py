@@ -35,6 +35,7 @@ def joined(address: str) -> Iterator[Any]:
         return
     how: dict[str, Any] = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of it
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a cluster that it starts tells a server of itself
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:
         if colon and port.isdecimal():  # Ray itself would try for minutes

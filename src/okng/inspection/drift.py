@@ -83,7 +83,8 @@ class Drift:
         self.risk, self.seed, self.count = risk, seed, 0
         calibration, manifest = inspector.calibration, inspector.manifest
         whole_maps = inspector.rules.masks and manifest.get("zones_calibrated") == "whole maps"
-        self.bounded = calibration.method == "split" and calibration.unit == "image" and not whole_maps
+        plain = calibration.method == "split" and calibration.unit == "image" and not calibration.dropped
+        self.bounded = plain and not whole_maps
         samples = (inspector.learnt_images or {}).get("samples", {})
         references = {"score": calibration.scores, **{name: np.array(samples[name]) for name in sorted(samples)}}
         share = risk / len(references)
@@ -137,6 +138,7 @@ class Drift:
         """Begin anew, as after an alarm that was looked into; more alarms than one then have their chances summed."""
         for name, watch in self.watches.items():
             self.watches[name] = Watch(watch.reference, watch.delta, watch.bets)
+            self.watches[name].low = self.count
 
     def to_json(self) -> dict[str, Any]:
         """All that is to be kept, as JSON values."""

@@ -160,7 +160,7 @@ def _row(name: str, scores: np.ndarray, edges: np.ndarray, left: int, width: flo
 def _ticks(low: float, high: float) -> list[float]:
     """Three to seven round numbers between `low` and `high`."""
     step = 10 ** math.floor(math.log10((high - low) / 3))
-    step *= next(factor for factor in (5, 2, 1) if (high - low) / (step * factor) >= 3)
+    step *= next(factor for factor in (5, 2, 1) if factor == 1 or (high - low) / (step * factor) >= 3)
     first = math.ceil(low / step)
     return [i * step for i in range(first, math.floor(high / step) + 1)]
 

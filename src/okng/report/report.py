@@ -188,7 +188,8 @@ class Report:
     def _held_out(self, scores: np.ndarray) -> list[dict[str, Any]]:
         """The oddest held-out OK images, the oddest first, each with how many of the inspected `scores` are above."""
         calibration, provenance = self.inspector.calibration, self.inspector.manifest.get("provenance", {})
-        names = {image["score"]: image["image"] for image in provenance.get("stand_apart", ())}  # the fit named these
+        learnt = [provenance, *provenance.get("updates", ())]
+        names = {image["score"]: image["image"] for each in learnt for image in each.get("stand_apart", ())}
         return [
             {
                 "score": score,

@@ -19,6 +19,7 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
 from okng.inspection.outputs import COLUMNS, csv_line, table_row
 from okng.inspection.result import Inspection
+from okng.inspection.urls import url_of
 from okng.report.words import distance
 
 IN_MEMORY = 1 << 20  # bytes
@@ -54,7 +55,7 @@ class Table:
         """What the page's table shows: the `ROWS` oddest images, in the order of inspection.
 
         A row is [number, path below "root", score, p-value, distance, called NG, regions, label, kind]; paths are
-        absolute, empty for pixels that have no file.
+        absolute or URLs, empty for pixels that have no file.
         """
         rows: list[list[Any]] = []
         numbered = ((float(f"{float(row[1]):.6g}"), number, row) for number, row in enumerate(self._rows(), 1))
@@ -62,13 +63,14 @@ class Table:
             path, score, p, verdict, regions, *_, label, kind = row
             far = distance(float(score), calibration)
             rows.append([
-                number, path and str(Path(path).absolute()), rounded, float(f"{float(p):.4g}"),
+                number, path and (url_of(path) or str(Path(path).absolute())), rounded, float(f"{float(p):.4g}"),
                 None if far is None else round(far, 2), int(verdict == "NG"), int(regions), label, kind,
             ])  # fmt: skip
         rows.sort()
         root = ""
         with contextlib.suppress(ValueError):  # no images, pixels without a file, drives of Windows
-            root = os.path.commonpath([Path(row[1]).parent for row in rows]).rstrip(os.sep) + os.sep
+            if not any(url_of(row[1]) for row in rows):
+                root = os.path.commonpath([Path(row[1]).parent for row in rows]).rstrip(os.sep) + os.sep
         for row in rows:
             row[1] = row[1].removeprefix(root)
         kinds = sorted({row[8] for row in rows} - {""})
