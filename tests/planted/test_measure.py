@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ def test_what_the_model_has_learnt_is_left_out() -> None:
         okng.sensitivity(learnt, given[:10], kinds="spot")
 
 
+def test_of_the_images_that_are_planted_into_those_that_set_the_threshold_are_counted() -> None:
+    """Of many images `MOST` are planted into; what stood apart and was dropped has set nothing."""
+    given = images(MOST + 40)
+    marks = [fingerprint(image) for image in given]
+    found = okng.sensitivity(model(seen=marks[:30], unlearnt=marks[:30]), given, kinds="spot", plants=1, sizes=[20])
+    own = {fingerprint(source) for source in found.sources} & set(marks[:30])
+    assert found.images == MOST and found.calibrating == len(own) < 30
+    apart = [{"image": str(i), "score": 9.0, "digest": marks[i]} for i in range(2)]
+    learnt = model(seen=marks[:6], unlearnt=marks[:6], provenance={"stand_apart": apart})
+    for dropped, count in ((0, 6), (2, 4)):
+        asked = learnt.calibrated(replace(learnt.calibration, dropped=dropped))
+        assert okng.sensitivity(asked, given[:9], kinds="spot", plants=1, sizes=[20]).calibrating == count
+
+
 def test_what_cannot_be_measured_is_said() -> None:
     for arguments, message in (
         ({"kinds": "scrach"}, "did you mean scratch"),
@@ -179,7 +194,7 @@ def test_folds_are_judged_each_by_its_own_detector() -> None:
     parts = Plan(given, inspector.preprocess, 0, QUIET, ("spot",), None, 4)
     for fold in (range(0, 5), range(5, 9), range(9, 15)):
         parts.look(inspector, fold, QUIET)
-    one, other = (plan.conclude(inspector.calibration, 15) for plan in (whole, parts))
+    one, other = (plan.conclude(inspector.calibration, range(15)) for plan in (whole, parts))
     assert sorted(map(repr, one.trials)) == sorted(map(repr, other.trials))
     assert one.curves["spot"].points == other.curves["spot"].points and len(other.clean) == 15
     many = Plan(images(MOST + 20), inspector.preprocess, 0, QUIET, ("spot",), None, 1)

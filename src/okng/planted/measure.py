@@ -165,8 +165,8 @@ class Plan:
                     self.shown.append((recipe, replace(inspection, map=own_map)))
             tell.advance()
 
-    def conclude(self, calibration: Calibration, calibrating: int, left_out: int = 0) -> Sensitivity:
-        """What was found at the thresholds of `calibration`."""
+    def conclude(self, calibration: Calibration, calibrating: Iterable[int], left_out: int = 0) -> Sensitivity:
+        """What was found at the thresholds of `calibration`, which those images set, numbered as they were given."""
         trials = [
             Trial(recipe, seen.score, calibration.is_ng(seen.score), seen.found(calibration), plain.found(calibration))
             for recipe, seen, plain in self.looks
@@ -183,7 +183,7 @@ class Plan:
             overall=_curve("all", trials, count, self.seed),
             unchanged=tuple(kind for kind in self.kinds if kind not in curves),
             images=count,
-            calibrating=min(calibrating, count),
+            calibrating=len({*calibrating} & {*self.images}),
             left_out=left_out,
             alarms=sum(calibration.is_ng(score) for score in self.clean),
             localises=calibration.pixel_threshold is not None,
@@ -260,11 +260,14 @@ def _ladder(sizes: Sequence[float] | None, side: float) -> list[float]:
     return found
 
 
-def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tuple[list[Source], int, int]:
-    """The images that were not learnt, how many were, and how many of the former set the threshold."""
+def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tuple[list[Source], int, list[int]]:
+    """The images that were not learnt, how many were, and which of the former, by their numbers, set the threshold."""
     seen = set(inspector.manifest.get("seen", ()))
     held_out = set(inspector.manifest.get("unlearnt", ()))
-    good, learnt, calibrating = [], 0, 0
+    apart = inspector.manifest.get("provenance", {}).get("stand_apart", ()) if inspector.calibration.dropped else ()
+    calibrated = held_out - {image.get("digest") for image in apart}
+    good: list[Source] = []
+    learnt, calibrating = 0, []
     for source in given:
         try:
             mark = fingerprint(source)
@@ -274,8 +277,9 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
         if mark in seen and mark not in held_out:
             learnt += 1
             continue
+        if mark in calibrated:
+            calibrating.append(len(good))
         good.append(source)
-        calibrating += mark in held_out
     if learnt:
         tell.say(f"{learnt} of {len(given)} images are left out, because the model has learnt them")
     if len(good) < FEWEST:
