@@ -181,9 +181,26 @@ def test_files_of_8_and_16_bits_and_unreadable_ones(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     deep = Inspector(Unlike(), Preprocess("L", (96, 128), 8, white=4095), model().calibration, {})
     found = okng.sensitivity(deep, tmp_path, kinds="spot", plants=2)
-    assert found.images == 12 and found.white == 4095 and pixels_of(tmp_path / "deep0.png").dtype == np.uint16
+    assert found.images == 12 and found.white == 4095 and found.preprocess is deep.preprocess
+    assert pixels_of(tmp_path / "deep0.png", deep.preprocess).dtype == np.uint16
     np.testing.assert_array_equal(found.clean, deep.score_samples(found.sources))
     assert found.overall.points[-1].share > 0.8
+
+
+@pytest.mark.parametrize(("white", "scale"), [(4095, 16.0), (1, 1 / 255)])
+def test_files_of_floats_are_planted_into_as_the_model_reads_them(white: int, scale: float, tmp_path: Path) -> None:
+    """By the model's white, also where a sample lies above it."""
+    for i, image in enumerate(images(6)):
+        floats = image.astype(np.float32) * np.float32(scale)
+        floats[0, :2] = 1.02 * white, np.nan
+        Image.fromarray(floats).save(tmp_path / f"{i}.tif")
+    deep = Inspector(Unlike(), Preprocess("L", (96, 128), 8, white=white), model().calibration, {})
+    found = okng.sensitivity(deep, tmp_path, kinds="spot", plants=2)
+    np.testing.assert_array_equal(found.clean, deep.score_samples(found.sources))
+    assert pixels_of(tmp_path / "0.tif", deep.preprocess).dtype == (np.uint16 if white > 255 else np.uint8)
+    assert max(found.clean) < 5 and found.overall.points[-1].share > 0.8
+    trial = found.trials[-1]
+    assert deep.score_samples([found.planted(trial.recipe).pixels])[0] == pytest.approx(trial.score)
 
 
 def test_folds_are_judged_each_by_its_own_detector() -> None:

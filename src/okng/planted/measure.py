@@ -107,9 +107,9 @@ class Plan:
         sizes: Sequence[float] | None = None,
         plants: int | None = None,
     ):
-        self.images = _readable(sources, seed, tell)
+        self.images = _readable(sources, preprocess, seed, tell)
         self.sources = [sources[i] for i in self.images]
-        self.kinds, self.seed = kinds, seed
+        self.preprocess, self.kinds, self.seed = preprocess, kinds, seed
         shapes = [image_size(source) for source in self.sources]
         self.side = float(np.median([math.sqrt(h * w) for h, w in shapes]))
         ladder = _ladder(sizes, self.side)
@@ -138,7 +138,8 @@ class Plan:
 
         def made() -> Iterator[np.ndarray]:
             for i in own:
-                image, other = pixels_of(self.sources[i]), pixels_of(self.sources[(i + 1) % len(self.sources)])
+                pair = self.sources[i], self.sources[(i + 1) % len(self.sources)]
+                image, other = (pixels_of(source, self.preprocess) for source in pair)
                 waiting.append(None)
                 yield image
                 for recipe in self.recipes[i]:
@@ -193,6 +194,7 @@ class Plan:
             clean=tuple(self.clean),
             shown=tuple((recipe, judged(seen, calibration)) for recipe, seen in self.shown),
             sources=tuple(self.sources),
+            preprocess=self.preprocess,
             white=self.white,
             seed=self.seed,
         )
@@ -293,14 +295,14 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
     return good, learnt, calibrating
 
 
-def _readable(sources: Sequence[Source], seed: int, tell: Narrator) -> list[int]:
+def _readable(sources: Sequence[Source], preprocess: Preprocess, seed: int, tell: Narrator) -> list[int]:
     """Up to `MOST` of the images, drawn by the seed, that can be decoded; their numbers."""
     picked: list[int] = []
     for i in np.random.default_rng([seed, len(sources)]).permutation(len(sources)).tolist():
         if len(picked) == MOST:
             break
         try:
-            pixels_of(sources[i])
+            pixels_of(sources[i], preprocess)
             picked.append(i)
         except UnreadableImage as error:
             tell.say(f"skipped: {error}")

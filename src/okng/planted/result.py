@@ -13,7 +13,7 @@ from PIL import Image
 
 from okng.inspection.arrays import from_pillow, one_image
 from okng.inspection.decoding import decode
-from okng.inspection.images import Source
+from okng.inspection.images import Preprocess, Source
 from okng.inspection.result import Inspection
 from okng.planted.curve import Fit
 from okng.planted.defects import Planted, plant
@@ -140,6 +140,7 @@ class Sensitivity:
     clean: tuple[float, ...] = field(repr=False)
     shown: tuple[tuple[Recipe, Inspection], ...] = field(repr=False)
     sources: tuple[Source, ...] = field(repr=False)
+    preprocess: Preprocess = field(repr=False)
     white: int = field(repr=False)
     seed: int
 
@@ -194,7 +195,7 @@ class Sensitivity:
 
     def planted(self, recipe: Recipe) -> Planted:
         """The image and the mask that a recipe makes."""
-        image, other = (pixels_of(self.sources[i]) for i in (recipe.image, recipe.other))
+        image, other = (pixels_of(self.sources[i], self.preprocess) for i in (recipe.image, recipe.other))
         return plant_recipe(recipe, image, other, self.white)
 
 
@@ -230,9 +231,17 @@ def as_csv(result: Sensitivity) -> str:
     return text.getvalue()
 
 
-def pixels_of(source: Source) -> np.ndarray:
-    """An image as it is stored, upright: uint8 or uint16 (H, W) or (H, W, 3)."""
+def pixels_of(source: Source, preprocess: Preprocess) -> np.ndarray:
+    """An image as it is stored, upright: uint8 or uint16 (H, W) or (H, W, 3).
+
+    A file's floats become whole numbers by the white that `preprocess` takes for them: uint8 where that is 1 or 255.
+    """
     pixels = source if isinstance(source, np.ndarray) else decode(source)
+    if isinstance(pixels, Image.Image) and pixels.mode == "F":
+        white = preprocess.read(source)[1].white
+        if white <= 255:
+            return np.asarray(preprocess.decode(source).convert("L"))
+        return np.rint(np.nan_to_num(np.clip(np.asarray(pixels), 0, white))).astype(np.uint16)
     return from_pillow(pixels) if isinstance(pixels, Image.Image) else one_image(pixels)
 
 
