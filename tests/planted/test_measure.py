@@ -18,6 +18,7 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, fingerprint
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_model
+from okng.planted.defects import KINDS
 from okng.planted.measure import LADDER, MOST, Plan, cells_at
 from okng.planted.result import as_csv, lines, pixels_of
 from okng.training.progress import Narrator
@@ -109,6 +110,37 @@ def test_a_model_without_a_map_finds_what_it_calls_ng() -> None:
     found = okng.sensitivity(model(Unlike(places=False)), images(8), kinds="spot", plants=8, sizes=[12, 30])
     assert not found.localises and found.elsewhere == 0
     assert all(point.found == point.called > 0 for point in found.curves["spot"].points)
+
+
+LEFT = {"name": "left", "kind": "inspect", "points": [[0, 0], [0.3, 0], [0.3, 1], [0, 1]]}
+
+
+def test_with_zones_defects_are_planted_where_is_inspected() -> None:
+    """A plant elsewhere would be a miss whatever the model can."""
+    zoned = model().with_rules({"zones": [LEFT]})
+    whole, left, again = (
+        okng.sensitivity(m, images(12), kinds="spot", plants=24, sizes=[4, 16]) for m in (model(), zoned, zoned)
+    )
+    assert left.trials == again.trials and len(left.trials) == len(whole.trials) == 48
+    assert all(trial.recipe.window is None for trial in whole.trials)
+    masks = [left.planted(trial.recipe).mask for trial in left.trials]
+    assert all(mask[:, :39].sum() >= 0.5 * mask.sum() > 0 for mask in masks)  # of 128 columns 38.4
+    changed = [
+        (left.planted(t.recipe).pixels != pixels_of(left.sources[t.recipe.image], left.preprocess)) for t in left.trials
+    ]
+    assert all((change == mask).all() for change, mask in zip(changed, masks, strict=True))
+    assert left.overall.points[1].share == whole.overall.points[1].share == 1
+    unmoved = [trial.recipe for trial in left.trials if trial.recipe.window is None]
+    assert 0 < len(unmoved) < 48 and set(unmoved) < {trial.recipe for trial in whole.trials}
+
+
+def test_each_kind_is_planted_into_a_small_zone() -> None:
+    corner = {"name": "c", "kind": "inspect", "points": [[0.8, 0.1], [0.95, 0.1], [0.95, 0.3], [0.8, 0.3]]}
+    found = okng.sensitivity(model().with_rules({"zones": [corner]}), images(6), plants=3, sizes=[8])
+    assert {kind: curve.points[0].plants for kind, curve in found.curves.items()} == dict.fromkeys(KINDS, 3)
+    inside = np.zeros((96, 128), bool)
+    inside[9:29, 102:122] = True
+    assert all((found.planted(trial.recipe).mask & inside).any() for trial in found.trials)
 
 
 def test_false_alarms_are_the_floor_of_the_curve() -> None:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.result import Inspection, judged
+from okng.inspection.rules import Rules
+from okng.inspection.zones import SAMPLES, inspected
 from okng.planted.curve import clopper_pearson, size_interval
-from okng.planted.defects import KINDS, SMALLEST
+from okng.planted.defects import KINDS, SMALLEST, Planted
 from okng.planted.result import Curve, Point, Recipe, Sensitivity, Trial, pixels_of, plant_recipe, within
 from okng.training.progress import Narrator, narrated
 
@@ -31,6 +34,8 @@ USUAL = 256 * 256
 LADDER = (0.015, 0.03, 0.06, 0.12, 0.24, 0.48)  # sizes, in shares of the root of an image's area
 ASKED = 0.9  # the share that has to be found
 DRAWN = 60  # points of a curve that is drawn
+TRIES = 10  # of a place within the zones
+ROOM = 1.5  # sizes to each side of it: enough for a part that lies beside its place, or there once more
 
 
 @narrated
@@ -56,7 +61,8 @@ def sensitivity(
 
     A plant is found if the image is called NG at the model's threshold and, of a model that says where, the heatmap has
     its highest point or a region at the plant, within one place of the map. Planted defects are no real ones: the
-    figures compare sizes, kinds and models, and promise no share of real defects.
+    figures compare sizes, kinds and models, and promise no share of real defects. With zones, defects are planted into
+    what is inspected.
 
     Raises `OkngError` for fewer than 5 images that the model has not learnt, and for unknown kinds.
     """
@@ -140,10 +146,11 @@ class Plan:
             for i in own:
                 pair = self.sources[i], self.sources[(i + 1) % len(self.sources)]
                 image, other = (pixels_of(source, self.preprocess) for source in pair)
+                inside = _inspected(inspector.rules, image)
                 waiting.append(None)
                 yield image
-                for recipe in self.recipes[i]:
-                    planted = plant_recipe(recipe, image, other, self.white)
+                for asked in self.recipes[i]:
+                    recipe, planted = _planted(asked, image, other, self.white, inside)
                     if planted.mask.any():
                         waiting.append((recipe, planted.mask))
                         yield planted.pixels
@@ -198,6 +205,49 @@ class Plan:
             white=self.white,
             seed=self.seed,
         )
+
+
+def _inspected(rules: Rules, image: np.ndarray) -> np.ndarray | None:
+    """Which places (h, w) of a grid over the image zones leave to inspect; None for all."""
+    height, width = image.shape[:2]
+    return inspected(rules.zones, (min(height, SAMPLES), min(width, SAMPLES))) if rules.masks else None
+
+
+def _planted(
+    asked: Recipe, image: np.ndarray, other: np.ndarray, white: int, inside: np.ndarray | None
+) -> tuple[Recipe, Planted]:
+    """What is planted by the recipe that was `asked`, or, with zones, by another that lies `inside` (h, w) them.
+
+    Of the asked one and up to `TRIES` others the first counts that lies inside by half or takes half of all that is
+    inside, else the one that comes nearest to that; where none touches it the mask is empty.
+    """
+    if inside is None:
+        return asked, plant_recipe(asked, image, other, white)
+    best, most = (asked, Planted(image, np.zeros(image.shape[:2], bool))), 0.0
+    area = inside.mean() * image.shape[0] * image.shape[1]  # px
+    for recipe in chain([asked], _windows(asked, image, inside)):
+        planted = plant_recipe(recipe, image, other, white)
+        rows, columns = np.nonzero(planted.mask)
+        at = rows * len(inside) // len(image), columns * inside.shape[1] // image.shape[1]
+        share = inside[at].sum() / min(len(rows), area) if len(rows) else 0.0
+        if share > most:
+            best, most = (recipe, planted), share
+        if share >= 0.5:
+            break
+    return best
+
+
+def _windows(asked: Recipe, image: np.ndarray, inside: np.ndarray) -> Iterator[Recipe]:
+    """The recipe with other seeds, each in a window around a place drawn `inside` (h, w) the zones."""
+    (height, width), (h, w) = image.shape[:2], inside.shape
+    reach = math.ceil(ROOM * asked.size)
+    places = np.flatnonzero(inside)
+    for i in range(TRIES):
+        rng = np.random.default_rng([asked.seed, i])
+        row, column = divmod(int(rng.choice(places)), w)
+        y, x = int((row + 0.5) * height / h), int((column + 0.5) * width / w)
+        window = max(0, y - reach), min(height, y + reach), max(0, x - reach), min(width, x + reach)
+        yield replace(asked, seed=int(rng.integers(1 << 32)), window=window)
 
 
 def _at(inspection: Inspection, mask: np.ndarray) -> _Look:

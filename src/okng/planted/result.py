@@ -25,7 +25,8 @@ SHOWN = (0.1, 0.5, 0.9)  # shares of which there are examples
 class Recipe:
     """One plant: a defect of `kind` and `size` px by `seed`, in image number `image`; a texture is of image `other`.
 
-    The `first` of each kind and size is kept as an example.
+    The `first` of each kind and size is kept as an example. With zones it may be planted into a `window` of the image,
+    (top, bottom, left, right) in px, as if that were all of it.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Recipe:
     image: int
     other: int
     first: bool
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def pixels_of(source: Source, preprocess: Preprocess) -> np.ndarray:
         white = preprocess.read(source)[1].white
         if white <= 255:
             return np.asarray(preprocess.decode(source).convert("L"))
-        return np.rint(np.nan_to_num(np.clip(np.asarray(pixels), 0, white))).astype(np.uint16)
+        return np.asarray(np.rint(np.nan_to_num(np.clip(np.asarray(pixels), 0, white))), np.uint16)
     return from_pillow(pixels) if isinstance(pixels, Image.Image) else one_image(pixels)
 
 
@@ -257,4 +259,10 @@ def _finite(value: float) -> float | None:
 def plant_recipe(recipe: Recipe, image: np.ndarray, other: np.ndarray, white: int) -> Planted:
     level = None if image.dtype == np.uint8 else float(white)
     alike = other if (other.dtype, other.shape[2:]) == (image.dtype, image.shape[2:]) else None
-    return plant(image, recipe.kind, recipe.size, recipe.seed, other=alike, white=level)
+    if recipe.window is None:
+        return plant(image, recipe.kind, recipe.size, recipe.seed, other=alike, white=level)
+    top, bottom, left, right = recipe.window
+    part = plant(image[top:bottom, left:right], recipe.kind, recipe.size, recipe.seed, other=alike, white=level)
+    whole = Planted(image.copy(), np.zeros(image.shape[:2], bool))
+    whole.pixels[top:bottom, left:right], whole.mask[top:bottom, left:right] = part.pixels, part.mask
+    return whole
