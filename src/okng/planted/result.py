@@ -121,11 +121,11 @@ class Sensitivity:
     """What a model would find.
 
     `curves`: one for each kind of defect that could be planted, by name, `overall` all kinds together. `unchanged`:
-    kinds that changed nothing in these images, as a smear of one plain colour. `images`: how many were planted into;
-    `calibrating`: how many of these set the model's threshold, without having been learnt; `left_out`: how many were
-    learnt and so not taken. `alarms`: how many of the images are called NG as they are. `localises`: whether the model
-    says where; then a defect is only found if the heatmap says its place. `side`: the root of the images' median area,
-    in px. `found`: the mean share over all kinds and sizes.
+    kinds that changed nothing in these images, as a smear of one plain colour, or nothing within the zones. `images`:
+    how many were planted into; `calibrating`: how many of these set the model's threshold, without having been learnt;
+    `left_out`: how many were learnt and so not taken. `alarms`: how many of the images are called NG as they are.
+    `localises`: whether the model says where; then a defect is only found if the heatmap says its place. `side`: the
+    root of the images' median area, in px. `found`: the mean share over all kinds and sizes.
     """
 
     curves: dict[str, Curve] = field(repr=False)
