@@ -191,7 +191,7 @@ def test_a_protocol_and_a_contamination_are_the_same_in_training_and_evaluation(
     mixed = okng("evaluate", tmp_path / "a.okng", tmp_path / "set", *divided[:-1], 4, "--json")
     figures = json.loads(mixed.stdout)
     assert figures["left_out"] > 0 and figures["n_ok"] + figures["n_ng"] + figures["left_out"] == 12
-    assert "because the model was given them in training" in mixed.stderr
+    assert "because the model was given them to learn" in mixed.stderr
     wrong = okng(
         "train", tmp_path / "set", "--protocol", "80/20", "--abnormal", "cut", "-o", tmp_path / "b.okng", *FAST
     )

@@ -11,6 +11,7 @@ import torch
 from tests.contract.conftest import pictures
 
 import okng
+from okng.benchmark.evaluation import evaluate_inspector
 from okng.datasets import NG, OK, Dataset, Sample
 from okng.detectors.base import Detector, Scores
 from okng.detectors.engine import TorchEngine
@@ -117,6 +118,8 @@ def test_what_a_model_has_learnt_does_not_calibrate_it(
     expected = sorted(Preprocess("RGB", (32, 32)).load(image)[0].mean() for image in taken)
     np.testing.assert_allclose(calibrated.calibration.scores, expected, rtol=1e-6)
     held = {fingerprint(image) for image in taken}
+    assert set(calibrated.manifest["unlearnt"]) == held  # and so the set's own test leaves them out
+    assert evaluate_inspector(calibrated, dataset)["n_ok"] == 0
     known = Dataset("known", "folder", "", tuple(Sample(i, OK) for i in learnt if fingerprint(i) not in held), ())
     with pytest.raises(OkngError, match="has learnt all of these images"):
         recalibrate(tmp_path / "parts.onnx", "bf16", known)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from okng.benchmark.evaluation import evaluate_inspector
+from okng.datasets import OK, Dataset, Sample
 from okng.errors import OkngError, OkngWarning
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, fingerprint
@@ -142,6 +144,24 @@ def test_images_that_were_learnt_do_not_calibrate() -> None:
     assert "whole maps" not in zoned.promise()
     with pytest.raises(OkngError, match="has learnt all of these"):
         plain.with_rules({"zones": [LEFT]}, images[:15])
+
+
+def test_images_that_calibrate_are_not_tested_on_and_calibrate_again() -> None:
+    """False alarms on the images that set the threshold are what it was set to."""
+    images = list(np.random.default_rng(2).integers(0, 200, (30, SIDE, SIDE), dtype=np.uint8))
+    marks = [fingerprint(image) for image in images]
+    plain = inspector()
+    plain.manifest |= {"seen": marks[:10], "unlearnt": marks[5:10]}
+    with pytest.warns(OkngWarning, match="5 images are left out"):
+        zoned = plain.with_rules({"zones": [LEFT]}, images[:25])
+    assert zoned.manifest["seen"] == marks[:25] and zoned.manifest["unlearnt"] == marks[5:25]
+    assert plain.manifest == {"seen": marks[:10], "unlearnt": marks[5:10]}
+    samples = tuple(Sample(image, OK) for image in images)
+    found = evaluate_inspector(zoned, Dataset("all", "folder", "", (), samples))
+    assert (found["left_out"], found["n_ok"]) == (25, 5)
+    again = zoned.with_rules({"zones": [RIGHT]}, images[5:25])
+    np.testing.assert_array_equal(again.calibration.scores, zoned.calibration.scores)
+    assert again.manifest["unlearnt"] == marks[5:25]
 
 
 RULES: list[tuple[dict[str, Any], tuple[tuple[int, int, int, int], ...], str]] = [

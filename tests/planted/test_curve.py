@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from okng.planted.curve import clopper_pearson, fit, size_interval
+from okng.planted.curve import Fit, clopper_pearson, fit, size_interval
 
 SIZES = np.array([5.0, 10, 19, 38, 77, 154])
 
@@ -52,6 +52,9 @@ def test_the_size_for_a_share_inverts_the_curve() -> None:
     assert found.size_for(0.01)[0] == 0
     lapsing = fit(SIZES, np.array([[0, 20, 40, 70, 80, 80]]), np.full((1, 6), 100), np.zeros(1))
     assert np.isinf(lapsing.size_for(0.9)[0]) and np.isfinite(lapsing.size_for(0.5)[0])
+    chance_alone = Fit(*(np.array([value]) for value in (0.95, 2.0, 3.0, 0.2)))  # found everywhere by chance, P = 0.95
+    assert chance_alone.at(np.array([50.0]))[0, 0] == 0.95
+    assert chance_alone.size_for(0.9)[0] == 0 and np.isinf(chance_alone.size_for(0.96)[0])
 
 
 def interval(hits: np.ndarray, clean: float = 0.0, seed: int = 0) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, fingerprint
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_model
+from okng.planted.defects import KINDS
 from okng.planted.measure import LADDER, MOST, Plan, cells_at
 from okng.planted.result import as_csv, lines, pixels_of
 from okng.training.progress import Narrator
@@ -110,6 +112,37 @@ def test_a_model_without_a_map_finds_what_it_calls_ng() -> None:
     assert all(point.found == point.called > 0 for point in found.curves["spot"].points)
 
 
+LEFT = {"name": "left", "kind": "inspect", "points": [[0, 0], [0.3, 0], [0.3, 1], [0, 1]]}
+
+
+def test_with_zones_defects_are_planted_where_is_inspected() -> None:
+    """A plant elsewhere would be a miss whatever the model can."""
+    zoned = model().with_rules({"zones": [LEFT]})
+    whole, left, again = (
+        okng.sensitivity(m, images(12), kinds="spot", plants=24, sizes=[4, 16]) for m in (model(), zoned, zoned)
+    )
+    assert left.trials == again.trials and len(left.trials) == len(whole.trials) == 48
+    assert all(trial.recipe.window is None for trial in whole.trials)
+    masks = [left.planted(trial.recipe).mask for trial in left.trials]
+    assert all(mask[:, :39].sum() >= 0.5 * mask.sum() > 0 for mask in masks)  # of 128 columns 38.4
+    changed = [
+        (left.planted(t.recipe).pixels != pixels_of(left.sources[t.recipe.image], left.preprocess)) for t in left.trials
+    ]
+    assert all((change == mask).all() for change, mask in zip(changed, masks, strict=True))
+    assert left.overall.points[1].share == whole.overall.points[1].share == 1
+    unmoved = [trial.recipe for trial in left.trials if trial.recipe.window is None]
+    assert 0 < len(unmoved) < 48 and set(unmoved) < {trial.recipe for trial in whole.trials}
+
+
+def test_each_kind_is_planted_into_a_small_zone() -> None:
+    corner = {"name": "c", "kind": "inspect", "points": [[0.8, 0.1], [0.95, 0.1], [0.95, 0.3], [0.8, 0.3]]}
+    found = okng.sensitivity(model().with_rules({"zones": [corner]}), images(6), plants=3, sizes=[8])
+    assert {kind: curve.points[0].plants for kind, curve in found.curves.items()} == dict.fromkeys(KINDS, 3)
+    inside = np.zeros((96, 128), bool)
+    inside[9:29, 102:122] = True
+    assert all((found.planted(trial.recipe).mask & inside).any() for trial in found.trials)
+
+
 def test_false_alarms_are_the_floor_of_the_curve() -> None:
     """A model that calls everything NG and gives no map finds what is not there: no size is found by its defect."""
     alarmed = model(Unlike(places=False)).with_threshold(0.1)
@@ -139,6 +172,20 @@ def test_what_the_model_has_learnt_is_left_out() -> None:
         okng.sensitivity(learnt, given[:10], kinds="spot")
 
 
+def test_of_the_images_that_are_planted_into_those_that_set_the_threshold_are_counted() -> None:
+    """Of many images `MOST` are planted into; what stood apart and was dropped has set nothing."""
+    given = images(MOST + 40)
+    marks = [fingerprint(image) for image in given]
+    found = okng.sensitivity(model(seen=marks[:30], unlearnt=marks[:30]), given, kinds="spot", plants=1, sizes=[20])
+    own = {fingerprint(source) for source in found.sources} & set(marks[:30])
+    assert found.images == MOST and found.calibrating == len(own) < 30
+    apart = [{"image": str(i), "score": 9.0, "digest": marks[i]} for i in range(2)]
+    learnt = model(seen=marks[:6], unlearnt=marks[:6], provenance={"stand_apart": apart})
+    for dropped, count in ((0, 6), (2, 4)):
+        asked = learnt.calibrated(replace(learnt.calibration, dropped=dropped))
+        assert okng.sensitivity(asked, given[:9], kinds="spot", plants=1, sizes=[20]).calibrating == count
+
+
 def test_what_cannot_be_measured_is_said() -> None:
     for arguments, message in (
         ({"kinds": "scrach"}, "did you mean scratch"),
@@ -166,9 +213,26 @@ def test_files_of_8_and_16_bits_and_unreadable_ones(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     deep = Inspector(Unlike(), Preprocess("L", (96, 128), 8, white=4095), model().calibration, {})
     found = okng.sensitivity(deep, tmp_path, kinds="spot", plants=2)
-    assert found.images == 12 and found.white == 4095 and pixels_of(tmp_path / "deep0.png").dtype == np.uint16
+    assert found.images == 12 and found.white == 4095 and found.preprocess is deep.preprocess
+    assert pixels_of(tmp_path / "deep0.png", deep.preprocess).dtype == np.uint16
     np.testing.assert_array_equal(found.clean, deep.score_samples(found.sources))
     assert found.overall.points[-1].share > 0.8
+
+
+@pytest.mark.parametrize(("white", "scale"), [(4095, 16.0), (1, 1 / 255)])
+def test_files_of_floats_are_planted_into_as_the_model_reads_them(white: int, scale: float, tmp_path: Path) -> None:
+    """By the model's white, also where a sample lies above it."""
+    for i, image in enumerate(images(6)):
+        floats = image.astype(np.float32) * np.float32(scale)
+        floats[0, :2] = 1.02 * white, np.nan
+        Image.fromarray(floats).save(tmp_path / f"{i}.tif")
+    deep = Inspector(Unlike(), Preprocess("L", (96, 128), 8, white=white), model().calibration, {})
+    found = okng.sensitivity(deep, tmp_path, kinds="spot", plants=2)
+    np.testing.assert_array_equal(found.clean, deep.score_samples(found.sources))
+    assert pixels_of(tmp_path / "0.tif", deep.preprocess).dtype == (np.uint16 if white > 255 else np.uint8)
+    assert max(found.clean) < 5 and found.overall.points[-1].share > 0.8
+    trial = found.trials[-1]
+    assert deep.score_samples([found.planted(trial.recipe).pixels])[0] == pytest.approx(trial.score)
 
 
 def test_folds_are_judged_each_by_its_own_detector() -> None:
@@ -179,7 +243,7 @@ def test_folds_are_judged_each_by_its_own_detector() -> None:
     parts = Plan(given, inspector.preprocess, 0, QUIET, ("spot",), None, 4)
     for fold in (range(0, 5), range(5, 9), range(9, 15)):
         parts.look(inspector, fold, QUIET)
-    one, other = (plan.conclude(inspector.calibration, 15) for plan in (whole, parts))
+    one, other = (plan.conclude(inspector.calibration, range(15)) for plan in (whole, parts))
     assert sorted(map(repr, one.trials)) == sorted(map(repr, other.trials))
     assert one.curves["spot"].points == other.curves["spot"].points and len(other.clean) == 15
     many = Plan(images(MOST + 20), inspector.preprocess, 0, QUIET, ("spot",), None, 1)

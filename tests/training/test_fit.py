@@ -221,8 +221,11 @@ def test_what_can_not_be_stored_is_refused_before_any_work(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("holdout", [0, 0.4])
-def test_a_stray_image_is_named_and_left_out_only_if_asked(parts: np.ndarray, holdout: float) -> None:
+def test_a_stray_image_is_named_and_left_out_only_if_asked(
+    parts: np.ndarray, holdout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A black image among the held-out ones sets a threshold that all NG images pass."""
+    monkeypatch.setattr(measure, "PLANTS", (1, 1))
     stray = parts.copy()
     order = np.random.default_rng(0).permutation(len(parts))
     stray[order[0]] = 0  # held out, in a split too
@@ -230,11 +233,13 @@ def test_a_stray_image_is_named_and_left_out_only_if_asked(parts: np.ndarray, ho
     tell = Narrator(quiet=True)
     tell.say = told.append  # type: ignore[method-assign]
     asked = {**QUICK, "holdout": holdout, "false_alarm_rate": 0.1, "tell": tell}
-    kept, dropped = okng.fit(stray, **asked), okng.fit(stray, **asked, drop_outliers=True)
+    review = Review(plant=True)
+    kept, dropped = okng.fit(stray, **asked), okng.fit(stray, **asked, drop_outliers=True, review=review)
     odd = pictures(4, seed=9, defect=True)
     for inspector in (kept, dropped):
         (found,) = inspector.manifest["provenance"]["stand_apart"]
         assert found["image"] == f"image {order[0]}" and found["score"] > 4
+        assert found["digest"] == fingerprint(stray[order[0]])
     assert any(f"image {order[0]} scores" in line and "is it OK?" in line for line in told)
     assert any("--drop-outliers" in line for line in told) and any("as asked" in line for line in told)
     assert kept.calibration.scores.max() > 3 * dropped.calibration.scores.max()
@@ -244,6 +249,10 @@ def test_a_stray_image_is_named_and_left_out_only_if_asked(parts: np.ndarray, ho
     assert "dropped" not in kept.calibration.promise()
     learnt = [inspector.manifest["provenance"]["learnt_from"] for inspector in (kept, dropped)]
     assert learnt == ([14, 14] if holdout else [24, 23])  # what is not OK is not learnt either
+    planted = review.sensitivity
+    assert planted is not None and planted.images == planted.calibrating + 1 == (10 if holdout else 24)
+    new = [stray[order[0]], *pictures(5, seed=5)]
+    assert okng.sensitivity(dropped, new, kinds="spot", sizes=[10]).calibrating == 0  # it has set nothing
 
 
 def test_a_stray_image_that_the_pooled_detector_has_learnt_is_taken_out_of_it(

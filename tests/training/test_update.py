@@ -170,6 +170,11 @@ def test_what_is_learnt_already_counts_once(patchcore: okng.Inspector) -> None:
     again = okng.update(after, held_out[:1], device="cpu")  # a false alarm may be one of those held out
     assert again.manifest["provenance"]["updates"][-1]["learnt_from"] == 1
     assert len(again.manifest["unlearnt"]) == 9 and len(again.manifest["seen"]) == 27
+    zone = {"name": "z", "kind": "inspect", "points": [[0, 0], [1, 0], [1, 0.5], [0, 0.5]]}
+    zoned = patchcore.with_rules({"zones": [zone]}, new)  # nor are those learnt that set the threshold later
+    third = okng.update(zoned, new[:1], device="cpu")
+    assert third.manifest["provenance"]["updates"][-1]["learnt_from"] == 1
+    assert len(third.manifest["unlearnt"]) == 12 and len(third.manifest["seen"]) == 27
 
 
 def test_mistakes(patchcore: okng.Inspector, tmp_path: Path) -> None:

@@ -84,14 +84,14 @@ def evaluate_inspector(
 
     Image figures come from raw scores. Pixel figures compare each map, brought bilinearly to the original size, with
     its mask at that size; NG samples without a mask are left out of them. A figure that is not defined is NaN and
-    "notes" says why. Images that were given in training, to learn from or to calibrate, are not tested on; "left_out"
-    says how many.
+    "notes" says why. Images that the model was given, to learn from or, in training or later, to calibrate by, are not
+    tested on; "left_out" says how many.
     """
     tell = tell or Narrator(quiet=True)
     _ = inspector.calibration  # of several products one has to be meant
     samples, left_out = tested(inspector, dataset)
     if left_out:
-        tell.say(f"{left_out} test images are left out, because the model was given them in training")
+        tell.say(f"{left_out} test images are left out, because the model was given them to learn or to calibrate by")
     _check_masks(samples)
     labels, scores, verdicts, skipped = [], [], [], []
     pixels = _Pixels()
@@ -120,7 +120,7 @@ def evaluate_inspector(
 
 
 def tested(inspector: Inspector, dataset: Dataset) -> tuple[list[Sample], int]:
-    """The labelled test images, in the order they are judged, and how many are left out: training was given them."""
+    """The labelled test images, in the order they are judged, and how many are left out: the model was given them."""
     labelled = [page for sample in dataset.test if sample.label is not None for page in _pages(sample)]
     if not labelled:
         hint = "`okng inspect` needs no labels, and of folders of classes --normal names the OK one"

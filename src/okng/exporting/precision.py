@@ -56,7 +56,7 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
         )
     if manifest["calibration"]["unit"] == "group":
         raise OkngError("this model's promise is about groups, of which images say nothing; export it at f32")
-    new = not_learnt(manifest, ok)
+    new, manifest = not_learnt(manifest, ok)
     labels = np.repeat([OK, NG], [len(new), len(ng)])
     good = labels == OK
     manifest.pop(WHOLE, None)  # of another precision

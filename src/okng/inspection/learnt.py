@@ -10,22 +10,24 @@ from okng.errors import OkngError, OkngWarning
 from okng.inspection.images import Source, fingerprint
 
 
-def not_learnt(manifest: Mapping[str, Any], images: Iterable[Source]) -> list[Source]:
+def not_learnt(manifest: Mapping[str, Any], images: Iterable[Source]) -> tuple[list[Source], dict[str, Any]]:
     """Those of the OK `images` that the model of this manifest has not learnt, each once; it warns of the others.
 
-    Raises `OkngError` if there are none.
+    With them the manifest of a model that they calibrate: they are seen and unlearnt, so that nothing tests on them, an
+    update may learn them, and they may calibrate again. Raises `OkngError` if there are none.
     """
-    seen, held_out = (set(manifest.get(key, ())) for key in ("seen", "unlearnt"))
-    learnt, known, new = seen - held_out, set(), []
+    seen, held_out = (manifest.get(key, ()) for key in ("seen", "unlearnt"))
+    learnt = set(seen) - set(held_out)
+    new: dict[str, Source] = {}
     left_out = 0
     for source in images:
         mark = fingerprint(source)
         left_out += mark in learnt
-        if mark not in learnt and mark not in known:
-            known.add(mark)
-            new.append(source)
+        if mark not in learnt:
+            new.setdefault(mark, source)
     if not new:
         raise OkngError("the model has learnt all of these images; give OK images that it has not learnt")
     if left_out:
         warnings.warn(f"{left_out} images are left out, because the model has learnt them", OkngWarning, stacklevel=4)
-    return new
+    given = {key: [*dict.fromkeys([*marks, *new])] for key, marks in (("seen", seen), ("unlearnt", held_out))}
+    return list(new.values()), {**manifest, **given}

@@ -32,6 +32,8 @@ BY = "zones_calibrated"  # by "whole maps" or by "zones"
 
 def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
     """`inspector` with `rules`, calibrated on `ok` if given: see `Inspector.with_rules`."""
+    from okng.inspection.inspector import each_image
+
     if inspector.products:
         raise OkngError(
             "zones and rules of a model of several products are given when it is trained: "
@@ -60,8 +62,10 @@ def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
                 "give zones when training: okng train --zones FILE --group-by PATTERN"
             )
         manifest[BY] = "zones"
+        new, manifest = not_learnt(manifest, each_image(ok))
         unjudged = replace(present, threshold=np.inf, pixel_threshold=np.inf)
-        calibration = _by_images(inspector.calibrated(unjudged, manifest), ok)
+        scores, peaks = inspector.calibrated(unjudged, manifest).scores_and_peaks(new)
+        calibration = Calibration.fit(scores, peaks, "split", present.false_alarm_rate)
     elif before is None:
         raise OkngError("this model was calibrated within its zones alone; give OK images to calibrate by: --ok IMAGES")
     elif rules.masks and before.peaks is not None:
@@ -72,15 +76,6 @@ def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
     else:
         calibration = before.at(present.false_alarm_rate)
     return inspector.calibrated(calibration, manifest)
-
-
-def _by_images(inspector: Inspector, ok: Images) -> Calibration:
-    """The calibration of `inspector` on those of the images `ok` that it has not learnt, each once."""
-    from okng.inspection.inspector import each_image
-
-    new = not_learnt(inspector.manifest, each_image(ok))
-    scores, peaks = inspector.scores_and_peaks(new)
-    return Calibration.fit(scores, peaks, "split", inspector.calibration.false_alarm_rate)
 
 
 def _whole(inspector: Inspector) -> Calibration | None:

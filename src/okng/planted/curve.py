@@ -45,8 +45,8 @@ class Fit:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             level = (share - self.floor) / reach
             sizes = np.exp(self.a + np.log(level / (1 - level)) / self.b)
-        sizes = np.where(share <= self.floor, 0.0, sizes)
-        return np.asarray(np.where(share >= 1 - self.lapse, np.inf, sizes))
+        sizes = np.where(share >= 1 - self.lapse, np.inf, sizes)
+        return np.asarray(np.where(share <= self.floor, 0.0, sizes))  # whatever the lapse: the curve is never below it
 
 
 def fit(sizes: np.ndarray, hits: np.ndarray, totals: np.ndarray, floor: np.ndarray) -> Fit:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
 from okng.inspection.result import Inspection, judged
+from okng.inspection.rules import Rules
+from okng.inspection.zones import SAMPLES, inspected
 from okng.planted.curve import clopper_pearson, size_interval
-from okng.planted.defects import KINDS, SMALLEST
+from okng.planted.defects import KINDS, SMALLEST, Planted
 from okng.planted.result import Curve, Point, Recipe, Sensitivity, Trial, pixels_of, plant_recipe, within
 from okng.training.progress import Narrator, narrated
 
@@ -31,6 +34,8 @@ USUAL = 256 * 256
 LADDER = (0.015, 0.03, 0.06, 0.12, 0.24, 0.48)  # sizes, in shares of the root of an image's area
 ASKED = 0.9  # the share that has to be found
 DRAWN = 60  # points of a curve that is drawn
+TRIES = 10  # of a place within the zones
+ROOM = 1.5  # sizes to each side of it: enough for a part that lies beside its place, or there once more
 
 
 @narrated
@@ -56,7 +61,8 @@ def sensitivity(
 
     A plant is found if the image is called NG at the model's threshold and, of a model that says where, the heatmap has
     its highest point or a region at the plant, within one place of the map. Planted defects are no real ones: the
-    figures compare sizes, kinds and models, and promise no share of real defects.
+    figures compare sizes, kinds and models, and promise no share of real defects. With zones, defects are planted into
+    what is inspected.
 
     Raises `OkngError` for fewer than 5 images that the model has not learnt, and for unknown kinds.
     """
@@ -107,9 +113,9 @@ class Plan:
         sizes: Sequence[float] | None = None,
         plants: int | None = None,
     ):
-        self.images = _readable(sources, seed, tell)
+        self.images = _readable(sources, preprocess, seed, tell)
         self.sources = [sources[i] for i in self.images]
-        self.kinds, self.seed = kinds, seed
+        self.preprocess, self.kinds, self.seed = preprocess, kinds, seed
         shapes = [image_size(source) for source in self.sources]
         self.side = float(np.median([math.sqrt(h * w) for h, w in shapes]))
         ladder = _ladder(sizes, self.side)
@@ -138,11 +144,13 @@ class Plan:
 
         def made() -> Iterator[np.ndarray]:
             for i in own:
-                image, other = pixels_of(self.sources[i]), pixels_of(self.sources[(i + 1) % len(self.sources)])
+                pair = self.sources[i], self.sources[(i + 1) % len(self.sources)]
+                image, other = (pixels_of(source, self.preprocess) for source in pair)
+                inside = _inspected(inspector.rules, image)
                 waiting.append(None)
                 yield image
-                for recipe in self.recipes[i]:
-                    planted = plant_recipe(recipe, image, other, self.white)
+                for asked in self.recipes[i]:
+                    recipe, planted = _planted(asked, image, other, self.white, inside)
                     if planted.mask.any():
                         waiting.append((recipe, planted.mask))
                         yield planted.pixels
@@ -165,8 +173,8 @@ class Plan:
                     self.shown.append((recipe, replace(inspection, map=own_map)))
             tell.advance()
 
-    def conclude(self, calibration: Calibration, calibrating: int, left_out: int = 0) -> Sensitivity:
-        """What was found at the thresholds of `calibration`."""
+    def conclude(self, calibration: Calibration, calibrating: Iterable[int], left_out: int = 0) -> Sensitivity:
+        """What was found at the thresholds of `calibration`, which those images set, numbered as they were given."""
         trials = [
             Trial(recipe, seen.score, calibration.is_ng(seen.score), seen.found(calibration), plain.found(calibration))
             for recipe, seen, plain in self.looks
@@ -183,7 +191,7 @@ class Plan:
             overall=_curve("all", trials, count, self.seed),
             unchanged=tuple(kind for kind in self.kinds if kind not in curves),
             images=count,
-            calibrating=min(calibrating, count),
+            calibrating=len({*calibrating} & {*self.images}),
             left_out=left_out,
             alarms=sum(calibration.is_ng(score) for score in self.clean),
             localises=calibration.pixel_threshold is not None,
@@ -193,9 +201,53 @@ class Plan:
             clean=tuple(self.clean),
             shown=tuple((recipe, judged(seen, calibration)) for recipe, seen in self.shown),
             sources=tuple(self.sources),
+            preprocess=self.preprocess,
             white=self.white,
             seed=self.seed,
         )
+
+
+def _inspected(rules: Rules, image: np.ndarray) -> np.ndarray | None:
+    """Which places (h, w) of a grid over the image zones leave to inspect; None for all."""
+    height, width = image.shape[:2]
+    return inspected(rules.zones, (min(height, SAMPLES), min(width, SAMPLES))) if rules.masks else None
+
+
+def _planted(
+    asked: Recipe, image: np.ndarray, other: np.ndarray, white: int, inside: np.ndarray | None
+) -> tuple[Recipe, Planted]:
+    """What is planted by the recipe that was `asked`, or, with zones, by another that lies `inside` (h, w) them.
+
+    Of the asked one and up to `TRIES` others the first counts that lies inside by half or takes half of all that is
+    inside, else the one that comes nearest to that; where none touches it the mask is empty.
+    """
+    if inside is None:
+        return asked, plant_recipe(asked, image, other, white)
+    best, most = (asked, Planted(image, np.zeros(image.shape[:2], bool))), 0.0
+    area = inside.mean() * image.shape[0] * image.shape[1]  # px
+    for recipe in chain([asked], _windows(asked, image, inside)):
+        planted = plant_recipe(recipe, image, other, white)
+        rows, columns = np.nonzero(planted.mask)
+        at = rows * len(inside) // len(image), columns * inside.shape[1] // image.shape[1]
+        share = inside[at].sum() / min(len(rows), area) if len(rows) else 0.0
+        if share > most:
+            best, most = (recipe, planted), share
+        if share >= 0.5:
+            break
+    return best
+
+
+def _windows(asked: Recipe, image: np.ndarray, inside: np.ndarray) -> Iterator[Recipe]:
+    """The recipe with other seeds, each in a window around a place drawn `inside` (h, w) the zones."""
+    (height, width), (h, w) = image.shape[:2], inside.shape
+    reach = math.ceil(ROOM * asked.size)
+    places = np.flatnonzero(inside)
+    for i in range(TRIES):
+        rng = np.random.default_rng([asked.seed, i])
+        row, column = divmod(int(rng.choice(places)), w)
+        y, x = int((row + 0.5) * height / h), int((column + 0.5) * width / w)
+        window = max(0, y - reach), min(height, y + reach), max(0, x - reach), min(width, x + reach)
+        yield replace(asked, seed=int(rng.integers(1 << 32)), window=window)
 
 
 def _at(inspection: Inspection, mask: np.ndarray) -> _Look:
@@ -260,11 +312,14 @@ def _ladder(sizes: Sequence[float] | None, side: float) -> list[float]:
     return found
 
 
-def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tuple[list[Source], int, int]:
-    """The images that were not learnt, how many were, and how many of the former set the threshold."""
+def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tuple[list[Source], int, list[int]]:
+    """The images that were not learnt, how many were, and which of the former, by their numbers, set the threshold."""
     seen = set(inspector.manifest.get("seen", ()))
     held_out = set(inspector.manifest.get("unlearnt", ()))
-    good, learnt, calibrating = [], 0, 0
+    apart = inspector.manifest.get("provenance", {}).get("stand_apart", ()) if inspector.calibration.dropped else ()
+    calibrated = held_out - {image.get("digest") for image in apart}
+    good: list[Source] = []
+    learnt, calibrating = 0, []
     for source in given:
         try:
             mark = fingerprint(source)
@@ -274,8 +329,9 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
         if mark in seen and mark not in held_out:
             learnt += 1
             continue
+        if mark in calibrated:
+            calibrating.append(len(good))
         good.append(source)
-        calibrating += mark in held_out
     if learnt:
         tell.say(f"{learnt} of {len(given)} images are left out, because the model has learnt them")
     if len(good) < FEWEST:
@@ -289,14 +345,14 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
     return good, learnt, calibrating
 
 
-def _readable(sources: Sequence[Source], seed: int, tell: Narrator) -> list[int]:
+def _readable(sources: Sequence[Source], preprocess: Preprocess, seed: int, tell: Narrator) -> list[int]:
     """Up to `MOST` of the images, drawn by the seed, that can be decoded; their numbers."""
     picked: list[int] = []
     for i in np.random.default_rng([seed, len(sources)]).permutation(len(sources)).tolist():
         if len(picked) == MOST:
             break
         try:
-            pixels_of(sources[i])
+            pixels_of(sources[i], preprocess)
             picked.append(i)
         except UnreadableImage as error:
             tell.say(f"skipped: {error}")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from okng.inspection.arrays import from_pillow, one_image
 from okng.inspection.decoding import decode
-from okng.inspection.images import Source
+from okng.inspection.images import Preprocess, Source
 from okng.inspection.result import Inspection
 from okng.planted.curve import Fit
 from okng.planted.defects import Planted, plant
@@ -25,7 +25,8 @@ SHOWN = (0.1, 0.5, 0.9)  # shares of which there are examples
 class Recipe:
     """One plant: a defect of `kind` and `size` px by `seed`, in image number `image`; a texture is of image `other`.
 
-    The `first` of each kind and size is kept as an example.
+    The `first` of each kind and size is kept as an example. With zones it may be planted into a `window` of the image,
+    (top, bottom, left, right) in px, as if that were all of it.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Recipe:
     image: int
     other: int
     first: bool
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,11 @@ class Sensitivity:
     """What a model would find.
 
     `curves`: one for each kind of defect that could be planted, by name, `overall` all kinds together. `unchanged`:
-    kinds that changed nothing in these images, as a smear of one plain colour. `images`: how many were planted into;
-    `calibrating`: how many of these set the model's threshold, without having been learnt; `left_out`: how many were
-    learnt and so not taken. `alarms`: how many of the images are called NG as they are. `localises`: whether the model
-    says where; then a defect is only found if the heatmap says its place. `side`: the root of the images' median area,
-    in px. `found`: the mean share over all kinds and sizes.
+    kinds that changed nothing in these images, as a smear of one plain colour, or nothing within the zones. `images`:
+    how many were planted into; `calibrating`: how many of these set the model's threshold, without having been learnt;
+    `left_out`: how many were learnt and so not taken. `alarms`: how many of the images are called NG as they are.
+    `localises`: whether the model says where; then a defect is only found if the heatmap says its place. `side`: the
+    root of the images' median area, in px. `found`: the mean share over all kinds and sizes.
     """
 
     curves: dict[str, Curve] = field(repr=False)
@@ -140,6 +142,7 @@ class Sensitivity:
     clean: tuple[float, ...] = field(repr=False)
     shown: tuple[tuple[Recipe, Inspection], ...] = field(repr=False)
     sources: tuple[Source, ...] = field(repr=False)
+    preprocess: Preprocess = field(repr=False)
     white: int = field(repr=False)
     seed: int
 
@@ -194,7 +197,7 @@ class Sensitivity:
 
     def planted(self, recipe: Recipe) -> Planted:
         """The image and the mask that a recipe makes."""
-        image, other = (pixels_of(self.sources[i]) for i in (recipe.image, recipe.other))
+        image, other = (pixels_of(self.sources[i], self.preprocess) for i in (recipe.image, recipe.other))
         return plant_recipe(recipe, image, other, self.white)
 
 
@@ -230,9 +233,17 @@ def as_csv(result: Sensitivity) -> str:
     return text.getvalue()
 
 
-def pixels_of(source: Source) -> np.ndarray:
-    """An image as it is stored, upright: uint8 or uint16 (H, W) or (H, W, 3)."""
+def pixels_of(source: Source, preprocess: Preprocess) -> np.ndarray:
+    """An image as it is stored, upright: uint8 or uint16 (H, W) or (H, W, 3).
+
+    A file's floats become whole numbers by the white that `preprocess` takes for them: uint8 where that is 1 or 255.
+    """
     pixels = source if isinstance(source, np.ndarray) else decode(source)
+    if isinstance(pixels, Image.Image) and pixels.mode == "F":
+        white = preprocess.read(source)[1].white
+        if white <= 255:
+            return np.asarray(preprocess.decode(source).convert("L"))
+        return np.asarray(np.rint(np.nan_to_num(np.clip(np.asarray(pixels), 0, white))), np.uint16)
     return from_pillow(pixels) if isinstance(pixels, Image.Image) else one_image(pixels)
 
 
@@ -248,4 +259,10 @@ def _finite(value: float) -> float | None:
 def plant_recipe(recipe: Recipe, image: np.ndarray, other: np.ndarray, white: int) -> Planted:
     level = None if image.dtype == np.uint8 else float(white)
     alike = other if (other.dtype, other.shape[2:]) == (image.dtype, image.shape[2:]) else None
-    return plant(image, recipe.kind, recipe.size, recipe.seed, other=alike, white=level)
+    if recipe.window is None:
+        return plant(image, recipe.kind, recipe.size, recipe.seed, other=alike, white=level)
+    top, bottom, left, right = recipe.window
+    part = plant(image[top:bottom, left:right], recipe.kind, recipe.size, recipe.seed, other=alike, white=level)
+    whole = Planted(image.copy(), np.zeros(image.shape[:2], bool))
+    whole.pixels[top:bottom, left:right], whole.mask[top:bottom, left:right] = part.pixels, part.mask
+    return whole

@@ -316,7 +316,7 @@ def fit(
             run_phases(second, alone, **{**settings, "resume": False})
             others = judge(second, ok, learnt[learnt < n], "report", tell, review.learnt.add, rules, backbones)
             say_apart(others, ok, tell, LEARNT)
-        review.conclude(calibrations[None], rules)
+        review.conclude(calibrations[None], one_each.index, rules)
     fingerprints = everything.fingerprints()
     known_beside = [] if beside is None else beside.fingerprints
     manifest = {

@@ -78,6 +78,7 @@ class Review:
         self.sensitivity: Sensitivity | None = None
         self.unplanted = ""
         self._plan: Plan | None = None
+        self._planned = np.empty(0, int)  # the places of the plan's sources
 
     def look(
         self,
@@ -94,19 +95,21 @@ class Review:
             return
         try:
             if self._plan is None:
-                sources = [images.sources[i] for i in np.concatenate(folds)]
-                self._plan = Plan(sources, images.preprocess, seed, tell)
+                self._planned = np.concatenate(folds)
+                self._plan = Plan([images.sources[i] for i in self._planned], images.preprocess, seed, tell)
             start = sum(len(fold) for fold in folds[:k])
             self._plan.look(uncalibrated(detector, images, rules), range(start, start + len(folds[k])), tell)
         except OkngError as error:
             self._plan, self.unplanted = None, str(error)
 
-    def conclude(self, calibration: Calibration, rules: Rules = NO_RULES) -> None:
-        """Once all images are judged."""
+    def conclude(self, calibration: Calibration, calibrating: np.ndarray, rules: Rules = NO_RULES) -> None:
+        """Once all images are judged, and those at the places `calibrating` (m,) have set the threshold."""
         self.method = calibration.method
         if self._plan is not None:
             try:
-                self.sensitivity = self._plan.conclude(calibration, len(self.held_out.scores))
+                self.sensitivity = self._plan.conclude(
+                    calibration, np.flatnonzero(np.isin(self._planned, calibrating)).tolist()
+                )
             except OkngError as error:
                 self.unplanted = str(error)
         self.held_out.conclude(calibration, rules=rules)
