@@ -80,9 +80,10 @@ def run_phases(
         told += [images.fingerprints(), [] if auxiliary is None else auxiliary.fingerprints]
     ranks = Ranks(fabric)
     ranks.check_same(told)
-    state = Checkpoint(checkpoint, detector, fabric, told, tell)
+    backbones = backbones or FrozenBackbones()
+    state = Checkpoint(checkpoint, detector, fabric, told, backbones.compiling, tell)
     feed = Feed(images, fabric.device, seed, auxiliary)
-    fit = Fit(detector, images, fabric, seed, feed, state, shared, backbones or FrozenBackbones(), tell, ranks)
+    fit = Fit(detector, images, fabric, seed, feed, state, shared, backbones, tell, ranks)
     ranks.wait()
     at_phase, at_epoch = state.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     ranks.wait()  # before the first one writes another
