@@ -89,22 +89,22 @@ def run_phases(
     ranks.wait()  # before the first one writes another
     detector.to(fabric.device)
     ranks.agree(detector)
-    full_float32(fabric.device)
-    seed_torch(seed, 0, 0)
-    for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
-        if isinstance(phase, Train) and phase.holds_back:
-            fit.parted = number
-        if number >= at_phase:
-            if number == at_phase and at_epoch:
-                state.take_state(phase)
-            if isinstance(phase, Collect):
-                collect(fit, number, phase)
-            else:
-                train(fit, number, phase, at_epoch if number == at_phase else 0)
-            ranks.agree(detector)
-            state.save(number + 1, 0)
-        elif number == at_phase - 1:
-            state.take_detector()  # what it does between the phases until then is in there already
-        seed_torch(seed, number, BETWEEN)  # for what it draws before its next phase
+    with full_float32(fabric.device):
+        seed_torch(seed, 0, 0)
+        for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
+            if isinstance(phase, Train) and phase.holds_back:
+                fit.parted = number
+            if number >= at_phase:
+                if number == at_phase and at_epoch:
+                    state.take_state(phase)
+                if isinstance(phase, Collect):
+                    collect(fit, number, phase)
+                else:
+                    train(fit, number, phase, at_epoch if number == at_phase else 0)
+                ranks.agree(detector)
+                state.save(number + 1, 0)
+            elif number == at_phase - 1:
+                state.take_detector()  # what it does between the phases until then is in there already
+            seed_torch(seed, number, BETWEEN)  # for what it draws before its next phase
     detector.eval()
     return state.history
