@@ -17,7 +17,7 @@ from okng.detectors.base import Detector, Scores
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError, OkngWarning
 from okng.exporting import export_onnx, precision, recalibrate
-from okng.exporting.onnx import differences
+from okng.exporting.onnx import TOLERANCE, Parity, compare, differences, examples
 from okng.inspection.images import Preprocess, fingerprint
 from okng.inspection.inspector import Inspector
 
@@ -87,6 +87,43 @@ def test_a_map_of_no_numbers_is_seen_though_all_scores_are_fine(inspector: Inspe
     detector.__class__ = Odd
     with pytest.raises(OkngError, match="scores or maps are no numbers"):
         export_onnx(inspector, tmp_path / "parts.onnx")
+
+
+def test_a_graph_that_rounds_otherwise_is_the_detector_though_an_image_has_a_score_and_a_map_near_zero() -> None:
+    """Relative to an image's own ones a signed score, a difference of large numbers, would be off by any factor."""
+    signed = np.array([1e-9, -0.5, 0.2, 0.1], np.float32)
+    seen = np.array([1e-9, 0.25, -0.2, 0.1], np.float32)[:, None, None] * np.array([[1, 0.5], [0, -1]], np.float32)
+
+    class Off:
+        """Scores and maps that are off by so much in two of the images, as either engine is called."""
+
+        def __init__(self, score: float, place: float):
+            self.by = np.array([score, 0, score, 0], np.float32), np.array([place, 0, place, 0], np.float32)
+
+        def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return signed + self.by[0], seen + self.by[1][:, None, None]
+
+        __call__ = run
+
+    def apart(score: float, place: float) -> Parity:
+        return compare(Off(0, 0), Off(score, place), [(8, 8)], 3)  # type: ignore[arg-type]
+
+    rounding = apart(1e-6, 1e-6)
+    assert rounding.score == pytest.approx(2e-6, rel=0.1) and rounding.map == pytest.approx(4e-6, rel=0.1)
+    assert apart(1e-3, 0).score == pytest.approx(2e-3, rel=0.01) and apart(0, 1e-3).map == pytest.approx(4e-3, rel=0.01)
+
+
+def test_a_signed_score_that_is_near_zero_for_an_image_is_exported(inspector: Inspector, tmp_path: Path) -> None:
+    detector = detector_of(inspector)
+    usual = float(TorchEngine(detector)(examples(4, (32, 32, 3), seed=1))[0][0])
+
+    class Signed(type(detector)):  # type: ignore[misc]
+        def forward(self, images: torch.Tensor) -> Scores:
+            scores = super().forward(images)
+            return Scores(scores.image - usual, scores.map)
+
+    detector.__class__ = Signed
+    assert export_onnx(inspector, tmp_path / "parts.onnx").score <= TOLERANCE
 
 
 def test_differences() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.contract.conftest import pictures
@@ -12,7 +14,10 @@ import okng
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.inspection.images import Preprocess
+from okng.inspection.inspector import Inspector
+from okng.nn.features.backbones import Backbone
 from okng.training import frozen
+from okng.training.checkpoint import Checkpoint
 from okng.training.frozen import Engine, FrozenBackbones, compiled_backbones
 
 pytest.importorskip("openvino")
@@ -100,6 +105,64 @@ def test_a_backbone_is_compiled_where_that_pays_and_once(
             with backbones.running(stfpm, images), torch.no_grad():
                 stfpm.teacher(torch.rand(2, 3, 32, 32))
     assert (len(compiled), sum(passed)) == ((1, 0) if images == 10 else (0, 4))
+
+
+@pytest.mark.parametrize(
+    ("detector", "count", "holdout", "kill", "compiled"),
+    [  # all images, or those learnt, pass first; after the kill it is the few held out, or their many views
+        ("padim", 20, None, 1, True),
+        ("padim", 11, 0.2, 1, True),
+        ("efficientad", 8, 0.4, 1, False),
+    ],
+)
+def test_killed_and_resumed_it_compiles_what_it_would_have(
+    detector: str,
+    count: int,
+    holdout: float | None,
+    kill: int,
+    compiled: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once `kill` checkpoints are written: after what a fold learns, or in the middle of that."""
+    calls: list[int] = []
+    plain, save = frozen.one_by_one, Checkpoint.save
+
+    def odd(backbone: Backbone) -> Engine:
+        """Far enough from PyTorch that no score stays what it is if the wrong one passes an image."""
+        engine = plain(backbone.net, backbone.mean, backbone.std)
+
+        def features(images: Tensor) -> list[Tensor]:
+            calls.append(len(images))
+            return [2 * level for level in engine(images)]
+
+        return features
+
+    def fitted(**where: Any) -> Inspector:
+        brief = {"width": 4, "descriptor": 8, "code": 4, "teacher_steps": 3, "training_steps": 2}
+        arguments = {"size": 64, **brief} if detector == "efficientad" else {"size": 32, "dimensions": 9}
+        few, settings = pictures(count, seed=1), {"weights": "none", "holdout": holdout, "device": "cpu"}
+        return okng.fit(few, detector, **settings, **arguments, **where)
+
+    saved: list[int] = []
+
+    def killing(checkpoint: Checkpoint, *state: Any) -> None:
+        save(checkpoint, *state)
+        saved.append(len(saved))
+        if len(saved) == kill:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(frozen, "COMPILE_FROM", 9)
+    monkeypatch.setattr(frozen, "compiled", odd)
+    through = fitted()
+    assert bool(calls) == compiled
+    monkeypatch.setattr(Checkpoint, "save", killing)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(checkpoint=tmp_path / "c")
+    ended = fitted(checkpoint=tmp_path / "c", resume=True)
+    np.testing.assert_array_equal(ended.calibration.scores, through.calibration.scores)
+    learnt, expected = ended.engine.detector.state_dict(), through.engine.detector.state_dict()
+    assert all(torch.equal(learnt[name], tensor) for name, tensor in expected.items())
 
 
 def test_an_image_passes_a_backbone_once_and_each_by_itself(stfpm: Detector, passed: list[int]) -> None:

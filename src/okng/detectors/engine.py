@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,12 +40,11 @@ class TorchEngine:
         except (RuntimeError, AssertionError) as error:
             raise no_device(device, error) from error
         self.device = torch.device(device)
-        full_float32(self.device)
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Raw scores (B,) and maps (B, h, w), if any, of uint8 `pixels` (B, H, W, C)."""
         images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
-        with torch.no_grad():
+        with torch.no_grad(), full_float32(self.device):
             scores = self.detector(images)
         return scores.image.cpu().numpy(), None if scores.map is None else scores.map.cpu().numpy()
 
@@ -63,14 +65,55 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def full_float32(device: torch.device) -> None:
-    """Let convolutions on CUDA keep float32's 24 bits, for the whole process; torch gives them 11 unless it is told.
+class _Switches:
+    """torch's switches for short numbers on CUDA, one set for the whole process, and how many blocks keep them off."""
 
-    A model then says on a GPU what it says on a CPU. With 11 bits the maps of methods that follow a gradient (AnoGAN,
-    DifferNet, MKD) came out up to a fifth apart.
+    def __init__(self) -> None:
+        cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        self.off: list[tuple[Any, str, Any]] = [(cuda, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+        if hasattr(cudnn, "conv"):  # from torch 2.9 on; the old ones can't be read where a program has set these
+            self.off = [(part, "fp32_precision", "ieee") for part in (cuda, cudnn.conv, cudnn.rnn)]
+        self.before: list[Any] = []
+        self.blocks, self.lock = 0, Lock()
+
+    def enter(self) -> None:
+        """Turn them off, for the first block."""
+        with self.lock:
+            self.blocks += 1
+            if self.blocks == 1:
+                self.before = [getattr(part, name) for part, name, _ in self.off]
+                for part, name, value in self.off:
+                    setattr(part, name, value)
+
+    def leave(self) -> None:
+        """Put back what was there, after the last block."""
+        with self.lock:
+            self.blocks -= 1
+            if self.blocks == 0:
+                for (part, name, _), value in zip(self.off, self.before, strict=True):
+                    setattr(part, name, value)
+
+
+_switches = _Switches()
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Within it, convolutions and matrix products on CUDA keep float32's 24 bits, whatever the program has chosen.
+
+    torch gives convolutions 11 unless it is told, and products where it is. A model then says on a GPU what it says on
+    a CPU. With 11 bits the maps of methods that follow a gradient (AnoGAN, DifferNet, MKD) came out up to a fifth
+    apart. The switches are the process's: other threads have them too meanwhile, and the last of them to leave such a
+    block puts back what was there.
     """
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
+    if device.type != "cuda":
+        yield
+        return
+    _switches.enter()
+    try:
+        yield
+    finally:
+        _switches.leave()
 
 
 def load_torch(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from okng.detectors.base import Detector
-from okng.detectors.engine import TorchEngine
+from okng.detectors.engine import TorchEngine, full_float32
 from okng.errors import OkngError, nearest_names
 from okng.inspection.inspector import Inspector
 from okng.nn.networks.grad_cam import grad_cam
@@ -57,7 +57,8 @@ class GradCAMEngine:
         """Raw scores (B,) and Grad-CAM maps (B, h, w) of uint8 `pixels` (B, H, W, C)."""
         images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, C, H, W)
         # One by one: gradients take memory, and of several images each convolution might be run several times.
-        explained = [self.explain(image[None]) for image in images]
+        with full_float32(self.device):
+            explained = [self.explain(image[None]) for image in images]
         scores, maps = zip(*explained, strict=True)
         return torch.cat(scores).cpu().numpy(), torch.cat(maps).cpu().numpy()
 

@@ -170,10 +170,11 @@ class Calibration:
             strict = f"--promise strict gives one from {5 * needed} {self.unit}s on"
             return f"about {asked} false alarms or fewer expected, by {held} (no guarantee: {strict})"
         can = "can promise" if self.method == "split" else "reach"  # scores that are no plain split promise nothing
-        least = f"{n} {can} {_percent(self.smallest_rate)} at best, {needed} would do"
+        least = _percent(self.smallest_rate)
         if self.basis == "tail":
-            return f"{asked} false alarms is an estimate from the tail of {held}; {least}"
-        return f"threshold is the largest of {held}; {least} for {asked}"
+            average = f"on average too low: expect up to the {least} that {n} {can} at best"
+            return f"{asked} false alarms is an estimate from the tail of {held}, {average}; {needed} would do"
+        return f"threshold is the largest of {held}; {n} {can} {least} at best, {needed} would do for {asked}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON values."""
@@ -230,6 +231,11 @@ def tail_threshold(scores: np.ndarray, rate: float) -> float:
     Excesses of the sorted `scores` (n,) over their 80 % quantile follow a generalised Pareto law, fitted by
     probability-weighted moments (Hosking & Wallis, Technometrics 29, 1987, section 3.2), which is steady for
     the few dozen points at hand where maximum likelihood is not.
+
+    On average the rate is more than asked, for it varies and is skewed. Over draws of normal, exponential, lognormal
+    and heavy-tailed scores the mean was, simulated, 1.8 to 2.1 % where 1 % is asked of 40, .32 to .37 % for .2 % of
+    200, .9 to 1.1 % for .1 % of 40; the median 1.1 to 1.5 %, .18 to .26 % and .15 to .3 %. A threshold that is never
+    below the largest score keeps the mean of a split within 1 / (n + 1).
     """
     n = len(scores)
     over = max(10, n // 5)

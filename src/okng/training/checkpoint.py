@@ -44,11 +44,21 @@ class Checkpoint:
     """The detector's tensors, the optimisers' tensors, and where in the phases we are, in a file `path`, if any.
 
     Frozen backbones are left out as long as they are what the detector was built with. `told`: all else that must be
-    the same for a fit to go on, as JSON. `history`: a row for each epoch of the training phases so far.
+    the same for a fit to go on, as JSON. `compiling`: which frozen backbones are, as `FrozenBackbones` has it; it is
+    told what a fit had decided that goes on. `history`: a row for each epoch of the training phases so far.
     """
 
-    def __init__(self, path: Path | None, detector: Detector, fabric: Fabric, told: Sequence[Any], tell: Narrator):
+    def __init__(
+        self,
+        path: Path | None,
+        detector: Detector,
+        fabric: Fabric,
+        told: Sequence[Any],
+        compiling: dict[str, bool],
+        tell: Narrator,
+    ):
         self.path, self.detector, self.fabric, self.tell = path, detector, fabric, tell
+        self.compiling = compiling
         self.history: list[dict[str, Any]] = []
         self.stored: dict[str, Any] = {}  # what is gone on with
         self.tensors: dict[str, Tensor] = {}
@@ -83,6 +93,7 @@ class Checkpoint:
         manifest = {
             "identity": self.identity, "phase": phase, "epoch": epoch, "optimizers": plain,
             "first": standing.first, "apart": standing.apart, "lowest": standing.lowest, "history": self.history,
+            "compiling": self.compiling,
             "scaler": self.fabric.strategy.precision.state_dict(),  # of the losses, at 16-mixed
         }  # fmt: skip
         write_model(self.path, manifest, {name: t.detach().cpu().numpy() for name, t in tensors.items()})
@@ -112,6 +123,7 @@ class Checkpoint:
         self.tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         self.take_detector()
         self.history = self.stored["history"]
+        self.compiling |= self.stored.get("compiling", {})
         phase, epoch = int(self.stored["phase"]), int(self.stored["epoch"])
         self.tell.say(f"going on from {self.path}: phase {phase + 1}, epoch {epoch + 1}")
         return phase, epoch

@@ -34,10 +34,14 @@ class FrozenBackbones:
     So what is made of an image does not depend on others. `remembered`: of how many images what is made of them is
     kept, exactly, and found again by their pixels: then folds and what judges them share one pass of the backbone. What
     is beyond `budget` bytes lies on disk.
+
+    `compiling`: by name, whether a backbone is compiled. The first pass decides, by its images. It is part of a
+    checkpoint: the first pass of a fit that goes on may be another one, over fewer images or more.
     """
 
     def __init__(self, remembered: int = 0, budget: int = MEMORY):
         self.remembered, self.budget = remembered, budget
+        self.compiling: dict[str, bool] = {}
         self._known: dict[str, tuple[dict[str, Tensor], Engine, Engine, FeatureStore]] = {}
 
     def __enter__(self) -> FrozenBackbones:
@@ -76,7 +80,8 @@ class FrozenBackbones:
         known, state = self._known.get(name), backbone.state_dict()
         moved = known is not None and any(not torch.equal(known[0][key], state[key]) for key in state)
         if known is None or moved:  # an average of weights, too, is a backbone that nothing trains
-            pays = images >= COMPILE_FROM and find_spec("openvino") is not None and find_spec("onnx") is not None
+            there = find_spec("openvino") is not None and find_spec("onnx") is not None
+            pays = self.compiling.setdefault(name, there and images >= COMPILE_FROM) and there
             engine = (
                 compiled(backbone) if pays else one_by_one(copy.deepcopy(backbone.net), backbone.mean, backbone.std)
             )

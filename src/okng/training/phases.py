@@ -80,30 +80,31 @@ def run_phases(
         told += [images.fingerprints(), [] if auxiliary is None else auxiliary.fingerprints]
     ranks = Ranks(fabric)
     ranks.check_same(told)
-    state = Checkpoint(checkpoint, detector, fabric, told, tell)
+    backbones = backbones or FrozenBackbones()
+    state = Checkpoint(checkpoint, detector, fabric, told, backbones.compiling, tell)
     feed = Feed(images, fabric.device, seed, auxiliary)
-    fit = Fit(detector, images, fabric, seed, feed, state, shared, backbones or FrozenBackbones(), tell, ranks)
+    fit = Fit(detector, images, fabric, seed, feed, state, shared, backbones, tell, ranks)
     ranks.wait()
     at_phase, at_epoch = state.restore() if resume and checkpoint is not None and checkpoint.exists() else (0, 0)
     ranks.wait()  # before the first one writes another
     detector.to(fabric.device)
     ranks.agree(detector)
-    full_float32(fabric.device)
-    seed_torch(seed, 0, 0)
-    for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
-        if isinstance(phase, Train) and phase.holds_back:
-            fit.parted = number
-        if number >= at_phase:
-            if number == at_phase and at_epoch:
-                state.take_state(phase)
-            if isinstance(phase, Collect):
-                collect(fit, number, phase)
-            else:
-                train(fit, number, phase, at_epoch if number == at_phase else 0)
-            ranks.agree(detector)
-            state.save(number + 1, 0)
-        elif number == at_phase - 1:
-            state.take_detector()  # what it does between the phases until then is in there already
-        seed_torch(seed, number, BETWEEN)  # for what it draws before its next phase
+    with full_float32(fabric.device):
+        seed_torch(seed, 0, 0)
+        for number, phase in enumerate(detector.update_phases() if update else detector.phases()):
+            if isinstance(phase, Train) and phase.holds_back:
+                fit.parted = number
+            if number >= at_phase:
+                if number == at_phase and at_epoch:
+                    state.take_state(phase)
+                if isinstance(phase, Collect):
+                    collect(fit, number, phase)
+                else:
+                    train(fit, number, phase, at_epoch if number == at_phase else 0)
+                ranks.agree(detector)
+                state.save(number + 1, 0)
+            elif number == at_phase - 1:
+                state.take_detector()  # what it does between the phases until then is in there already
+            seed_torch(seed, number, BETWEEN)  # for what it draws before its next phase
     detector.eval()
     return state.history

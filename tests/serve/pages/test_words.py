@@ -138,6 +138,9 @@ def test_a_promise_promises_what_the_calibration_does(language: str) -> None:
         split.with_threshold(1.5),
     ]
     assert len({said(one) for one in kinds}) == 7  # no two kinds of promise are said alike
+    estimate = said(split.at(0.001))
+    too_low = {"en": "on average too low", "ko": "평균적으로는 이보다 많이"}
+    assert "0.1%" in estimate and "0.5%" in estimate and too_low[language] in estimate
     not_guaranteed = {"en": "not guaranteed", "ko": "보장은 아닙니다"}[language]
     assert [not_guaranteed in said(one) for one in kinds] == [False, False, True, True, False, False, False]
     dropped = said(Calibration.fit(scores, None, "split", 0.05, dropped=2))
