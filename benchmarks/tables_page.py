@@ -137,8 +137,7 @@ def missing(table: Table, block: Block, outcomes: list[Outcome]) -> str:
         run = {o.cell.kind for o in fits if (o.cell.dataset, o.cell.metric) == (block.dataset, block.metric)}
         if left := [kind for kind in there if kind not in run]:
             on = "" if left == list(there) else " on " + ", ".join(left)
-            minutes = max(1, round(median(float(o.row["seconds"]) for o in fits) / 60)) if fits else 0
-            time = f"{minutes} min of one core a cell" if fits else "not begun"
+            time = time_of(fits)
             if (
                 not fits
                 and {(table.runs[method].detector, f"{block.dataset} {kind}") for kind in left} <= of_one_class()
@@ -148,6 +147,15 @@ def missing(table: Table, block: Block, outcomes: list[Outcome]) -> str:
     lines += [f"- {'; '.join(methods)}{why}" for why, methods in reasons.items()]
     head = ["", f"Without a figure, {block.dataset}, {NAMES[block.metric]}:", ""]
     return "\n".join([*head, *lines, ""]) if lines else ""
+
+
+def time_of(fits: list[Outcome]) -> str:
+    """What a cell takes, as far as some were run: of one core, or of a GPU if none was run on a core."""
+    core = [o for o in fits if o.row["machine"].split(", ")[2:] in ([], ["no GPU"])]
+    if not fits:
+        return "not begun"
+    minutes = max(1, round(median(float(o.row["seconds"]) for o in core or fits) / 60))
+    return f"{minutes} min of {'one core' if core else 'a GPU that others shared'} a cell"
 
 
 @cache
