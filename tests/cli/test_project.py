@@ -74,6 +74,8 @@ def test_what_reaches_far_is_said_by_a_file_that_a_person_names(
         ('[serve]\nfolder = ["images"]\nstore = "line.db"', False),
         ('[train]\noutput = "models/parts.okng"\nparameter = ["backbone=timm:resnet18"]', False),
         ('[inspect]\ncsv = "-"\nreport = "reports/today..html"', False),
+        ("[train]\ngroup-by = '\\d+'", False),
+        ("[train]\ngroup_by = '/(lot)/'", False),
     ],
 )
 def test_a_file_that_lies_there_says_nothing_that_leads_out_of_its_folder(folder: Path, text: str, far: bool) -> None:

@@ -137,6 +137,27 @@ def test_a_change_goes_over_the_model_only_if_nobody_else_has_changed_it(tmp_pat
     assert state_before(tmp_path) is state_before(tmp_path / "none.okng") is None
 
 
+def test_a_link_and_what_it_leads_to_have_one_lock(tmp_path: Path) -> None:
+    path, link = tmp_path / "v7.okng", tmp_path / "current.okng"
+    path.write_text("old")
+    link.symlink_to(path.name)
+    read, refused = state_of(path), []
+    assert read is not None
+
+    def update(where: Path, text: str) -> None:
+        try:
+            save_over(model(text, seconds=0.3), where, read)
+        except OkngError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=update, args=each) for each in ((path, "one"), (link, "two"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1 and "changed by another command" in refused[0]
+
+
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OkngError, match="can't be written"):

@@ -175,6 +175,23 @@ def test_an_image_that_the_detector_fails_at_stops_no_other(
     assert len(said) == 1 and failure in said[0] and "\n" not in said[0] and (place / "failed/2.png").exists()
 
 
+def test_an_engine_that_fails_at_everything_ends_the_watch(store: Store, place: Path, said: list[str]) -> None:
+    """Or all that the line makes would be put aside as failed, and nobody would start it again."""
+    for number in range(6):
+        write(place / f"{number}.png", png(number))
+
+    def broken(pixels: np.ndarray) -> Any:
+        raise RuntimeError("CUDA error: device lost")
+
+    with Outbox(store, [], said.append) as outbox:
+        sick = inspector()
+        sick.engine = broken  # type: ignore[assignment]
+        loop = Watch(sick, MODEL, Folder(place, said.append, "move", 0.02), store, outbox, said.append)
+        with pytest.raises(OkngError, match=r"fails at image after image \(CUDA error: device lost\)"):
+            loop.run(lambda: None)
+    assert records(store) == [] and len(list(place.glob("*.png"))) >= 4  # they are there for the next start
+
+
 def failing(real: Any, times: int, why: str) -> Any:
     """The same as `real`, but for the first `times` calls, at which the store can't be used."""
     calls: list[object] = []

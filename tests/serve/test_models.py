@@ -122,6 +122,28 @@ def test_a_replaced_file_waits_for_a_disk_or_store_that_is_full(
     assert f"{given} is no ONNX file" in shelf.problems["parts"] and len(said) == len(set(said))
 
 
+def test_a_replaced_file_is_taken_though_the_store_failed_in_the_middle(
+    store: Store, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version was kept, and not yet the active one."""
+    given = tmp_path / "parts.onnx"
+    given.write_bytes(shop.onnx.read_bytes())
+    shelf = Shelf(store, tmp_path / "models", {}, lambda _: None)
+    shelf.give("parts", given)
+    okng.load(shop.onnx).with_threshold(1e6).save(given)
+
+    def locked(*_: Any) -> NoReturn:
+        raise StoreError("the store was locked")
+
+    with monkeypatch.context() as now:
+        now.setattr(store.models, "choose", locked)
+        shelf.refresh()
+    assert "was locked" in shelf.problems["parts"] and shelf.get("parts").version.version == 1
+    assert len(store.models.versions("parts")) == 2
+    shelf.refresh()
+    assert shelf.get("parts").version.version == 2 and shelf.problems == {}
+
+
 def test_a_version_is_on_disk_before_the_store_knows_of_it(
     store: Store, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

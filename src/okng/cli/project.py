@@ -10,6 +10,7 @@ from typing import Any
 from okng.errors import OkngError, in_one_line, nearest_names
 
 NAME = "okng.toml"
+PATTERN = "group-by"  # where a backslash is none of a path
 # Send images away, write over files or let others in: not for whoever put a file into a folder to say.
 FAR = ("ray", "to", "force", "host", "add-token", "remove-token", "drop")
 
@@ -46,7 +47,8 @@ def defaults(file: Path, verbs: Mapping[str, Any], named: bool = True) -> dict[s
             option = options.get(key.replace("_", "-"))
             if option is None:
                 raise OkngError(f"{file}: {verb} has no option {key!r}; {nearest_names(key, options)}")
-            far = key.replace("_", "-") in FAR or any(map(leads_out, value if isinstance(value, list) else [value]))
+            called, each = key.replace("_", "-"), value if isinstance(value, list) else [value]
+            far = called in FAR or (called != PATTERN and any(map(leads_out, each)))
             if far and not named:
                 raise OkngError(
                     f"{file}: {key} = {value!r} is taken only from a file that you name: okng --config {file} {verb} …"

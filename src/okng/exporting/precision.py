@@ -12,7 +12,7 @@ from okng.errors import OkngError
 from okng.exporting.onnx import differences
 from okng.inspection.calibration import Calibration
 from okng.inspection.engines import make_engine
-from okng.inspection.inspector import Inspector
+from okng.inspection.inspector import Inspector, each_image
 from okng.inspection.learnt import not_learnt
 from okng.inspection.onnx_file import read_onnx
 from okng.inspection.zoned import BY, WHOLE
@@ -38,12 +38,14 @@ class Drift:
 def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector, Drift]:
     """The f32 model at `path` as an inspector for `precision`, its threshold drawn from scores of that precision.
 
-    `dataset` brings OK images: its labelled test part, or all of it where it has none. What the detector has learnt of
-    them is left out. Raises `OkngError` if there are no others, for a threshold that was set by hand, and for a promise
-    about groups.
+    `dataset` brings OK images: its labelled test part, or all of it where it has none. Those that the detector has
+    learnt are left out. Raises `OkngError` if there are no others, for a threshold that was set by hand, and for a
+    promise about groups.
     """
     samples = [sample for sample in dataset.test if sample.label is not None] or dataset.train
-    ok, ng = ([sample.image for sample in samples if (sample.label == NG) == odd] for odd in (False, True))
+    ok, ng = (
+        list(each_image([sample.image for sample in samples if (sample.label == NG) == odd])) for odd in (False, True)
+    )
     if not ok:
         raise OkngError(f"{dataset.name} has no OK images to calibrate on; give a folder of new OK images")
     manifest, arrays, graph = read_onnx(path)

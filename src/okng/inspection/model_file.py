@@ -134,7 +134,7 @@ def write_atomically(path: Path, content: bytes | bytearray | Iterable[bytes]) -
         return
     temporary = None
     try:
-        path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+        path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
         if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
             raise OkngError(f"{path} is a folder or a device; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)

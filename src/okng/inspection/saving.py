@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def _keep(path: Path) -> Path | None:
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """No other process is within for the same `path`; they take turns, which are as long as one file is written."""
+    path = Path(os.path.realpath(path))  # where a link leads, that is written
     with contextlib.ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

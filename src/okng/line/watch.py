@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from okng.errors import OkngWarning, in_one_line
+from okng.errors import OkngError, OkngWarning, in_one_line
 from okng.inspection.formats import Encoded
 from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Decoded, Inspector
@@ -28,6 +28,7 @@ from okng.store.pictures import heat, kept, thumbnail
 
 WINDOW = 20  # images that are looked at together, whether they are like those learnt from
 AGAIN = 3600.0  # seconds after which the same warning is said again
+BROKEN = 3  # images one after another at which an engine fails, until the watch ends
 RETRY = 1.0  # seconds between tries to use a store that is full or locked
 
 Result = TypeVar("Result")
@@ -56,6 +57,7 @@ class Watch:
         self.inspector, self.model, self.source, self.store, self.outbox = inspector, model, source, store, outbox
         self.say, self.keep = say, keep
         self.counts = {"OK": 0, "NG": 0}
+        self._broken: set[str] = set()  # names of images at which the engine failed, none well judged since
         self.known = self.unread = 0
         self.last: Inspection | None = None
         self._shown = heat_range_if_any(inspector.calibration)
@@ -110,7 +112,7 @@ class Watch:
         """Each of them with its inspection, or why there is none; they are decoded in threads while others are judged.
 
         They are judged one by one, so that the first need not wait for the last, and one that the detector fails at
-        stops no other.
+        stops no other; where it fails at `BROKEN` in a row the watch ends.
         """
         decoding = [workers.submit(self.inspector.decode, arrival.image) for arrival in arrivals]
         for arrival, decoded in zip(arrivals, decoding, strict=True):
@@ -119,9 +121,16 @@ class Watch:
                 (found,) = self.inspector.judge([ready])
             except UnreadableImage as error:
                 yield arrival, error.reason
+            except OkngError as error:
+                yield arrival, str(error)
             except Exception as error:  # an engine may raise anything
+                self._broken.add(arrival.name)  # the same one may come again
+                if len(self._broken) == BROKEN:  # it is not the image: what was not judged stays where it is
+                    why = in_one_line(error)
+                    raise OkngError(f"the engine fails at image after image ({why}); start okng watch again") from error
                 yield arrival, in_one_line(error)
             else:
+                self._broken.clear()
                 yield arrival, (replace(found, path=arrival.name), ready)
 
     def _keep(self, arrival: Arrival, inspection: Inspection, decoded: Decoded) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from okng.checks import check_rate
 from okng.errors import OkngError, in_one_line, missing_extra
 from okng.serve.models import Loaded, Shelf
 from okng.store import Store, StoreError
@@ -92,6 +93,8 @@ class Workshop:
         It has the same detector, tiles, zones and rules, a guarantee if that has one, and its false-alarm rate or
         another `rate`, which has to be said where the threshold was set by hand.
         """
+        if rate is not None:
+            check_rate(rate)
         inspector = self._learner(name).inspector
         preprocess, calibration = inspector.preprocess, inspector.calibration
         if rate is None and calibration.basis == "manual":

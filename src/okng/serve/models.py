@@ -80,6 +80,7 @@ class Shelf:
         self.problems: dict[str, str] = {}  # by name: why the active version is not what it should be
         self._active: dict[str, Loaded] = {}
         self._given: dict[str, tuple[Path, tuple[int, int]]] = {}  # files that a person may replace, as last seen
+        self._begun: set[tuple[str, str]] = set()  # names and digests of those that are being taken over
         self._lock = threading.RLock()
 
     def names(self) -> list[str]:
@@ -159,6 +160,8 @@ class Shelf:
         checked(name)
         try:
             self._open(name, file)  # whole, and of a kind that runs here
+        except MemoryError:  # which is no fault of the file's
+            raise
         except Exception as error:
             raise Unfit(in_one_line(error)) from error
         version = self._kept(name, file, who, why)
@@ -202,11 +205,15 @@ class Shelf:
         known = {version.digest: version.version for version in self.store.models.versions(name)}
         if digest in known:
             active = self.store.models.active(name)
-            if active is None:
+            if (name, digest) in self._begun and active != known[digest]:
+                self.take(name, known[digest], "command line", why)
+            elif active is None:
                 self.store.models.choose(name, known[digest], "command line", why)
             elif active != known[digest]:
                 self.say(f"{name}: version {active} is active; {path} is version {known[digest]}")
+            self._begun.discard((name, digest))
             return
+        self._begun.add((name, digest))
         temporary = self.new_file(path.suffix)
         try:
             with writing_versions():
@@ -218,6 +225,7 @@ class Shelf:
             temporary.unlink(missing_ok=True)
         if self.store.models.active(name) != version.version:
             self.take(name, version.version, "command line", why)
+        self._begun.discard((name, digest))
 
     def _open(self, name: str, path: Path) -> Inspector:
         return opened(name, path, self.how)
