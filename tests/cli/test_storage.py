@@ -44,7 +44,7 @@ def s3() -> Iterator[Any]:
     """A server of S3 on this machine, with a bucket "plant", as fsspec's file system."""
     server_module = pytest.importorskip("moto.server")
     fsspec = pytest.importorskip("fsspec")
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -53,6 +53,7 @@ def s3() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**told, "AWS_DEFAULT_REGION": "us-east-1"}.items():
             patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # of another test's, which had no keys
         files = fsspec.filesystem("s3")
         files.mkdir("plant")
         yield files

@@ -394,12 +394,10 @@ def test_all_images_are_in_the_csv_and_in_the_table(tmp_path: Path) -> None:
 
 def test_images_in_storage_keep_their_addresses(tmp_path: Path) -> None:
     """From them the page makes a command that learns false alarms."""
-    inspector = make_inspector()
-    report = Report("Line 1", inspector)
-    report.add(inspected(inspector, 99.0, "s3://bucket/parts/0.png"))
-    report.add(inspected(inspector, 98.0, tmp_path / "1.png"))
-    report.write(tmp_path / "report.html")
-    data = embedded(tmp_path)
+    inspector, table = make_inspector(), Table()
+    for score, path in ((99.0, "s3://bucket/parts/0.png"), (98.0, tmp_path / "1.png")):
+        table.add(inspected(inspector, score, path), None, "")
+    data = table.for_page(inspector.calibration)
     paths = [data["root"] + row[1] for row in data["rows"]]
     assert paths == ["s3://bucket/parts/0.png", str(tmp_path / "1.png")]
 
