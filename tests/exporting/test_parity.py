@@ -156,6 +156,7 @@ def test_what_a_model_has_learnt_does_not_calibrate_it(
     np.testing.assert_allclose(calibrated.calibration.scores, expected, rtol=1e-6)
     held = {fingerprint(image) for image in taken}
     assert set(calibrated.manifest["unlearnt"]) == held  # and so the set's own test leaves them out
+    assert set(calibrated.manifest["calibrating"]) == held
     assert evaluate_inspector(calibrated, dataset)["n_ok"] == 0
     known = Dataset("known", "folder", "", tuple(Sample(i, OK) for i in learnt if fingerprint(i) not in held), ())
     with pytest.raises(OkngError, match="has learnt all of these images"):
