@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -123,18 +123,11 @@ def test_a_file_that_memory_lacks_for_is_not_said_to_be_of_another_okng(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     okng.fit(pictures(8, seed=1), "patchcore", weights="none", size=32, device="cpu").save(tmp_path / "parts.okng")
-    for raised, said in (
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
-            "can't allocate memory",
-        ),
+    for error, said in (
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "can't allocate memory"),
         (MemoryError(), "MemoryError"),
     ):
-
-        def fails(*_: Any, error: Exception = raised) -> NoReturn:
-            raise error
-
-        monkeypatch.setattr(Detector, "load_tensors", fails)
+        monkeypatch.setattr(Detector, "load_tensors", Mock(side_effect=error))
         with pytest.raises(NoMemory, match=rf"not enough memory to open .*parts.okng \(.*{said}.*free some"):
             okng.load(tmp_path / "parts.okng")
     monkeypatch.setattr(Detector, "load_tensors", Mock(side_effect=RuntimeError("size mismatch")))
