@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from measure import RESULTS
-from style_curve import stack
+from style_curve import stack, watched
 from torch import Tensor, nn
 
 from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
-from okng.detectors.base import Train
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.memae import MemAE
 from okng.inspection.images import Preprocess
 from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
 
 PATH = RESULTS / "memae_curve.csv"
 EPOCHS = {True: (10, 20, 40, 80, 120), False: (10, 20)}  # with the memory, and without
@@ -40,19 +36,6 @@ class Absent(nn.Module):
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """`queries` (Q, size) as they are, and one weight of 1 (Q, 1), whose entropy is 0."""
         return queries, torch.ones_like(queries[:, :1])
-
-
-def watched(detector: MemAE, images: TrainingImages, epochs: tuple[int, ...]) -> Iterator[int]:
-    """Fit `detector`, and stop after each of so many `epochs`."""
-    (phase,) = detector.phases()
-    assert isinstance(phase, Train)
-    done = 0
-    for number in epochs:
-        part = replace(phase, epochs=number - done)
-        detector.phases = lambda part=part: iter([part])  # type: ignore[assignment, misc]
-        run_phases(detector, images, seed=number, device="cpu")
-        done = number
-        yield number
 
 
 def main() -> None:

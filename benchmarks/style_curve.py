@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
 from okng.datasets.base import NG
-from okng.detectors.base import Train
+from okng.detectors.base import Detector, Phase, Train
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.style_distillation import SDN, distance
@@ -68,7 +68,7 @@ def main() -> None:
         given = arguments_for("cpu", name, small=True) or {}
         detector = create(name, image_size=shape, channels=held.shape[1], **given)
         assert isinstance(detector, SDN)
-        for epoch in watched(detector, learnt, asked.epochs):
+        for epoch in watched(detector, learnt, range(1, asked.epochs + 1)):
             with torch.no_grad():
                 blurred = detector.teach(held)
                 share = float(distance(detector.student(held), blurred).mean() / distance(held, blurred).mean())
@@ -86,16 +86,22 @@ def main() -> None:
     write_rows(PATH, rows[0], sorted([*others, *rows], key=lambda row: (str(row["set"]), str(row["class"]))))
 
 
-def watched(detector: SDN, images: TrainingImages, epochs: int) -> Iterator[int]:
-    """Fit `detector`, and stop after each of the student's `epochs` to say how many those were."""
-    teacher, student = detector.phases()
-    assert isinstance(student, Train)
-    each = [replace(student, epochs=1) for _ in range(epochs)]
-    for number, phase in enumerate([teacher, *each]):
-        detector.phases = lambda phase=phase: iter([phase])  # type: ignore[assignment, misc]
-        run_phases(detector, images, seed=number, device="cpu")
-        if number:
-            yield number
+def watched(detector: Detector, images: TrainingImages, epochs: Iterable[int]) -> Iterator[int]:
+    """Fit `detector`, and stop after each of so many `epochs` of its last phase."""
+    *before, last = detector.phases()
+    assert isinstance(last, Train)
+
+    def run(phases: list[Phase], seed: int) -> None:
+        detector.phases = lambda: iter(phases)  # type: ignore[method-assign]
+        run_phases(detector, images, seed=seed, device="cpu")
+
+    if before:
+        run(before, 0)
+    done = 0
+    for number in epochs:
+        run([replace(last, epochs=number - done)], number)
+        done = number
+        yield number
 
 
 if __name__ == "__main__":

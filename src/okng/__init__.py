@@ -71,7 +71,7 @@ def load(
     threads: int | None = None,
     detector: type[Detector] | None = None,
 ) -> Inspector:
-    """Open a model file; `OkngError` if it is not whole or not ours.
+    """Open a model file; `OkngError` if it is not whole or not ours, its `NoMemory` if there is no memory for it now.
 
     A .okng file is run by torch on `device`: "cpu", "cuda", "mps", or "auto", the best there is. A .onnx file, which
     `okng export` wrote, is run on the CPU by the `engine` "openvino" or "onnxruntime", without torch. `precision` is
@@ -79,7 +79,7 @@ def load(
     all; with torch a setting of the whole process. Any number of threads may call one inspector. `detector`: the class
     of a detector that okng does not have. Loading never imports a module because a file names it.
     """
-    from okng.errors import OkngError, missing_extra
+    from okng.errors import OkngError, missing_extra, needing_memory
     from okng.inspection.model_file import read_model
 
     path = Path(path).expanduser()
@@ -88,16 +88,18 @@ def load(
             raise OkngError(f"{path} runs on the CPU; leave out the device {device!r}, or take the .okng file")
         from okng.inspection.engines import load_onnx
 
-        return load_onnx(path, engine, precision, threads)
+        with needing_memory(f"open {path}"):
+            return load_onnx(path, engine, precision, threads)
     if engine not in ("auto", "torch") or precision not in (None, "f32"):
         wanted = engine if precision is None else f"{engine} at {precision}"
         raise OkngError(f"torch runs {path} at f32; for {wanted} run first: okng export {path}")
-    manifest, tensors = read_model(path)
-    try:
-        from okng.detectors.engine import load_torch
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "train") from error
-    return load_torch(path, manifest, tensors, device, threads, detector)
+    with needing_memory(f"open {path}"):
+        manifest, tensors = read_model(path)
+        try:
+            from okng.detectors.engine import load_torch
+        except ModuleNotFoundError as error:
+            raise missing_extra(error.name or "torch", "train") from error
+        return load_torch(path, manifest, tensors, device, threads, detector)
 
 
 def __getattr__(name: str) -> Any:

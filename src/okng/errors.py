@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class OkngError(Exception):
@@ -15,6 +17,29 @@ class OkngWarning(UserWarning):
 
     In Python it comes by `warnings.warn`; the command line prints it as a line on standard error.
     """
+
+
+class NoMemory(OkngError):
+    """Memory of the machine or of a GPU that is not free now; what needs it may be tried again."""
+
+
+LACKS = re.compile("(?i)out of memory|bad.alloc|allocate memory|not enough memory|ALLOC_FAILED")
+"""What errors of torch, ONNX Runtime, OpenVINO and the system say; they share no class."""
+
+
+@contextmanager
+def needing_memory(to: str) -> Iterator[None]:
+    """`NoMemory` for an error that was caused by a lack of it, whatever it has been taken for since."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, MemoryError) or (not isinstance(cause, OkngError) and LACKS.search(str(cause))):
+                why = in_one_line(cause).rstrip(".")
+                raise NoMemory(f"there is not enough memory to {to} ({why}); free some and try again") from error
+            cause = cause.__cause__
+        raise
 
 
 MANY = 40  # names that a line still holds

@@ -71,6 +71,14 @@ class Broken(Mean):
         yield
 
 
+class Late(Colour):
+    """Its fit fails after a phase, which its checkpoint holds."""
+
+    def phases(self) -> Iterator[Phase]:
+        yield from super().phases()
+        raise ZeroDivisionError("a late mistake")
+
+
 class Killed(Mean):
     """Its process is killed, as by a system that has no memory left."""
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from tests.cli.test_cli import okng as command_line
 from tests.cli.test_cli import one_line
-from tests.comparing.methods import Beside, Broken, Colour, Greedy, Killed, Mean
+from tests.comparing.methods import Beside, Broken, Colour, Greedy, Killed, Late, Mean
 from tests.contract.conftest import pictures
 from tests.report.test_report import Page
 
@@ -120,7 +120,17 @@ def test_files_hold_the_same_figures(compared: tuple[Path, Path, Any]) -> None:
     assert found.to_json()["sets"][0]["methods"][1] == written
     shown = repr(found).splitlines()
     assert shown[2].startswith("Mean ") and "1.000 *" in shown[2] and "ZeroDivisionError" in shown[4]
-    assert not [path for path in (out / "runs").iterdir() if path.suffix not in (".json", ".npz")]
+    left = [
+        path.name for path in (out / "runs").iterdir() if path.suffixes[-2:-1] == [".clock"] or ".partial" in path.name
+    ]
+    assert [name.partition("-")[0] for name in left] == ["tests.comparing.methods.Killed"]  # which may go on
+
+
+def test_a_fit_that_failed_leaves_its_reason_alone(tmp_path: Path) -> None:
+    data, out = parts(tmp_path / "parts"), tmp_path / "out"
+    (row,) = okng.compare(data, [Late], output=out, device="cpu").sets[0].rows
+    assert row.reason == "ZeroDivisionError: a late mistake"
+    assert not [*(out / "runs").iterdir()]
 
 
 def test_times_of_other_machines_are_told_apart(compared: tuple[Path, Path, Any], tmp_path: Path) -> None:

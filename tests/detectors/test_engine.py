@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import okng
 from okng.detectors import engine
 from okng.detectors.base import Batch, Collect, Detector, Scores
 from okng.detectors.engine import TorchEngine, full_float32
+from okng.errors import NoMemory, OkngError
 from okng.training import phases
 
 CUDA = torch.device("cuda")  # its switches are there without one, too
@@ -114,6 +117,22 @@ def test_a_fit_and_its_engine_are_within(monkeypatch: pytest.MonkeyPatch) -> Non
     okng.fit(pictures(4, seed=1), Watching, size=32, holdout=0.5, device="cpu")
     assert len(seen) >= 2 and all(each == OFF for each in seen)
     assert switches() == before
+
+
+def test_a_file_that_memory_lacks_for_is_not_said_to_be_of_another_okng(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    okng.fit(pictures(8, seed=1), "patchcore", weights="none", size=32, device="cpu").save(tmp_path / "parts.okng")
+    for error, said in (
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "can't allocate memory"),
+        (MemoryError(), "MemoryError"),
+    ):
+        monkeypatch.setattr(Detector, "load_tensors", Mock(side_effect=error))
+        with pytest.raises(NoMemory, match=rf"not enough memory to open .*parts.okng \(.*{said}.*free some"):
+            okng.load(tmp_path / "parts.okng")
+    monkeypatch.setattr(Detector, "load_tensors", Mock(side_effect=RuntimeError("size mismatch")))
+    with pytest.raises(OkngError, match="does not fit this okng's patchcore"):
+        okng.load(tmp_path / "parts.okng")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -156,6 +156,7 @@ def test_what_a_model_has_learnt_does_not_calibrate_it(
     np.testing.assert_allclose(calibrated.calibration.scores, expected, rtol=1e-6)
     held = {fingerprint(image) for image in taken}
     assert set(calibrated.manifest["unlearnt"]) == held  # and so the set's own test leaves them out
+    assert set(calibrated.manifest["calibrating"]) == held
     assert evaluate_inspector(calibrated, dataset)["n_ok"] == 0
     known = Dataset("known", "folder", "", tuple(Sample(i, OK) for i in learnt if fingerprint(i) not in held), ())
     with pytest.raises(OkngError, match="has learnt all of these images"):
@@ -181,3 +182,20 @@ def test_a_score_of_zero_has_a_drift(inspector: Inspector, tmp_path: Path, monke
     images = Dataset("new", "folder", "", tuple(Sample(image, OK) for image in pictures(4, seed=2)), ())
     drift = recalibrate(tmp_path / "parts.onnx", "bf16", images)[1]
     assert drift.typical == drift.worst == 0
+
+
+def test_a_signed_score_near_zero_drifts_as_far_as_the_others(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative to itself alone one of 1e-6 would be off by any factor; an NG image's is larger than any OK one's."""
+    export_onnx(inspector, tmp_path / "parts.onnx")
+    f32 = np.array([1e-6, -2.0, 0.5, 1.0, 40.0], np.float32)
+
+    def rounded(graph: bytes, engine: str, kind: str) -> object:
+        moved = 0 if kind == "f32" else np.array([0.01, 0.02, 0.01, 0.01, 0.4], np.float32)
+        return lambda pixels: (f32 + moved, None)
+
+    monkeypatch.setattr(precision, "make_engine", rounded)
+    samples = [Sample(image, OK) for image in pictures(4, seed=2)] + [Sample(pictures(1, seed=3)[0], NG)]
+    drift = recalibrate(tmp_path / "parts.onnx", "bf16", Dataset("new", "folder", "", (), tuple(samples)))[1]
+    assert drift.typical == pytest.approx(0.005, rel=1e-3) and drift.worst == pytest.approx(0.01, rel=1e-3)

@@ -155,6 +155,7 @@ def test_images_that_calibrate_are_not_tested_on_and_calibrate_again() -> None:
     with pytest.warns(OkngWarning, match="5 images are left out"):
         zoned = plain.with_rules({"zones": [LEFT]}, images[:25])
     assert zoned.manifest["seen"] == marks[:25] and zoned.manifest["unlearnt"] == marks[5:25]
+    assert zoned.manifest["calibrating"] == marks[5:25]
     assert plain.manifest == {"seen": marks[:10], "unlearnt": marks[5:10]}
     samples = tuple(Sample(image, OK) for image in images)
     found = evaluate_inspector(zoned, Dataset("all", "folder", "", (), samples))

@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,11 +178,26 @@ def test_of_the_images_that_are_planted_into_those_that_set_the_threshold_are_co
     found = okng.sensitivity(model(seen=marks[:30], unlearnt=marks[:30]), given, kinds="spot", plants=1, sizes=[20])
     own = {fingerprint(source) for source in found.sources} & set(marks[:30])
     assert found.images == MOST and found.calibrating == len(own) < 30
-    apart = [{"image": str(i), "score": 9.0, "digest": marks[i]} for i in range(2)]
-    learnt = model(seen=marks[:6], unlearnt=marks[:6], provenance={"stand_apart": apart})
-    for dropped, count in ((0, 6), (2, 4)):
-        asked = learnt.calibrated(replace(learnt.calibration, dropped=dropped))
-        assert okng.sensitivity(asked, given[:9], kinds="spot", plants=1, sizes=[20]).calibrating == count
+    few = {"kinds": "spot", "plants": 1, "sizes": [20]}
+    dropped = model(seen=marks[:6], unlearnt=marks[:6], calibrating=marks[2:6])
+    assert okng.sensitivity(dropped, given[:9], **few).calibrating == 4  # type: ignore[arg-type]
+    by_hand = dropped.with_threshold(7)
+    assert okng.sensitivity(by_hand, given[:9], **few).calibrating == 0  # type: ignore[arg-type]
+
+
+def test_only_those_are_counted_that_set_the_present_threshold() -> None:
+    """Others may set it later, of a part of the image or of all of it, and the first ones again when zones go."""
+    given = images(30)
+    marks = [fingerprint(image) for image in given]
+    zone = {"name": "left", "kind": "inspect", "points": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]}
+    fitted = model(seen=marks[:12], unlearnt=marks[6:12], calibrating=marks[6:12])
+    zoned = fitted.with_rules({"zones": [zone]}, given[12:])
+    back = zoned.with_rules(None)
+    fresh = fitted.with_rules(None, given[20:])
+    models = (fitted, 6), (fitted.with_rules({"zones": [zone]}), 6), (zoned, 18), (back, 6), (fresh, 10)
+    for asked, count in (*models, (fresh.with_rules({"zones": [zone]}).with_rules(None), 10)):
+        found = okng.sensitivity(asked, given, kinds="spot", plants=1, sizes=[20])
+        assert (found.images, found.calibrating) == (24, count)
 
 
 def test_what_cannot_be_measured_is_said() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -87,7 +88,11 @@ def test_a_new_fit_learns_from_nothing_outside(store: Store, shop: Shop, tmp_pat
         assert 'name="rate"' not in server.client.get("/learn").text
         server.client.post("/api/models/parts/threshold", json={"threshold": 3.0})
         assert "set by hand" in begin(server, kind="fit", folder="ok").json()["error"]
-        assert 'name="rate"' in server.client.get("/learn").text
+        held_out = okng.load(shop.okng).calibration.scores
+        for above, shown in ((0, ""), (3, f"{300 / len(held_out):.4g}")):  # what the form asks for unless it is changed
+            threshold = float(held_out[-1 - above])
+            server.client.post("/api/models/parts/threshold", json={"threshold": threshold})
+            assert re.findall('name="rate"[^>]* value="([^"]*)" required', server.client.get("/learn").text) == [shown]
         assert not store.jobs.all()
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import httpx
 import pytest
+import torch
 from servers import Server, Shop, serving, wait_for
 
 import okng
@@ -120,6 +121,30 @@ def test_a_replaced_file_waits_for_a_disk_or_store_that_is_full(
     monkeypatch.setattr(shelf, "_take_over", full)
     shelf.refresh()  # the file's own fault: it is not looked at again
     assert f"{given} is no ONNX file" in shelf.problems["parts"] and len(said) == len(set(said))
+
+
+def test_a_file_waits_for_memory(
+    server: Server, store: Store, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that another program has filled: torch's error is none of the file, nor of the device."""
+    given = tmp_path / "later.okng"
+    given.write_bytes(shop.okng.read_bytes())
+    shelf = Shelf(store, tmp_path / "models", {}, lambda _: None)
+    shelf.give("later", given)
+    okng.load(shop.okng).with_threshold(1e6).save(given)
+
+    def full(*_: Any) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0 has none free")
+
+    with monkeypatch.context() as now:
+        now.setattr(torch.nn.Module, "to", full)
+        shelf.refresh()
+        problem = shelf.problems["later"]
+        assert problem.startswith(f"there is not enough memory to open {given} (CUDA out of memory.")
+        uploaded = server.client.post("/api/upload/later", content=given.read_bytes())
+        assert uploaded.status_code == 503 and "free some and try again" in uploaded.json()["error"]
+    shelf.refresh()
+    assert shelf.get("later").version.version == 2 and shelf.problems == {}
 
 
 def test_a_replaced_file_is_taken_though_the_store_failed_in_the_middle(

@@ -239,7 +239,6 @@ def test_a_stray_image_is_named_and_left_out_only_if_asked(
     for inspector in (kept, dropped):
         (found,) = inspector.manifest["provenance"]["stand_apart"]
         assert found["image"] == f"image {order[0]}" and found["score"] > 4
-        assert found["digest"] == fingerprint(stray[order[0]])
     assert any(f"image {order[0]} scores" in line and "is it OK?" in line for line in told)
     assert any("--drop-outliers" in line for line in told) and any("as asked" in line for line in told)
     assert kept.calibration.scores.max() > 3 * dropped.calibration.scores.max()

@@ -150,6 +150,7 @@ def test_of_a_burst_held_out_from_an_update_one_image_calibrates_and_a_stray_is_
     assert (after.calibration.method, len(after.calibration.scores)) == ("split", 9)
     assert after.calibration.unit == "image"
     lots = [f"lot {i // 6}" for i in range(30)]
+    assert len(after.manifest["calibrating"]) == 9 < len(after.manifest["unlearnt"])  # one of each burst
     by_lot = okng.update(patchcore, frames, group_by=lots, holdout=0.8, false_alarm_rate=0.2, device="cpu")
     assert (len(by_lot.calibration.scores), by_lot.calibration.unit) == (4, "group")
     assert any("update the old model again" in line for line in told)
@@ -170,6 +171,7 @@ def test_what_is_learnt_already_counts_once(patchcore: okng.Inspector) -> None:
     again = okng.update(after, held_out[:1], device="cpu")  # a false alarm may be one of those held out
     assert again.manifest["provenance"]["updates"][-1]["learnt_from"] == 1
     assert len(again.manifest["unlearnt"]) == 9 and len(again.manifest["seen"]) == 27
+    assert again.manifest["calibrating"] == again.manifest["unlearnt"]  # the old scores still set the threshold
     zone = {"name": "z", "kind": "inspect", "points": [[0, 0], [1, 0], [1, 0.5], [0, 0.5]]}
     zoned = patchcore.with_rules({"zones": [zone]}, new)  # nor are those learnt that set the threshold later
     third = okng.update(zoned, new[:1], device="cpu")

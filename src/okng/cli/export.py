@@ -40,7 +40,8 @@ def export(
     maps = "" if parity.map is None else f", maps by {parity.map:.1e}"
     say(f"ONNX Runtime against PyTorch on {parity.images} images: scores differ by {parity.score:.1e} at most{maps}")
     if drift is not None:
-        say(f"{precision} against f32: scores move by {drift.typical:.2%}, at most {drift.worst:.2%}")
+        moved = f"{drift.typical:.2%} of the largest OK one, at most {drift.worst:.2%}"
+        say(f"{precision} against f32: scores move by {moved}")
         say(f"verdicts differ on {drift.verdicts} of {drift.images} images, calibrated on {drift.ok} OK ones")
         if drift.auroc is not None:
             say(f"image AUROC {drift.auroc[precision]:.4f} at {precision}, {drift.auroc['f32']:.4f} at f32")

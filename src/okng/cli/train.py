@@ -320,7 +320,8 @@ def train(
     say(f"wrote {far or output}; next: okng inspect {far or output} NEW_IMAGES{which} --report report")
     if as_json:
         described = inspector.described()[0] | {"promise": inspector.promise()}
-        del described["seen"], described["unlearnt"]  # as long as the list of images
+        for key in ("seen", "unlearnt", "calibrating"):  # as long as the list of images
+            del described[key]
         print_json({"model": far or str(output), **described})
 
 

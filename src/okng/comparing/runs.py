@@ -104,6 +104,11 @@ class Run:
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):  # not whole: it is measured again
             return None
 
+    def begin_anew(self) -> None:
+        """Remove what a fit has left that did not end."""
+        for path in self.folder.glob(f"{self.stem.name}.*"):
+            remove(path)
+
     def measure(self, tell: Narrator) -> Result:
         """Fit and judge it, or go on where that was stopped; a failure is a result too."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -162,12 +167,12 @@ def _in_its_own_process(step: str, run: Run, quiet: bool) -> str:
         return ""
     if code == 130:
         raise KeyboardInterrupt
-    try:
-        return reason.read_text(encoding="utf-8")
-    except OSError:
-        pass
-    finally:
-        reason.unlink(missing_ok=True)
+    if reason.exists():
+        said = reason.read_text(encoding="utf-8")
+        remove(reason)
+        if step == "fit":  # from where it was it would fail again; a fit that was ended from outside goes on
+            run.begin_anew()
+        return said
     if code < 0:
         why = "for lack of memory, or by someone" if code == -9 else "it crashed"
         return f"its process was ended by signal {-code} during the {step}: {why}"

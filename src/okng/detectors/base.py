@@ -185,6 +185,21 @@ class Detector(nn.Module):
         """Score `images` (B, C, H, W) in [0, 1]."""
         raise NotImplementedError
 
+    def __call__(self, images: Tensor) -> Any:
+        """What `forward` gives; where that fails on sides that are no `multiple`, the `OkngError` says so."""
+        try:
+            return super().__call__(images)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            height, width = images.shape[-2:]
+            if height % self.multiple == 0 == width % self.multiple:
+                raise
+            name = getattr(self, "name", type(self).__name__)
+            raise OkngError(
+                f"{name} needs sides that are multiples of {self.multiple}, not {height}x{width}"
+            ) from error
+
     def rehearse(self, count: int, shape: tuple[int, int]) -> None:
         """Become as large as learning `count` inputs of `shape` (H, W) makes it, for its speed to be measured.
 

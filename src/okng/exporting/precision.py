@@ -23,8 +23,10 @@ from okng.metrics import auroc
 class Drift:
     """What a lower precision does to `images` images, `ok` of them the OK ones it was calibrated on.
 
-    `typical` (median) and `worst` are changes of the score relative to it. `verdicts` is how many verdicts differ when
-    both precisions are calibrated on the same OK images. `auroc` is by precision, None without NG images.
+    `typical` (median) and `worst` are changes of the score, relative to the largest absolute score of the OK images, or
+    to an NG image's own where that is larger: a signed score may be near 0 for one of them. `verdicts` is how many
+    verdicts differ when both precisions are calibrated on the same OK images. `auroc` is by precision, None without NG
+    images.
     """
 
     images: int
@@ -74,7 +76,8 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
             Calibration.fit(scores[kind][good], None if peaks is None else peaks[good], "split", rate)
         )
         verdicts[kind] = scores[kind] > inspector.calibration.threshold
-    moved = differences(scores[precision], scores["f32"], np.abs(scores["f32"]))
+    size = np.abs(scores["f32"])
+    moved = differences(scores[precision], scores["f32"], size.clip(size[good].max()))
     return inspector, Drift(
         images=len(labels),
         ok=len(new),

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from okng.errors import OkngError, OkngWarning
 from okng.inspection.images import Source, fingerprint
+
+CALIBRATING = "calibrating"  # of the manifest: which of the images that were not learnt set the threshold
+
+
+def calibrating(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """Which images, by their digests, set the threshold without being learnt; all such where the file doesn't say."""
+    marks: Sequence[str] = manifest.get(CALIBRATING, manifest.get("unlearnt", ()))
+    return marks
 
 
 def not_learnt(manifest: Mapping[str, Any], images: Iterable[Source]) -> tuple[list[Source], dict[str, Any]]:
@@ -30,4 +38,4 @@ def not_learnt(manifest: Mapping[str, Any], images: Iterable[Source]) -> tuple[l
     if left_out:
         warnings.warn(f"{left_out} images are left out, because the model has learnt them", OkngWarning, stacklevel=4)
     given = {key: [*dict.fromkeys([*marks, *new])] for key, marks in (("seen", seen), ("unlearnt", held_out))}
-    return list(new.values()), {**manifest, **given}
+    return list(new.values()), {**manifest, **given, CALIBRATING: [*new]}

@@ -20,7 +20,7 @@ import numpy as np
 
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.inspection.learnt import not_learnt
+from okng.inspection.learnt import CALIBRATING, calibrating, not_learnt
 from okng.inspection.rules import Rules
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
             "the threshold was set by hand, for another score; "
             "give the model a rate first: okng threshold MODEL --false-alarm-rate 0.05"
         )
-    before = _whole(inspector)
+    before, by = _whole(inspector)
     for key in (WHOLE, BY):
         manifest.pop(key, None)
     if rules.masks and before is not None:
-        manifest[WHOLE] = _to_json(before)
+        manifest[WHOLE] = _to_json(before) | {CALIBRATING: by}
     if ok is not None:
         if present.unit == "group":
             raise OkngError(
@@ -69,27 +69,29 @@ def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
     elif before is None:
         raise OkngError("this model was calibrated within its zones alone; give OK images to calibrate by: --ok IMAGES")
     elif rules.masks and before.peaks is not None:
-        manifest[BY] = "whole maps"
+        manifest |= {BY: "whole maps", CALIBRATING: by}
         calibration = Calibration.fit(
             before.peaks, before.peaks, before.method, present.false_alarm_rate, before.unit, before.dropped
         )
     else:
+        manifest[CALIBRATING] = by
         calibration = before.at(present.false_alarm_rate)
     return inspector.calibrated(calibration, manifest)
 
 
-def _whole(inspector: Inspector) -> Calibration | None:
-    """The calibration without zones; None where it was never made."""
+def _whole(inspector: Inspector) -> tuple[Calibration | None, list[str]]:
+    """The calibration without zones, None where it was never made, and which images it is by."""
     if not inspector.rules.masks:
-        return inspector.calibration
+        return inspector.calibration, [*calibrating(inspector.manifest)]
     fields = inspector.manifest.get(WHOLE)
     if not isinstance(fields, dict):
-        return None
+        return None, []
     try:
         scores, peaks = (np.array(fields[key], np.float64) for key in ("scores", "peaks"))
     except (KeyError, TypeError, ValueError) as error:
         raise OkngError("the model file's calibration makes no sense; fit the model again") from error
-    return Calibration.from_json(fields, scores, peaks)
+    by = fields.get(CALIBRATING, inspector.manifest.get("unlearnt", ()))
+    return Calibration.from_json(fields, scores, peaks), [*by]
 
 
 def _to_json(calibration: Calibration) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from okng.errors import OkngError, nearest_names
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
+from okng.inspection.learnt import calibrating
 from okng.inspection.result import Inspection, judged
 from okng.inspection.rules import Rules
 from okng.inspection.zones import SAMPLES, inspected
@@ -72,12 +73,12 @@ def sensitivity(
     wanted = _kinds(kinds)
     check_seed(seed)
     at_least(1, plants=plants)
-    sources, left_out, calibrating = _unlearnt(list(each_image(images, lister())), inspector, tell)
+    sources, left_out, by = _unlearnt(list(each_image(images, lister())), inspector, tell)
     if inspector.rules.rules:
         tell.say("rules are left out: a find is a score above the threshold, whatever they say of its regions")
     plan = Plan(sources, inspector.preprocess, seed, tell, wanted, sizes, plants)
     plan.look(inspector, range(len(sources)), tell)
-    return plan.conclude(inspector.calibration, calibrating, left_out)
+    return plan.conclude(inspector.calibration, by, left_out)
 
 
 @dataclass(frozen=True)
@@ -316,10 +317,9 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
     """The images that were not learnt, how many were, and which of the former, by their numbers, set the threshold."""
     seen = set(inspector.manifest.get("seen", ()))
     held_out = set(inspector.manifest.get("unlearnt", ()))
-    apart = inspector.manifest.get("provenance", {}).get("stand_apart", ()) if inspector.calibration.dropped else ()
-    calibrated = held_out - {image.get("digest") for image in apart}
+    calibrated: set[str] = set() if inspector.calibration.basis == "manual" else set(calibrating(inspector.manifest))
     good: list[Source] = []
-    learnt, calibrating = 0, []
+    learnt, by = 0, []
     for source in given:
         try:
             mark = fingerprint(source)
@@ -330,7 +330,7 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
             learnt += 1
             continue
         if mark in calibrated:
-            calibrating.append(len(good))
+            by.append(len(good))
         good.append(source)
     if learnt:
         tell.say(f"{learnt} of {len(given)} images are left out, because the model has learnt them")
@@ -342,7 +342,7 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
         raise OkngError(
             f"{len(good)} images are too few{why}; give {FEWEST} or more OK images that it has not learnt{instead}"
         )
-    return good, learnt, calibrating
+    return good, learnt, by
 
 
 def _readable(sources: Sequence[Source], preprocess: Preprocess, seed: int, tell: Narrator) -> list[int]:

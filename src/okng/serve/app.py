@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import okng
-from okng.errors import OkngError, in_one_line
+from okng.errors import NoMemory, OkngError, in_one_line
 from okng.line.outbox import Outbox
 from okng.line.sinks import Sink
 from okng.serve.jobs import Occupied, Unasked, Workshop
@@ -127,10 +127,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    """A mistake of a person, or a store that can't be used now."""
+    """A mistake of a person, or a store or memory that can't be had now."""
     if isinstance(error, Busy):
         return _problem(request, 503, str(error), {"Retry-After": str(error.after)})
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | NoMemory):
         log.error("%s", error)
         return _problem(request, 503, str(error), {"Retry-After": "5"})
     if isinstance(error, NoSuchModel):

@@ -20,7 +20,7 @@ from typing import Any
 
 import okng
 from okng.checks import NAME
-from okng.errors import OkngError, in_one_line, nearest_names
+from okng.errors import NoMemory, OkngError, in_one_line, nearest_names
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_bytes, write_atomically
 from okng.inspection.overlay import heat_range_if_any
@@ -155,12 +155,13 @@ class Shelf:
     def add(self, name: str, file: Path, who: str, why: str) -> Version:
         """A new version from a model file, of which a copy is kept; it is not active, unless it is the first one.
 
-        `Unfit` for a file that can't be served, `StoreError` where nothing can be kept now.
+        `Unfit` for a file that can't be served, `StoreError` where nothing can be kept now, `NoMemory` where nothing
+        can be opened.
         """
         checked(name)
         try:
             self._open(name, file)  # whole, and of a kind that runs here
-        except MemoryError:  # which is no fault of the file's
+        except NoMemory:  # which is no fault of the file's
             raise
         except Exception as error:
             raise Unfit(in_one_line(error)) from error
@@ -219,8 +220,8 @@ class Shelf:
             with writing_versions():
                 temporary.write_bytes(content)
             version = self.add(name, temporary, "command line", why)
-        except Unfit as error:
-            raise Unfit(str(error).replace(str(temporary), str(path))) from error
+        except (Unfit, NoMemory) as error:
+            raise type(error)(str(error).replace(str(temporary), str(path))) from error
         finally:
             temporary.unlink(missing_ok=True)
         if self.store.models.active(name) != version.version:

@@ -24,6 +24,7 @@ from okng.detectors.presets import preset_of
 from okng.errors import OkngError
 from okng.inspection.images import Source, image_size
 from okng.inspection.inspector import Images, Inspector, each_image
+from okng.inspection.learnt import CALIBRATING
 from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
 from okng.inspection.rules import Rules
@@ -335,6 +336,7 @@ def fit(
         "learnt_images": describe(learnt_images, apart=apart_images),  # what they were like
         "seen": [*fingerprints, *known_beside],  # never to be tested on
         "unlearnt": [fingerprints[i] for i in unlearnt],  # of those; an update may learn them
+        CALIBRATING: [fingerprints[i] for i in np.intersect1d(unlearnt, one_each.index)],
     }  # fmt: skip
     if rules:
         manifest |= {"rules": rules.to_json(), BY: "zones"}

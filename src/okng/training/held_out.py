@@ -80,9 +80,7 @@ def say_apart(judged: Judged, images: TrainingImages, tell: Narrator, consequenc
 
 def named(judged: Judged, places: np.ndarray, images: TrainingImages) -> list[dict[str, Any]]:
     """The images at `places` as a manifest holds them."""
-    digests = images.fingerprints()
-    at = [(judged.index[i], float(judged.scores[i])) for i in places]
-    return [{"image": images.name(index), "score": score, "digest": digests[index]} for index, score in at]
+    return [{"image": images.name(judged.index[i]), "score": float(judged.scores[i])} for i in places]
 
 
 def once(images: TrainingImages, tell: Narrator) -> tuple[TrainingImages, int]:

@@ -16,6 +16,7 @@ from okng.checks import check_seed, check_share, plain
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector
+from okng.inspection.learnt import CALIBRATING, calibrating
 from okng.inspection.likeness import describe
 from okng.inspection.zoned import BY, WHOLE
 from okng.training.copies import GroupBy, labelled
@@ -106,11 +107,12 @@ def update(
     run_phases(detector, lessons, update=True, tell=tell, **settings)
     scores, peaks = np.empty(0), np.empty(0) if old.calibration.peaks is not None else None
     apart: list[dict[str, Any]] = []
+    chosen = np.empty(0, int)
     if len(held):
         judged = judge(detector, everything, held, "calibration", tell, rules=old.rules, backbones=backbones)
         apart = named(judged, say_apart(judged, everything, tell, COUNTED), everything)
         one_each = judged.one_of_each(groups, seed)
-        scores, peaks = one_each.scores, one_each.peaks
+        scores, peaks, chosen = one_each.scores, one_each.peaks, one_each.index
     else:
         tell.say("all images are learnt, none is held out: the threshold stays")
     done = {
@@ -127,6 +129,8 @@ def update(
     unlearnt = {*manifest.get("unlearnt", ()), *(fingerprints[i] for i in held)} - set(learnt.fingerprints())
     manifest["unlearnt"] = sorted(unlearnt)
     calibration = old.calibration.updated(scores, peaks, "image" if label is None else "group")
+    kept = calibrating(old.manifest) if calibration.method == "updated" else ()
+    manifest[CALIBRATING] = sorted(unlearnt & {*kept, *(fingerprints[i] for i in chosen)})
     manifest.pop(WHOLE, None)  # of the detector before
     if BY in manifest and calibration.method == "split" and len(held):
         manifest[BY] = "zones"

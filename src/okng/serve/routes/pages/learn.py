@@ -42,9 +42,16 @@ def show(desk: Desk, problem: str = "") -> Response:
         job=work(jobs[0], t, desk.language) if jobs and jobs[0].state != "done" else None,
         comparison=_compared(desk, active, chosen, jobs), promise=desk.promise(),
         cant_update=_cant_update(desk, t),
-        by_hand=desk.calibration.basis == "manual", folders=[str(folder) for folder in desk.settings.folders],
+        by_hand=desk.calibration.basis == "manual", rate=_rate(desk),
+        folders=[str(folder) for folder in desk.settings.folders],
         versions=versions(store.models.versions(desk.model), active, chosen, compared, t),
     )  # fmt: skip
+
+
+def _rate(desk: Desk) -> str:
+    """The model's rate in percent: by hand the share of held-out images above the threshold; "" for none or all."""
+    rate = desk.calibration.false_alarm_rate
+    return f"{100 * rate:.4g}" if 0 < rate < 1 else ""
 
 
 def _cant_update(desk: Desk, t: Translate) -> str:
