@@ -54,3 +54,13 @@ def test_small_dissimilarities_of_flat_bright_images_keep_their_digits() -> None
     b = a + 0.001 * torch.rand(1, 1, 24, 24, generator=draw)
     exact = dssim_map(a.double(), b.double())
     torch.testing.assert_close(dssim_map(a, b).double(), exact, rtol=0.01, atol=0)
+
+
+def test_a_fit_of_mixed_precision_has_it_in_full() -> None:
+    """Beside an edge the mean square is large and the variance small: in eight bits their difference was below -C2."""
+    torch.manual_seed(0)
+    image = (torch.arange(32) >= 16).float().expand(1, 1, 32, 32) * 0.9 + 0.1 * torch.rand(1, 1, 32, 32)
+    copy = (image + 0.02 * torch.randn_like(image)).clamp(0, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = dssim_map(image, copy)
+    assert torch.equal(mixed, dssim_map(image, copy))

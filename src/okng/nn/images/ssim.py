@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from okng.nn.images.blur import blur_matrix
@@ -30,6 +31,12 @@ def dssim_map(a: Tensor, b: Tensor, radius: int = RADIUS) -> Tensor:
     (2 m_a m_b + C1) / (m_a² + m_b² + C1) = 1 - (m_a - m_b)² / (m_a² + m_b² + C1) and
     (2 c + C2) / (v_a + v_b + C2) = 1 - v_(a-b) / (v_a + v_b + C2).
     """
+    with torch.autocast(a.device.type, enabled=False):  # with eight bits v_a + v_b + C2 comes out as 0 or below
+        wide = torch.promote_types(a.dtype, torch.float32)
+        return _dssim_map(a.to(wide), b.to(wide), radius)
+
+
+def _dssim_map(a: Tensor, b: Tensor, radius: int) -> Tensor:
     rows, columns = (blur_matrix(size, SIGMA, radius).to(a) for size in a.shape[2:])
 
     def local_mean(values: Tensor) -> Tensor:
