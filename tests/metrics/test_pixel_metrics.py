@@ -172,6 +172,19 @@ def test_streaming_is_exact_where_scores_fit_the_bins():
     assert streaming_metrics(masks, maps, 0.2) == pytest.approx(exact, abs=1e-12)
 
 
+def test_streaming_counts_more_pairs_of_pixels_than_an_integer_holds():
+    """Five thousand images of 12 million pixels have 4e19 pairs of a defect pixel and a normal one."""
+    masks, maps = tiny_set(1, 16)
+    streaming = StreamingPixelMetrics()
+    for mask, scores in zip(masks, maps, strict=True):
+        streaming.update(mask, scores)
+    few, bound = streaming.compute(), streaming.bound()
+    streaming._normal *= 500_000_000
+    streaming._defect *= 30_000_000
+    assert int(streaming._normal.sum()) * int(streaming._defect.sum()) > 2**64
+    assert streaming.compute() == pytest.approx(few, abs=1e-12) and streaming.bound() == pytest.approx(bound, abs=1e-12)
+
+
 @both
 @pytest.mark.parametrize("value", [False, True])
 def test_a_missing_class_is_nan(metrics, value):
