@@ -171,6 +171,47 @@ def test_folders_say_the_product_on_a_cluster_too(here: Here, tmp_path: Path) ->
     assert [one["product"] for _, one in found] == ["nut", "screw"] and not skipped
 
 
+class Elsewhere(Here):
+    """Whose actors begin in another folder than the program, as those of a cluster that was there before do."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def remote(self, kind: type) -> Any:
+        def made(*given: Any) -> Any:
+            home = Path.cwd()
+
+            def judge(*task: Any) -> Any:
+                os.chdir(self.folder)
+                try:
+                    return kind(*given).judge(*task)
+                finally:
+                    os.chdir(home)
+
+            return SimpleNamespace(judge=judge)
+
+        return super().remote(made)  # type: ignore[arg-type]
+
+
+def test_relative_names_are_the_programs(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of the folder where the cluster was started, in which others may lie under the same names."""
+    for place, seed in (("program", 3), ("cluster", 9)):
+        (tmp_path / place / "new").mkdir(parents=True)
+        for i, image in enumerate(pictures(3, seed)):
+            Image.fromarray(image).save(tmp_path / place / "new" / f"{i}.png")
+    ray = Elsewhere(tmp_path / "cluster")
+    monkeypatch.setattr(inspecting, "joined", lambda address: nullcontext(ray))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference()))
+    monkeypatch.chdir(tmp_path / "program")
+    alone, _ = said(inspector, Path("new"))
+    found, skipped = said(ClusterInspector(inspector, "auto", written=Path("out")), Path("new"))
+    assert found == alone and not skipped and found[0][1]["path"] == "new/0.png"
+    assert list((tmp_path / "program" / "out").glob("*.parquet")) and not (tmp_path / "cluster" / "out").exists()
+
+
 def test_what_stops_a_worker_stops_the_run(here: Here, inspector: Inspector, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"12\.png"):
         list(ClusterInspector(inspector, "local").inspect(images))

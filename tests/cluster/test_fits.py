@@ -169,6 +169,31 @@ def test_a_cluster_that_the_program_has_joined_stays(monkeypatch: pytest.MonkeyP
         pass
 
 
+def test_a_task_finds_relative_names_where_the_program_does(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker begins where its cluster was started; data sets of a comparison may have relative names."""
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "parts.txt").write_text("of the program")
+    monkeypatch.chdir(tmp_path)
+    remote = here.remote
+
+    def elsewhere(work: Callable[[Any], Any]) -> Any:
+        assert work.__name__ == "read"  # by which Ray calls its processes
+
+        def begun(task: Any) -> Any:
+            os.chdir(tmp_path / "cluster")
+            return work(task)
+
+        return remote(begun)
+
+    def read(name: str) -> str:
+        return Path(name).read_text()
+
+    monkeypatch.setattr(here, "remote", elsewhere)
+    assert list(fits.spread(read, [("a", "parts.txt")], "auto")) == [("a", "of the program", "")]
+
+
 def test_a_comparison_takes_results_in_any_order(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each under its method and seed; failures are rows, time is asked for before each fit, paths are whole."""
     folders = set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from okng import __version__
-from okng.cluster.joined import RETRIES, joined, workers_of
+from okng.cluster.joined import RETRIES, begin_in, joined, workers_of
 from okng.errors import OkngError, in_one_line, missing_extra
 from okng.inspection.formats import named_page
 from okng.inspection.images import Source, UnreadableImage, fingerprint
@@ -115,7 +116,8 @@ class ClusterInspector(Inspector):
 class _Judge:
     """What an actor is. One that was restarted fetches the inspector anew."""
 
-    def __init__(self, batch_size: int, strict: bool):
+    def __init__(self, batch_size: int, strict: bool, folder: str):
+        begin_in(folder)
         self.batch_size, self.strict = batch_size, strict
         self.inspector: Inspector | None = None
 
@@ -168,7 +170,7 @@ class _Judges:
             num_cpus=threads, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
         )
         self.inspector = ray.put(inspector)
-        self.actors = [kind.remote(batch_size, strict) for _ in range(self.count)]
+        self.actors = [kind.remote(batch_size, strict, os.getcwd()) for _ in range(self.count)]
         self.busy: dict[Any, int] = {}
 
     def begin(self, sources: Sequence[tuple[Source, int]], written: Path | None) -> Any:
