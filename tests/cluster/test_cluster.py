@@ -222,6 +222,22 @@ def test_what_stops_a_worker_stops_the_run(here: Here, inspector: Inspector, ima
         said(ClusterInspector(inspector, "local", gpu=True), images)
 
 
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
+def test_what_was_judged_before_the_run_was_stopped_is_told(
+    here: Here, inspector: Inspector, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspecting, "BATCHES", 4)  # the image that can't be read is in the middle of a part
+
+    def told(by: Inspector) -> list[int]:
+        found: list[int] = []
+        with pytest.raises(UnreadableImage, match=r"12\.png"):
+            for one in by.inspect(images, 2):
+                found.append(one.index)  # noqa: PERF401 which would keep nothing of what was told
+        return found
+
+    assert told(ClusterInspector(inspector, "local")) == told(inspector) == list(range(10))
+
+
 def test_mistakes_are_one_line(
     inspector: Inspector, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

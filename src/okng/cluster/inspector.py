@@ -91,17 +91,17 @@ class ClusterInspector(Inspector):
                         break
                     first, part = waiting.popleft()
                     part = part if isinstance(part, Part) else judges.result(part)
-                    for path_of, reason in part.skipped:
-                        error = UnreadableImage(path_of, reason)
-                        if unreadable is None:
-                            raise error
-                        unreadable(error)
-                    if part.error:
-                        raise OkngError(part.error)
+                    if unreadable is not None:
+                        for path_of, reason in part.skipped:
+                            unreadable(UnreadableImage(path_of, reason))
                     for found in part.found:
                         if found.traits is not None:
                             likeness.add(found.traits, found.is_ng)
                         yield replace(found, index=first + found.index)
+                    if unreadable is None and part.skipped:
+                        raise UnreadableImage(*part.skipped[0])
+                    if part.error:
+                        raise OkngError(part.error)
             finally:
                 likeness.warn()
 
