@@ -123,6 +123,10 @@ def test_what_was_written_is_not_judged_again(here: Here, inspector: Inspector, 
     parts[5].unlink()
     again = ClusterInspector(inspector, "local", written=tmp_path)
     assert said(again, images) == first and again.read == len(parts) - 2  # what could not be read is tried again
+    parts[6].write_bytes(parts[6].read_bytes()[:-9])
+    parts[7].write_bytes(b"")
+    again = ClusterInspector(inspector, "local", written=tmp_path)
+    assert said(again, images) == first and again.read == len(parts) - 3  # and so are those that are damaged
     other = ClusterInspector(inspector.with_threshold(1e6), "local", written=tmp_path)
     assert all(one["verdict"] == "OK" for _, one in said(other, images)[0]) and other.read == 0
 
@@ -212,6 +216,7 @@ def test_relative_names_are_the_programs(
     assert list((tmp_path / "program" / "out").glob("*.parquet")) and not (tmp_path / "cluster" / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
 def test_what_stops_a_worker_stops_the_run(here: Here, inspector: Inspector, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"12\.png"):
         list(ClusterInspector(inspector, "local").inspect(images))

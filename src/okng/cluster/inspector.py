@@ -250,7 +250,7 @@ def _write(path: Path, part: Part) -> None:
 
 
 def _read(path: Path) -> Part | None:
-    """What `_write` wrote; None where nothing is, or an image could not be read."""
+    """What `_write` wrote; None where nothing is, or nothing whole, or an image could not be read."""
     from okng.inspection import stored
 
     url = url_of(path)
@@ -259,8 +259,12 @@ def _read(path: Path) -> Part | None:
     from pyarrow import parquet
 
     content = stored.read(url) if url else path.read_bytes()
+    try:
+        rows = parquet.read_table(io.BytesIO(content)).to_pylist()
+    except (ValueError, OSError):  # damaged: it is judged again
+        return None
     found = []
-    for row in parquet.read_table(io.BytesIO(content)).to_pylist():
+    for row in rows:
         if row["unreadable"] is not None:
             return None  # perhaps it can be read by now
         size = row["height"], row["width"]
