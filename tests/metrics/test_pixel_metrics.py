@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.integrate import trapezoid
 from sklearn.metrics import roc_auc_score
 
 from okng.errors import OkngError
@@ -160,7 +161,7 @@ def test_a_large_set_in_blocks_is_a_curve_with_straight_lines():
     fpr /= fpr[-1]
     inside = np.searchsorted(fpr, 0.2)
     x, y = np.append(fpr[:inside], 0.2), np.append(pro[:inside], np.interp(0.2, fpr, pro))
-    expected = np.trapezoid(y, x) / 0.2
+    expected = trapezoid(y, x) / 0.2
     assert pixel_metrics(masks, maps, 0.2) == pytest.approx((roc_auc_score(truth, scores), expected), abs=1e-10)
 
 
