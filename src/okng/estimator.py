@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -64,12 +63,12 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
     def fit(self, X: np.ndarray, y: Any = None) -> ImageOutlierDetector:
         """Learn from the images `X`; `y` is ignored."""
         rate = RATE if isinstance(self.contamination, str) and self.contamination == "auto" else self.contamination
-        if not isinstance(rate, numbers.Real) or not 0 < rate <= 0.5:
+        if not isinstance(rate, int | float | np.floating) or not 0 < rate <= 0.5:
             raise InputError(f"contamination is 'auto' or a share from above 0 to 0.5, not {self.contamination!r}")
         X = self._checked(X, reset=True)
         self.white_ = 1.0 if X.dtype.kind == "f" and X.max() <= 1 else 255.0
         seed = self.random_state
-        if not isinstance(seed, numbers.Integral):
+        if not isinstance(seed, int | np.integer):
             seed = int(check_random_state(seed).randint(2**31))
         if own := sorted(OWN.keys() & (self.arguments or {})):
             raise InputError(f"arguments are the detector's own parameters; {own[0]} is given as {OWN[own[0]]}")

@@ -198,9 +198,7 @@ class Elsewhere(Here):
         return super().remote(made)  # type: ignore[arg-type]
 
 
-def test_relative_names_are_the_programs(
-    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_names_are_the_programs(inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those of the folder where the cluster was started, in which others may lie under the same names."""
     for place, seed in (("program", 3), ("cluster", 9)):
         (tmp_path / place / "new").mkdir(parents=True)

@@ -319,9 +319,10 @@ def test_coco_damaged(coco):
     instances.write_text(content.replace("bbox", "box"))
     with pytest.raises(OkngError, match="not COCO's"):
         open_dataset(coco, normal="cat")
-    instances.write_text(content.replace('"images"', '"pictures"'))
-    with pytest.raises(OkngError, match="not COCO's"):
-        open_dataset(coco, normal="cat")
+    for whole, torn in (('"images"', '"pictures"'), ('"file_name"', '"name"')):
+        instances.write_text(content.replace(whole, torn))
+        with pytest.raises(OkngError, match="not COCO's"):
+            open_dataset(coco, normal="cat")
     instances.write_text(content[:100])
     with pytest.raises(OkngError, match="cannot be read"):
         open_dataset(coco, normal="cat")

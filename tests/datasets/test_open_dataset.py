@@ -75,7 +75,9 @@ def test_good_beside_bad_in_train_is_a_class_tree(tmp_path, save_images):
 
 def test_photographs_of_labels_beside_good_are_a_class_and_masks_there_are_not(put):
     """What a folder called labels/ holds is looked at wherever it lies."""
-    folder = put(*(f"{part}/{kind}/{i}.png" for part in ("train", "test") for kind in ("good", "bad") for i in range(2)))
+    folder = put(
+        *(f"{part}/{kind}/{i}.png" for part in ("train", "test") for kind in ("good", "bad") for i in range(2))
+    )
     shutil.rmtree(folder / "train/bad")
     put("+train/labels/0.png", "-train/labels/1.png")
     assert open_dataset(folder).layout == "mvtec"

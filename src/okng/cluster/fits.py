@@ -5,11 +5,11 @@ A fit keeps its own state in files, so one whose worker died goes on where that 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from okng.cluster.joined import RETRIES, begin_in, joined, room_of, workers_of
@@ -47,7 +47,7 @@ def spread(
     with joined(address) as ray:
         gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
         count = workers_of(ray, 1, gpu)
-        folder = os.getcwd()
+        folder = Path.cwd()
 
         @wraps(work)
         def there(task: Task) -> Done:

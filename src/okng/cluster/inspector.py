@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +115,7 @@ class ClusterInspector(Inspector):
 class _Judge:
     """What an actor is. One that was restarted fetches the inspector anew."""
 
-    def __init__(self, batch_size: int, strict: bool, folder: str):
+    def __init__(self, batch_size: int, strict: bool, folder: Path):
         begin_in(folder)
         self.batch_size, self.strict = batch_size, strict
         self.inspector: Inspector | None = None
@@ -170,7 +169,7 @@ class _Judges:
             num_cpus=threads, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
         )
         self.inspector = ray.put(inspector)
-        self.actors = [kind.remote(batch_size, strict, os.getcwd()) for _ in range(self.count)]
+        self.actors = [kind.remote(batch_size, strict, Path.cwd()) for _ in range(self.count)]
         self.busy: dict[Any, int] = {}
 
     def begin(self, sources: Sequence[tuple[Source, int]], written: Path | None) -> Any:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from okng.errors import OkngError, in_one_line, missing_extra
@@ -50,7 +51,7 @@ def joined(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def begin_in(folder: str) -> None:
+def begin_in(folder: Path) -> None:
     """Have this worker find relative names where the program that asks finds them.
 
     A worker begins where its cluster was started. A machine without this `folder` can be asked for whole names alone.
