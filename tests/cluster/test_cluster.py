@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,7 @@ class Here:
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.given: Counter[int] = Counter()  # parts, by actor
         self.most = 0
 
     def cluster_resources(self) -> dict[str, float]:
@@ -82,6 +84,7 @@ class Here:
                     return self.made.judge(*given)
 
                 here.calls.append(work)
+                here.given[id(self)] += 1
                 here.most = max(here.most, len(here.calls))
                 return work
 
@@ -112,7 +115,10 @@ def test_a_cluster_says_what_one_machine_says(here: Here, inspector: Inspector, 
     for (_, one), (_, other) in zip(found, alone, strict=True):
         assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-5)
         assert {**one, "regions": len(one["regions"])} == {**other, "regions": len(other["regions"])}
-    assert here.most == 4  # two parts for each of two workers: no more is under way, however many images there are
+    assert sum(here.given.values()) == -(-IMAGES // 4) and max(here.given.values()) - min(here.given.values()) <= 1
+    assert (
+        len(here.given) == 2 and here.most == 4
+    )  # two parts for each of two workers: no more is under way, however many images there are
 
 
 @pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
@@ -153,6 +159,23 @@ def test_an_image_that_changed_or_can_be_read_by_now_is_judged(
     assert anew[0][1]["score"] != found[0][1]["score"] and anew[2][1]["score"] == found[1][1]["score"]
 
 
+def test_a_part_is_found_again_by_all_that_its_results_depend_on(tmp_path: Path) -> None:
+    """A file of the same length written at another time, pixels, what of the path says the product, the place."""
+    image = tmp_path / "new.bmp"
+    names = []
+    for second in (1, 2):
+        Image.fromarray(pictures(1, second)[0]).save(image)
+        os.utime(image, ns=(second * 10**9, second * 10**9))
+        names += [
+            inspecting._name(0, [(image, 0)], "state"),
+            inspecting._name(0, [(pictures(1, second)[0], 0)], "state"),
+        ]
+    names += [inspecting._name(0, [(image, 1)], "state"), inspecting._name(4, [(image, 0)], "state")]
+    names.append(inspecting._name(0, [(image, 0)], "another"))
+    assert len(set(names)) == len(names) == 7
+    assert inspecting._name(0, [(image, 0)], "state") == names[2]
+
+
 def test_the_pages_of_a_file_that_changed_are_others(tmp_path: Path) -> None:
     scan = tmp_path / "scan.tif"
     names = set()
@@ -173,6 +196,9 @@ def test_folders_say_the_product_on_a_cluster_too(here: Here, tmp_path: Path) ->
         Image.fromarray(pictures(1, 3)[0]).save(tmp_path / name)
     found, skipped = said(ClusterInspector(line, "local"), tmp_path)
     assert [one["product"] for _, one in found] == ["nut", "screw"] and not skipped
+    for name in both:  # what is said of one product is not read as said of the other
+        spread = ClusterInspector(line.of(name), "local", written=tmp_path / "out")
+        assert {one["product"] for _, one in said(spread, tmp_path / "screw")[0]} == {name} and spread.read == 0
 
 
 class Elsewhere(Here):

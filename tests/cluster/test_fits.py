@@ -25,6 +25,7 @@ import okng
 from okng.benchmark import reproduce
 from okng.benchmark.tables import TABLES
 from okng.cluster import fits
+from okng.cluster.joined import room_of
 from okng.comparing.runs import Result, Run
 from okng.errors import OkngError
 from okng.training.progress import Narrator
@@ -150,6 +151,23 @@ def test_machines_may_come_and_go(here: Here, capsys: pytest.CaptureFixture[str]
     found = fits.spread(lambda task: task * task, [(f"{i}", i) for i in range(6)], "", tell=Narrator())
     assert sorted(done or 0 for _, done, _ in found) == [0, 1, 4, 9, 16, 25] and here.most == 3
     assert capsys.readouterr().err == "no machine of the cluster is left: what was begun waits for one\n"
+
+
+def test_machines_that_come_back_are_waited_for_anew(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    """How long there was none the last time is no part of the patience with the next."""
+    here.rooms = [1, 0, 0, 1, 0, 0, 1, 1]
+    found = list(fits.spread(abs, [("a", -1), ("b", -2)], "", tell=Narrator()))
+    assert [done for _, done, _ in found] == [1, 2]
+    assert capsys.readouterr().err == 2 * "no machine of the cluster is left: what was begun waits for one\n"
+
+
+def test_room_is_counted_machine_by_machine() -> None:
+    """A worker is on one machine: the third core of one and the fifth of the other are no worker of two."""
+    has = [{"CPU": 5.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 4.0}, {"GPU": 1.0}, {"CPU": 1.0}]
+    nodes = [*({"Alive": True, "Resources": each} for each in has), {"Alive": False, "Resources": has[0]}]
+    ray = SimpleNamespace(nodes=lambda: nodes)
+    assert room_of(ray, 2, gpu=False) == 3 and room_of(ray, 2, gpu=True) == 2
+    assert room_of(ray, 1, gpu=False) == 9 and room_of(ray, 6, gpu=False) == 0
 
 
 def test_a_cluster_without_machines_is_not_waited_for_for_ever(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
