@@ -20,7 +20,7 @@ from tests.contract.conftest import pictures
 import okng as library
 from okng.cluster import inspector as inspecting
 from okng.cluster.inspector import ClusterInspector
-from okng.errors import OkngError
+from okng.errors import OkngError, OkngWarning
 from okng.inspection.formats import UnreadableImage
 from okng.inspection.inspector import Inspector
 
@@ -157,6 +157,18 @@ def test_an_image_that_changed_or_can_be_read_by_now_is_judged(
     Image.fromarray(np.zeros_like(good[0])).save(folder / "0.png")
     anew = said(ClusterInspector(inspector, "local", written=out), folder)[0]
     assert anew[0][1]["score"] != found[0][1]["score"] and anew[2][1]["score"] == found[1][1]["score"]
+
+
+def test_what_images_are_unlike_is_said_of_all_together(
+    here: Here, inspector: Inspector, images: Path, tmp_path: Path
+) -> None:
+    """Once, as by one machine; of parts that are read again, too."""
+    told = []
+    for by in (inspector, *(ClusterInspector(inspector, "local", written=tmp_path) for _ in range(2))):
+        with pytest.warns(OkngWarning) as warned:
+            said(by, images)
+        told.append([str(one.message) for one in warned])
+    assert told[0] == told[1] == told[2] and "of 40 images are unlike" in told[0][0]
 
 
 def test_a_part_is_found_again_by_all_that_its_results_depend_on(tmp_path: Path) -> None:
