@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,18 @@ def test_one_image_of_a_label_parts_no_methods() -> None:
         figure = row.figures["image_auroc"]
         assert not figure.best and not figure.alike and np.isnan([figure.low, figure.high, figure.p]).all()
         assert row.figures["caught"].low < row.figures["caught"].high
+
+
+def test_a_long_name_leaves_room_for_figures_on_a_telephone(browser: Any, tmp_path: Path) -> None:
+    """Names of methods stay in view while figures are scrolled, so one that is as wide as the screen would hide all."""
+    style = (files("okng.report") / "templates" / "style.css").read_text("utf-8")
+    name = "patchcore (backbone=wide_resnet50_2, coreset=0.01, neighbours=9, distance=euclidean)"
+    cells = "<td>0.998<small>0.951–0.999</small></td>" * 9
+    rows = "".join(f"<tr><th scope=row>{each}</th>{cells}</tr>" for each in (name, "knn"))
+    for kind in ("sorted methods", "heatmaps"):
+        content = f"<div class=scroll><table class='{kind}'><tbody>{rows}</tbody></table></div>"
+        (tmp_path / "page.html").write_text(f"<!doctype html><style>{style}</style>{content}", "utf-8")
+        page = browser.new_page(viewport={"width": 360, "height": 640})
+        page.goto((tmp_path / "page.html").as_uri())
+        assert page.locator("tbody th").first.bounding_box()["width"] < 0.7 * 360
+        page.close()
