@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from okng.checks import at_least, check_input, plain, positive, typed
-from okng.errors import OkngError
+from okng.errors import OkngError, in_one_line, no_device
 
 
 def message(check: object, *arguments: object, **values: object) -> str:
@@ -51,3 +51,10 @@ def test_plain() -> None:
 def test_typed() -> None:
     values = [((8, 16), "8,16"), ((3,), "3"), ([512, "x"], "512,x"), (True, "true"), (None, "none"), ("Max", "Max")]
     assert all(typed(value) == wanted for value, wanted in values)
+
+
+def test_an_error_that_begins_with_an_empty_line_or_says_nothing_is_a_line() -> None:
+    assert in_one_line(ValueError("\n  the cause\nmore")) == "the cause"
+    assert in_one_line(AssertionError()) == in_one_line(AssertionError(" \n")) == "AssertionError"
+    assert str(no_device("cuda", AssertionError())) == "can't use the device 'cuda' (AssertionError); take --device cpu"
+    assert "(no driver)" in str(no_device("cuda", RuntimeError("no driver.\nSee")))

@@ -56,8 +56,8 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What any error says, its first line; its type where it says nothing."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """What any error says, its first line that is not empty; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def diverged(what: str, why: str) -> OkngError:
@@ -72,7 +72,7 @@ def no_number(what: str) -> OkngError:
 
 def no_device(device: str, why: Exception) -> OkngError:
     """The error for a device that this machine or this PyTorch does not have."""
-    return OkngError(f"can't use the device {device!r} ({str(why).splitlines()[0].rstrip('.')}); take --device cpu")
+    return OkngError(f"can't use the device {device!r} ({in_one_line(why).rstrip('.')}); take --device cpu")
 
 
 EXTRAS = {

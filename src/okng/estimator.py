@@ -17,6 +17,8 @@ from okng.training.fit import fit
 if TYPE_CHECKING:
     from okng.detectors.base import Detector
 
+# What `fit` calls them, and what they are called here.
+OWN = {"size": "size", "seed": "random_state", "false_alarm_rate": "contamination", "auxiliary": "auxiliary"}
 RATE = 0.05  # of false alarms, where "auto" leaves it to okng
 
 
@@ -61,13 +63,15 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
     def fit(self, X: np.ndarray, y: Any = None) -> ImageOutlierDetector:
         """Learn from the images `X`; `y` is ignored."""
         rate = RATE if isinstance(self.contamination, str) and self.contamination == "auto" else self.contamination
-        if isinstance(rate, str) or not 0 < rate <= 0.5:
+        if not isinstance(rate, int | float | np.floating) or not 0 < rate <= 0.5:
             raise InputError(f"contamination is 'auto' or a share from above 0 to 0.5, not {self.contamination!r}")
         X = self._checked(X, reset=True)
         self.white_ = 1.0 if X.dtype.kind == "f" and X.max() <= 1 else 255.0
         seed = self.random_state
-        if seed is None or isinstance(seed, np.random.RandomState):
+        if not isinstance(seed, int | np.integer):
             seed = int(check_random_state(seed).randint(2**31))
+        if own := sorted(OWN.keys() & (self.arguments or {})):
+            raise InputError(f"arguments are the detector's own parameters; {own[0]} is given as {OWN[own[0]]}")
         self.inspector_: Inspector = fit(
             list(self._pixels(X)),  # an array of three grey images could be one with its channels first
             self.detector,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from tests.contract.conftest import pictures
 import okng as library
 from okng.cluster import inspector as inspecting
 from okng.cluster.inspector import ClusterInspector
-from okng.errors import OkngError
+from okng.errors import OkngError, OkngWarning
 from okng.inspection.formats import UnreadableImage
 from okng.inspection.inspector import Inspector
 
@@ -49,6 +50,7 @@ class Here:
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.given: Counter[int] = Counter()  # parts, by actor
         self.most = 0
 
     def cluster_resources(self) -> dict[str, float]:
@@ -82,6 +84,7 @@ class Here:
                     return self.made.judge(*given)
 
                 here.calls.append(work)
+                here.given[id(self)] += 1
                 here.most = max(here.most, len(here.calls))
                 return work
 
@@ -112,7 +115,10 @@ def test_a_cluster_says_what_one_machine_says(here: Here, inspector: Inspector, 
     for (_, one), (_, other) in zip(found, alone, strict=True):
         assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-5)
         assert {**one, "regions": len(one["regions"])} == {**other, "regions": len(other["regions"])}
-    assert here.most == 4  # two parts for each of two workers: no more is under way, however many images there are
+    assert sum(here.given.values()) == -(-IMAGES // 4) and max(here.given.values()) - min(here.given.values()) <= 1
+    assert (
+        len(here.given) == 2 and here.most == 4
+    )  # two parts for each of two workers: no more is under way, however many images there are
 
 
 @pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
@@ -123,6 +129,10 @@ def test_what_was_written_is_not_judged_again(here: Here, inspector: Inspector, 
     parts[5].unlink()
     again = ClusterInspector(inspector, "local", written=tmp_path)
     assert said(again, images) == first and again.read == len(parts) - 2  # what could not be read is tried again
+    parts[6].write_bytes(parts[6].read_bytes()[:-9])
+    parts[7].write_bytes(b"")
+    again = ClusterInspector(inspector, "local", written=tmp_path)
+    assert said(again, images) == first and again.read == len(parts) - 3  # and so are those that are damaged
     other = ClusterInspector(inspector.with_threshold(1e6), "local", written=tmp_path)
     assert all(one["verdict"] == "OK" for _, one in said(other, images)[0]) and other.read == 0
 
@@ -149,6 +159,35 @@ def test_an_image_that_changed_or_can_be_read_by_now_is_judged(
     assert anew[0][1]["score"] != found[0][1]["score"] and anew[2][1]["score"] == found[1][1]["score"]
 
 
+def test_what_images_are_unlike_is_said_of_all_together(
+    here: Here, inspector: Inspector, images: Path, tmp_path: Path
+) -> None:
+    """Once, as by one machine; of parts that are read again, too."""
+    told = []
+    for by in (inspector, *(ClusterInspector(inspector, "local", written=tmp_path) for _ in range(2))):
+        with pytest.warns(OkngWarning) as warned:
+            said(by, images)
+        told.append([str(one.message) for one in warned])
+    assert told[0] == told[1] == told[2] and "of 40 images are unlike" in told[0][0]
+
+
+def test_a_part_is_found_again_by_all_that_its_results_depend_on(tmp_path: Path) -> None:
+    """A file of the same length written at another time, pixels, what of the path says the product, the place."""
+    image = tmp_path / "new.bmp"
+    names = []
+    for second in (1, 2):
+        Image.fromarray(pictures(1, second)[0]).save(image)
+        os.utime(image, ns=(second * 10**9, second * 10**9))
+        names += [
+            inspecting._name(0, [(image, 0)], "state"),
+            inspecting._name(0, [(pictures(1, second)[0], 0)], "state"),
+        ]
+    names += [inspecting._name(0, [(image, 1)], "state"), inspecting._name(4, [(image, 0)], "state")]
+    names.append(inspecting._name(0, [(image, 0)], "another"))
+    assert len(set(names)) == len(names) == 7
+    assert inspecting._name(0, [(image, 0)], "state") == names[2]
+
+
 def test_the_pages_of_a_file_that_changed_are_others(tmp_path: Path) -> None:
     scan = tmp_path / "scan.tif"
     names = set()
@@ -169,8 +208,51 @@ def test_folders_say_the_product_on_a_cluster_too(here: Here, tmp_path: Path) ->
         Image.fromarray(pictures(1, 3)[0]).save(tmp_path / name)
     found, skipped = said(ClusterInspector(line, "local"), tmp_path)
     assert [one["product"] for _, one in found] == ["nut", "screw"] and not skipped
+    for name in both:  # what is said of one product is not read as said of the other
+        spread = ClusterInspector(line.of(name), "local", written=tmp_path / "out")
+        assert {one["product"] for _, one in said(spread, tmp_path / "screw")[0]} == {name} and spread.read == 0
 
 
+class Elsewhere(Here):
+    """Whose actors begin in another folder than the program, as those of a cluster that was there before do."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def remote(self, kind: type) -> Any:
+        def made(*given: Any) -> Any:
+            home = Path.cwd()
+
+            def judge(*task: Any) -> Any:
+                os.chdir(self.folder)
+                try:
+                    return kind(*given).judge(*task)
+                finally:
+                    os.chdir(home)
+
+            return SimpleNamespace(judge=judge)
+
+        return super().remote(made)  # type: ignore[arg-type]
+
+
+def test_relative_names_are_the_programs(inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of the folder where the cluster was started, in which others may lie under the same names."""
+    for place, seed in (("program", 3), ("cluster", 9)):
+        (tmp_path / place / "new").mkdir(parents=True)
+        for i, image in enumerate(pictures(3, seed)):
+            Image.fromarray(image).save(tmp_path / place / "new" / f"{i}.png")
+    ray = Elsewhere(tmp_path / "cluster")
+    monkeypatch.setattr(inspecting, "joined", lambda address: nullcontext(ray))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference()))
+    monkeypatch.chdir(tmp_path / "program")
+    alone, _ = said(inspector, Path("new"))
+    found, skipped = said(ClusterInspector(inspector, "auto", written=Path("out")), Path("new"))
+    assert found == alone and not skipped and found[0][1]["path"] == "new/0.png"
+    assert list((tmp_path / "program" / "out").glob("*.parquet")) and not (tmp_path / "cluster" / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
 def test_what_stops_a_worker_stops_the_run(here: Here, inspector: Inspector, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"12\.png"):
         list(ClusterInspector(inspector, "local").inspect(images))
@@ -179,6 +261,22 @@ def test_what_stops_a_worker_stops_the_run(here: Here, inspector: Inspector, ima
         said(ClusterInspector(inspector, "local", written=tmp_path / "file" / "out"), images)
     with pytest.raises(OkngError, match="no GPU"):
         said(ClusterInspector(inspector, "local", gpu=True), images)
+
+
+@pytest.mark.filterwarnings("ignore::okng.errors.OkngWarning")
+def test_what_was_judged_before_the_run_was_stopped_is_told(
+    here: Here, inspector: Inspector, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspecting, "BATCHES", 4)  # the image that can't be read is in the middle of a part
+
+    def told(by: Inspector) -> list[int]:
+        found: list[int] = []
+        with pytest.raises(UnreadableImage, match=r"12\.png"):
+            for one in by.inspect(images, 2):
+                found.append(one.index)  # noqa: PERF401 which would keep nothing of what was told
+        return found
+
+    assert told(ClusterInspector(inspector, "local")) == told(inspector) == list(range(10))
 
 
 def test_mistakes_are_one_line(

@@ -25,6 +25,7 @@ import okng
 from okng.benchmark import reproduce
 from okng.benchmark.tables import TABLES
 from okng.cluster import fits
+from okng.cluster.joined import room_of
 from okng.comparing.runs import Result, Run
 from okng.errors import OkngError
 from okng.training.progress import Narrator
@@ -152,6 +153,23 @@ def test_machines_may_come_and_go(here: Here, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "no machine of the cluster is left: what was begun waits for one\n"
 
 
+def test_machines_that_come_back_are_waited_for_anew(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    """How long there was none the last time is no part of the patience with the next."""
+    here.rooms = [1, 0, 0, 1, 0, 0, 1, 1]
+    found = list(fits.spread(abs, [("a", -1), ("b", -2)], "", tell=Narrator()))
+    assert [done for _, done, _ in found] == [1, 2]
+    assert capsys.readouterr().err == 2 * "no machine of the cluster is left: what was begun waits for one\n"
+
+
+def test_room_is_counted_machine_by_machine() -> None:
+    """A worker is on one machine: the third core of one and the fifth of the other are no worker of two."""
+    has = [{"CPU": 5.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 4.0}, {"GPU": 1.0}, {"CPU": 1.0}]
+    nodes = [*({"Alive": True, "Resources": each} for each in has), {"Alive": False, "Resources": has[0]}]
+    ray = SimpleNamespace(nodes=lambda: nodes)
+    assert room_of(ray, 2, gpu=False) == 3 and room_of(ray, 2, gpu=True) == 2
+    assert room_of(ray, 1, gpu=False) == 9 and room_of(ray, 6, gpu=False) == 0
+
+
 def test_a_cluster_without_machines_is_not_waited_for_for_ever(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fits, "PATIENCE", 0.0)
     here.rooms = [1, *[0] * 9]
@@ -167,6 +185,31 @@ def test_a_cluster_that_the_program_has_joined_stays(monkeypatch: pytest.MonkeyP
         assert found is ray
     with pytest.raises(OkngError, match=r"call ray\.shutdown\(\) first"), fits.joined("local"):
         pass
+
+
+def test_a_task_finds_relative_names_where_the_program_does(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker begins where its cluster was started; data sets of a comparison may have relative names."""
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "parts.txt").write_text("of the program")
+    monkeypatch.chdir(tmp_path)
+    remote = here.remote
+
+    def elsewhere(work: Callable[[Any], Any]) -> Any:
+        assert work.__name__ == "read"  # by which Ray calls its processes
+
+        def begun(task: Any) -> Any:
+            os.chdir(tmp_path / "cluster")
+            return work(task)
+
+        return remote(begun)
+
+    def read(name: str) -> str:
+        return Path(name).read_text()
+
+    monkeypatch.setattr(here, "remote", elsewhere)
+    assert list(fits.spread(read, [("a", "parts.txt")], "auto")) == [("a", "of the program", "")]
 
 
 def test_a_comparison_takes_results_in_any_order(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

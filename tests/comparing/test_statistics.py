@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import f as f_law
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from okng.comparing.statistics import (
@@ -124,6 +125,7 @@ def test_methods_that_say_the_same_are_not_told_apart() -> None:
     labels, scores = scored(0)
     p = paired_p(*of_all(labels, np.stack([scores[0], scores[0] * 3 + 1, np.arange(80.0)[::-1]])))
     assert p[0, 1] == 1 and p[0, 2] < 1e-3 and (np.diag(p) == 1).all()
+    assert paired_p(np.array([1.0, 0.0, 1.0]), np.zeros((3, 3)))[0].tolist() == [1, 0, 1]  # right and wrong throughout
 
 
 def test_a_p_value_against_the_best_counts_the_other_methods() -> None:
@@ -177,7 +179,8 @@ def test_shares_and_intervals() -> None:
     assert np.isnan(interval(np.ones(1000), 1.0, 1.0)).all()  # no resample of a perfect ranking is any worse
     moved = interval(drawn, 0.80, 0.75)
     assert moved == pytest.approx((low + 0.05, high + 0.05))
-    assert interval(drawn, 1.2, 0.75)[1] == 1.0
+    assert interval(drawn, 1.2, 0.75)[1] == 1.0 and interval(drawn, -0.2, 0.75)[0] == 0.0
+    assert interval(np.linspace(0, 1, 1001), 0.5, 0.5) == pytest.approx((0.025, 0.975))
 
 
 def test_ranks_are_those_of_the_textbook() -> None:
@@ -186,7 +189,7 @@ def test_ranks_are_those_of_the_textbook() -> None:
     np.testing.assert_allclose(found.average, [3.143, 2.000, 2.893, 1.964], atol=5e-4)
     assert found.chi2 == pytest.approx(9.28, abs=0.01) and found.f == pytest.approx(3.69, abs=0.01)
     assert found.difference == pytest.approx(1.25, abs=0.005)
-    assert 0.01 < found.p < 0.05  # the critical value of F(3, 39) at 5 % is 2.85
+    assert found.p == pytest.approx(f_law.sf(found.f, 3, 39)) and 0.01 < found.p < 0.05  # 5 % have 2.85 or more
     assert found.ranks[9].tolist() == [2.5, 2.5, 2.5, 2.5]
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from okng.datasets import NG, OK, describe, open_dataset
+from okng.datasets.coco import _crop
 from okng.errors import OkngError
 
 
@@ -303,6 +304,34 @@ def test_another_set_in_that_format_has_classes_of_its_own(coco):
     assert counts(open_dataset(coco, normal="nut").train) == {("nut", OK): 22}
 
 
+def test_coco_crops_are_the_boxes(coco):
+    """Rounded to pixels, of whatever aspect, and the outline at its place."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (140, 120, 3), np.uint8))
+    one = {"bbox": [10.4, 20.6, 60, 90], "segmentation": [[10.4, 20.6, 70.4, 20.6, 70.4, 60.6, 10.4, 60.6]]}
+    wanted = np.asarray(picture.crop((10, 21, 70, 111)).resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(_crop(picture, one, "original"), wanted)
+    masked = _crop(picture, one, "masked")
+    np.testing.assert_array_equal(masked[:12], wanted[:12])  # four ninths of the box are the object's
+    assert not masked[17:].any()
+
+
+def test_coco_draws_the_same_objects_whatever_their_order_in_the_file(coco, monkeypatch):
+    instances = coco / "annotations/instances_val2017.json"
+    content = json.loads(instances.read_text())
+    images = [sample.image for sample in open_dataset(coco, normal="cat", seed=1).train]
+    instances.write_text(json.dumps({**content, "annotations": content["annotations"][::-1]}))
+    again = [sample.image for sample in open_dataset(coco, normal="cat", seed=1).train]
+    np.testing.assert_array_equal(images, again)
+    of_cats = [one for one in content["annotations"] if one["category_id"] == 17]
+    instances.write_text(json.dumps({**content, "annotations": of_cats[3:]}))  # 21 fit
+    assert counts(open_dataset(coco, normal="cat").test) == {("cat", OK): 1}  # one in eleven
+    instances.write_text(json.dumps(content))
+    for name, value in (("TRAIN", 17), ("TEST", 5)):
+        monkeypatch.setattr(f"okng.datasets.coco.{name}", value)
+    dataset = open_dataset(coco, normal="cat")  # of 24 so many as are wanted
+    assert counts(dataset.train) == {("cat", OK): 17} and counts(dataset.test) == {("cat", OK): 5}
+
+
 def test_coco_without_outlines(coco):
     instances = coco / "annotations/instances_val2017.json"
     content = json.loads(instances.read_text())
@@ -319,9 +348,10 @@ def test_coco_damaged(coco):
     instances.write_text(content.replace("bbox", "box"))
     with pytest.raises(OkngError, match="not COCO's"):
         open_dataset(coco, normal="cat")
-    instances.write_text(content.replace('"images"', '"pictures"'))
-    with pytest.raises(OkngError, match="not COCO's"):
-        open_dataset(coco, normal="cat")
+    for whole, torn in (('"images"', '"pictures"'), ('"file_name"', '"name"')):
+        instances.write_text(content.replace(whole, torn))
+        with pytest.raises(OkngError, match="not COCO's"):
+            open_dataset(coco, normal="cat")
     instances.write_text(content[:100])
     with pytest.raises(OkngError, match="cannot be read"):
         open_dataset(coco, normal="cat")

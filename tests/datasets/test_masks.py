@@ -203,3 +203,14 @@ def test_a_folder_of_photographs_of_labels_is_no_folder_of_masks(photo, mask):
     assert not is_mask_folder("labels", [photo("labels/1.png"), photo("labels/2.png")])
     assert is_mask_folder("labels", [mask("masks/1.png"), mask("masks/2.png")])
     assert not is_mask_folder("parts", [mask("masks/1.png")])
+
+
+def test_a_black_mask_with_an_opaque_alpha_marks_nothing(tmp_path):
+    """What is opaque is marked only where that tells something apart."""
+    black = np.zeros((6, 8, 4), np.uint8)
+    black[..., 3] = 255
+    Image.fromarray(black).save(tmp_path / "opaque.png")
+    black[2:4, 1:5, 3] = 0
+    Image.fromarray(black).save(tmp_path / "holes.png")
+    assert not read_mask(tmp_path / "opaque.png").any()
+    assert (read_mask(tmp_path / "holes.png") == (black[..., 3] == 255)).all()

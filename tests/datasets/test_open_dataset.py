@@ -1,3 +1,4 @@
+import shutil
 from collections import Counter
 
 import pytest
@@ -70,6 +71,19 @@ def test_good_beside_bad_in_train_is_a_class_tree(tmp_path, save_images):
     with pytest.raises(OkngError, match="which one is normal: bad, good"):
         open_dataset(tmp_path)
     assert counts(open_dataset(tmp_path, normal="good").train) == {("good", OK): 1}
+
+
+def test_photographs_of_labels_beside_good_are_a_class_and_masks_there_are_not(put):
+    """What a folder called labels/ holds is looked at wherever it lies."""
+    folder = put(
+        *(f"{part}/{kind}/{i}.png" for part in ("train", "test") for kind in ("good", "bad") for i in range(2))
+    )
+    shutil.rmtree(folder / "train/bad")
+    put("+train/labels/0.png", "-train/labels/1.png")
+    assert open_dataset(folder).layout == "mvtec"
+    put("train/labels/0.png", "train/labels/1.png")
+    with pytest.raises(OkngError, match="which one is normal: good, labels"):
+        open_dataset(folder)
 
 
 def test_classes_without_a_split_are_divided_by_seed_and_say_so(classes):

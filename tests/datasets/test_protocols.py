@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from okng.datasets import NG, OK, Sample, open_dataset
-from okng.datasets.protocols import Classes, contaminate, divide
+from okng.datasets.protocols import Classes, contaminate, divide, split_by_seed, take_ng
 from okng.errors import OkngError
 
 
@@ -122,3 +122,30 @@ def test_protocols_of_folders(classes, split_classes, mvtec):
         open_dataset(mvtec, protocol="80-20")
     dirty = open_dataset(mvtec, contamination=0.4)
     assert counts(dirty.train) == {("good", OK): 2, ("crack", NG): 1} and len(dirty.test) == 3
+
+
+def test_four_fifths_are_rounded_down():
+    for count, learnt in ((2, 1), (9, 7), (11, 8), (14, 11)):
+        train, rest = split_by_seed([Sample(np.full((1, 1), i)) for i in range(count)], seed=3)
+        assert len(train) == learnt and numbers(train) == sorted(numbers(train))
+        assert sorted(numbers(train + rest)) == list(range(count))
+
+
+def test_one_ng_image_at_least_is_left_to_be_judged():
+    samples = [Sample(np.full((1, 1), i), NG if i % 2 else OK) for i in range(8)]
+    drawn, rest = take_ng(samples, 3, seed=0)
+    assert len(drawn) == 3 and {sample.label for sample in drawn} == {NG} and len(rest) == 5
+    assert numbers(drawn) == sorted(numbers(drawn)) and numbers(rest) == sorted(numbers(rest))
+    with pytest.raises(OkngError, match="4 NG images are to be learnt from but the test part has 4"):
+        take_ng(samples, 4, seed=0)
+
+
+def test_without_a_split_no_ng_image_is_learnt_from_and_judged(tmp_path):
+    dataset = divide(pool(tmp_path, split=False), "b")
+    check(dataset)
+    assert dataset.ng == () and counts(dataset.test) == {("b", OK): 6, ("a", NG): 20, ("c", NG): 40}
+
+
+def test_one_class_is_left_out_and_not_several(tmp_path):
+    with pytest.raises(OkngError, match="has no class 'a,b'"):
+        divide(pool(tmp_path), None, abnormal="a,b")

@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.integrate import trapezoid
 from sklearn.metrics import roc_auc_score
 
 from okng.errors import OkngError
@@ -160,7 +161,7 @@ def test_a_large_set_in_blocks_is_a_curve_with_straight_lines():
     fpr /= fpr[-1]
     inside = np.searchsorted(fpr, 0.2)
     x, y = np.append(fpr[:inside], 0.2), np.append(pro[:inside], np.interp(0.2, fpr, pro))
-    expected = np.trapezoid(y, x) / 0.2
+    expected = trapezoid(y, x) / 0.2
     assert pixel_metrics(masks, maps, 0.2) == pytest.approx((roc_auc_score(truth, scores), expected), abs=1e-10)
 
 
@@ -170,6 +171,19 @@ def test_streaming_is_exact_where_scores_fit_the_bins():
     maps[0][maps[0] == 0] = -0.0  # one score, two bit patterns
     exact = pixel_metrics(masks, maps, 0.2)
     assert streaming_metrics(masks, maps, 0.2) == pytest.approx(exact, abs=1e-12)
+
+
+def test_streaming_counts_more_pairs_of_pixels_than_an_integer_holds():
+    """Five thousand images of 12 million pixels have 4e19 pairs of a defect pixel and a normal one."""
+    masks, maps = tiny_set(1, 16)
+    streaming = StreamingPixelMetrics()
+    for mask, scores in zip(masks, maps, strict=True):
+        streaming.update(mask, scores)
+    few, bound = streaming.compute(), streaming.bound()
+    streaming._normal *= 500_000_000
+    streaming._defect *= 30_000_000
+    assert int(streaming._normal.sum()) * int(streaming._defect.sum()) > 2**64
+    assert streaming.compute() == pytest.approx(few, abs=1e-12) and streaming.bound() == pytest.approx(bound, abs=1e-12)
 
 
 @both

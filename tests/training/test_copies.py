@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -17,7 +18,7 @@ from okng.errors import OkngError
 from okng.inspection.files import find_images
 from okng.inspection.images import Preprocess
 from okng.training import copies
-from okng.training.copies import _prepared, labelled, near_copies, near_pairs, numbered, thumbnail
+from okng.training.copies import _prepared, joined, labelled, near_copies, near_pairs, numbered, thumbnail
 
 
 def scenes(count: int, seed: int = 0, side: int = 160) -> list[np.ndarray]:
@@ -166,3 +167,17 @@ def test_the_same_tile_under_several_exposures_is_found(okng_data: Path) -> None
     assert len({of[f"exp{name}"] for name in ("1_num_824", "2_num_834", "4_num_889")}) == 1
     sizes = np.bincount(groups)
     assert sizes[sizes > 1].sum() > 300 and sizes.max() < 20  # of 761, in no more than a few exposures each
+
+
+def test_links_are_of_the_numbers_that_every_scipy_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy 1.11 printed a line about longer ones, and made one group of all images."""
+    taken: list[np.dtype] = []
+    connected = copies.connected_components
+
+    def noted(links: Any, directed: bool) -> Any:
+        taken.extend((links.row.dtype, links.col.dtype))
+        return connected(links, directed=directed)
+
+    monkeypatch.setattr(copies, "connected_components", noted)
+    assert joined(5, np.array([3, 1]), np.array([1, 4])).tolist() == [0, 1, 2, 1, 1]
+    assert set(taken) == {np.dtype(np.int32)}

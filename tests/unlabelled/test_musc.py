@@ -127,7 +127,8 @@ def test_the_verb_prints_them_and_promises_nothing(folder: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"together": 3}, "together is 5 or more"),
+        ({"together": 3}, "together is a whole number, 5 or more"),
+        ({"together": 7.5}, "together is a whole number, 5 or more"),
         ({"size": 8}, "size is a number"),
         ({"sides": (2,)}, "sides are odd"),
         ({"share": 0.0}, "share is of"),

@@ -174,11 +174,13 @@ def _figures(
     best = f1_max(labels, scores)
     pixel_auroc, aupro, pixel_note = pixels.compute()
     notes: dict[str, str] = {}
-    if not (ok.any() and ng.any()):
-        reason = f"undefined: the test images are all {'OK' if ok.any() else 'NG'}"
-        notes |= dict.fromkeys(("image_auroc", "image_ap", "f1_max"), reason)
-    if pixel_note:
-        notes |= dict.fromkeys(("pixel_auroc", "aupro"), pixel_note)
+    of_images, of_pixels = ("image_auroc", "image_ap", "f1_max"), ("pixel_auroc", "aupro")
+    if not labels.size:
+        notes |= dict.fromkeys((*of_images, *of_pixels), "undefined: none of the test images could be read")
+    elif not (ok.any() and ng.any()):
+        notes |= dict.fromkeys(of_images, f"undefined: the test images are all {'OK' if ok.any() else 'NG'}")
+    if labels.size and pixel_note:
+        notes |= dict.fromkeys(of_pixels, pixel_note)
     notes.setdefault("f1_max", "oracle: its threshold is chosen on the test labels")
     return {
         "n_ok": int(ok.sum()),
@@ -206,7 +208,7 @@ class _Pixels:
         self.masks: list[np.ndarray] = []
         self.maps: list[np.ndarray] = []
         self.streaming: StreamingPixelMetrics | None = None
-        self.count = 0
+        self.count = self.marked = 0  # pixels, and those of them that a mask marks
         self.with_mask = 0
         self.localizes = True
 
@@ -220,6 +222,7 @@ class _Pixels:
             mask = read_mask(sample.mask)
             self.with_mask += 1
         self.count += mask.size
+        self.marked += int(mask.sum())
         heat = inspection.heatmap()
         if self.streaming is None and self.count <= EXACT_PIXELS:
             self.masks.append(mask)
@@ -238,6 +241,9 @@ class _Pixels:
             return math.nan, math.nan, "undefined: this detector gives no map"
         if not self.with_mask:
             return math.nan, math.nan, "undefined: the data set has no masks"
+        if self.marked in (0, self.count):
+            which = "no mask marks anything" if not self.marked else "the masks leave no pixel normal"
+            return math.nan, math.nan, f"undefined: {which}"
         if self.streaming is None:
             return *pixel_metrics(self.masks, self.maps), ""
         note = f"of {self.count:,} pixels, counted in bins: exact to {max(self.streaming.bound()):.1g}"

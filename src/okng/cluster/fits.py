@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
-from okng.cluster.joined import RETRIES, joined, room_of, workers_of
+from okng.cluster.joined import RETRIES, begin_in, joined, room_of, workers_of
 from okng.errors import OkngError, in_one_line
 from okng.training.progress import Narrator, duration
 
@@ -45,7 +47,14 @@ def spread(
     with joined(address) as ray:
         gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1)
         count = workers_of(ray, 1, gpu)
-        begin = ray.remote(work).options(
+        folder = Path.cwd()
+
+        @wraps(work)
+        def there(task: Task) -> Done:
+            begin_in(folder)
+            return work(task)
+
+        begin = ray.remote(there).options(
             num_cpus=1, num_gpus=int(gpu), max_retries=0, scheduling_strategy="SPREAD"
         ).remote  # fmt: skip
         busy: dict[Any, tuple[Name, Task, int]] = {}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from okng import __version__
-from okng.cluster.joined import RETRIES, joined, workers_of
+from okng.cluster.joined import RETRIES, begin_in, joined, workers_of
 from okng.errors import OkngError, in_one_line, missing_extra
 from okng.inspection.formats import named_page
 from okng.inspection.images import Source, UnreadableImage, fingerprint
@@ -90,17 +90,17 @@ class ClusterInspector(Inspector):
                         break
                     first, part = waiting.popleft()
                     part = part if isinstance(part, Part) else judges.result(part)
-                    for path_of, reason in part.skipped:
-                        error = UnreadableImage(path_of, reason)
-                        if unreadable is None:
-                            raise error
-                        unreadable(error)
-                    if part.error:
-                        raise OkngError(part.error)
+                    if unreadable is not None:
+                        for path_of, reason in part.skipped:
+                            unreadable(UnreadableImage(path_of, reason))
                     for found in part.found:
                         if found.traits is not None:
                             likeness.add(found.traits, found.is_ng)
                         yield replace(found, index=first + found.index)
+                    if unreadable is None and part.skipped:
+                        raise UnreadableImage(*part.skipped[0])
+                    if part.error:
+                        raise OkngError(part.error)
             finally:
                 likeness.warn()
 
@@ -115,7 +115,8 @@ class ClusterInspector(Inspector):
 class _Judge:
     """What an actor is. One that was restarted fetches the inspector anew."""
 
-    def __init__(self, batch_size: int, strict: bool):
+    def __init__(self, batch_size: int, strict: bool, folder: Path):
+        begin_in(folder)
         self.batch_size, self.strict = batch_size, strict
         self.inspector: Inspector | None = None
 
@@ -168,7 +169,7 @@ class _Judges:
             num_cpus=threads, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
         )
         self.inspector = ray.put(inspector)
-        self.actors = [kind.remote(batch_size, strict) for _ in range(self.count)]
+        self.actors = [kind.remote(batch_size, strict, Path.cwd()) for _ in range(self.count)]
         self.busy: dict[Any, int] = {}
 
     def begin(self, sources: Sequence[tuple[Source, int]], written: Path | None) -> Any:
@@ -248,7 +249,7 @@ def _write(path: Path, part: Part) -> None:
 
 
 def _read(path: Path) -> Part | None:
-    """What `_write` wrote; None where nothing is, or an image could not be read."""
+    """What `_write` wrote; None where nothing is, or nothing whole, or an image could not be read."""
     from okng.inspection import stored
 
     url = url_of(path)
@@ -257,8 +258,12 @@ def _read(path: Path) -> Part | None:
     from pyarrow import parquet
 
     content = stored.read(url) if url else path.read_bytes()
+    try:
+        rows = parquet.read_table(io.BytesIO(content)).to_pylist()
+    except (ValueError, OSError):  # damaged: it is judged again
+        return None
     found = []
-    for row in parquet.read_table(io.BytesIO(content)).to_pylist():
+    for row in rows:
         if row["unreadable"] is not None:
             return None  # perhaps it can be read by now
         size = row["height"], row["width"]

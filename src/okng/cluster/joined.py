@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from okng.errors import OkngError, in_one_line, missing_extra
@@ -48,6 +49,15 @@ def joined(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def begin_in(folder: Path) -> None:
+    """Have this worker find relative names where the program that asks finds them.
+
+    A worker begins where its cluster was started. A machine without this `folder` can be asked for whole names alone.
+    """
+    with suppress(OSError):
+        os.chdir(folder)
 
 
 def workers_of(ray: Any, threads: int, gpu: bool) -> int:

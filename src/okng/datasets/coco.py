@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from okng.datasets.base import Sample
 from okng.datasets.protocols import Classes
-from okng.errors import OkngError
+from okng.errors import OkngError, in_one_line
 from okng.inspection.files import natural_order
 from okng.inspection.images import open_image
 
@@ -38,8 +38,9 @@ def read_coco(folder: Path, version: str, seed: int) -> Classes:
     """The crops as uint8 (32, 32, 3), drawn by `seed`; `version` is "original" or "masked".
 
     Both versions hold the same objects in the same order. Groups of objects (`iscrowd`, run-length masks) are left
-    out, and so are those whose image or outline is missing. A class with fewer than 550 such objects gives one in
-    eleven of them to the test part. Raises `OkngError` for damaged files, and where no object is left.
+    out, and so are those without an outline or whose image the file does not list. A class with fewer than 550 such
+    objects gives one in eleven of them to the test part. Raises `OkngError` for damaged files, and where no object is
+    left.
     """
     instances, images = _instances(folder)
     chosen = _choose(instances, seed)
@@ -78,7 +79,7 @@ def _instances(folder: Path) -> tuple[dict[str, Any], Path]:
             try:
                 return json.loads(path.read_text(encoding="utf-8")), images
             except (OSError, ValueError) as error:
-                raise OkngError(f"{path} cannot be read ({str(error).splitlines()[0]}); get the file again") from error
+                raise OkngError(f"{path} cannot be read ({in_one_line(error)}); get the file again") from error
     parts = " or ".join(f"{path.stem.removeprefix('instances_')}/" for path in found)
     raise OkngError(f"{folder} has annotations but no images; put {parts} beside annotations/")
 
@@ -87,7 +88,7 @@ def _choose(instances: dict[str, Any], seed: int) -> dict[str, list[dict[str, An
     """Up to 550 fitting objects of each class, drawn by `seed`, in the order drawn."""
     try:
         names = {category["id"]: category["name"] for category in instances["categories"]}
-        known = {image["id"] for image in instances["images"]}
+        known = {image["id"]: image["file_name"] for image in instances["images"]}
         classes = CLASSES if set(CLASSES) & set(names.values()) else names.values()
         fitting: dict[str, list[dict[str, Any]]] = {name: [] for name in classes}
         for one in sorted(instances["annotations"], key=lambda one: one["id"]):

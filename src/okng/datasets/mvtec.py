@@ -16,7 +16,7 @@ from pathlib import Path
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.datasets.class_folders import images_by_class
 from okng.datasets.folder import no_images
-from okng.datasets.masks import match_masks, one_or_several
+from okng.datasets.masks import is_mask_folder, match_masks, one_or_several
 from okng.datasets.names import FILLER, says_good, says_masks, says_test, words
 from okng.datasets.ok_images import ok_images, part_images
 from okng.errors import OkngError
@@ -34,7 +34,10 @@ def has_mvtec_layout(folder: Path) -> bool:
     """Whether `folder/train` holds one folder, of good images, and there is a test part."""
     if not (folder / "train").is_dir() or not any((folder / test).is_dir() for test in TESTS):
         return False
-    kinds = [path.name for path in subfolders(folder / "train") if not says_masks(path.name)]
+    inside = subfolders(folder / "train")
+    kinds = [
+        path.name for path in inside if not says_masks(path.name) or not is_mask_folder(path.name, find_images(path))
+    ]
     return len(kinds) == 1 and says_good(kinds[0])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.datasets.folder import no_images
-from okng.errors import OkngError
+from okng.errors import OkngError, in_one_line
 from okng.inspection.files import find_images, subfolders
 
 
@@ -61,7 +61,7 @@ def _labels(path: Path, frames: int) -> np.ndarray:
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise OkngError(f"{path} cannot be read ({str(error).splitlines()[0]}); get the file again") from error
+        raise OkngError(f"{path} cannot be read ({in_one_line(error)}); get the file again") from error
     if labels.shape != (frames,):
         raise OkngError(f"{path} labels {labels.size} frames but the clip has {frames}; extract it again")
     return np.asarray(labels != 0)

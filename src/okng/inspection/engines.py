@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from okng.errors import OkngError, missing_extra
+from okng.errors import OkngError, in_one_line, missing_extra
 from okng.inspection.inspector import Engine, Inspector
 from okng.inspection.model_file import write_model
 from okng.inspection.onnx_file import read_onnx, write_onnx
@@ -228,4 +228,4 @@ def check_threads(threads: int | None) -> None:
 
 
 def _unusable(engine: str, error: Exception) -> OkngError:
-    return OkngError(f"{engine} can't run this file ({str(error).splitlines()[0]}); update {engine}, or export again")
+    return OkngError(f"{engine} can't run this file ({in_one_line(error)}); update {engine}, or export again")

@@ -107,7 +107,7 @@ class StreamingPixelMetrics:
         if not normals or not defects:
             return PixelMetrics(math.nan, math.nan)
         reached = np.cumsum(normal)  # (K,) normal pixels in this bin or above it
-        misordered = int(defect @ (2 * reached - normal))
+        misordered = float(defect @ (2.0 * reached - normal))  # pairs of pixels: too many for an integer of 64 bits
         found = float(overlap @ _found(reached - normal, reached, self.limit * normals))
         return PixelMetrics(1 - misordered / (2 * defects * normals), found / (self._regions * self.limit * normals))
 
@@ -123,7 +123,8 @@ class StreamingPixelMetrics:
             return PixelMetrics(math.nan, math.nan)
         begun = (np.cumsum(normal) - normal) / normals < self.limit  # (K,) bins that begin below it
         boxes = float((normal * overlap)[begun].sum()) / (normals * self._regions)
-        return PixelMetrics(int(defect @ normal) / (2 * defects * normals), boxes / (2 * self.limit))
+        tied = float(defect @ normal.astype(float))
+        return PixelMetrics(tied / (2 * defects * normals), boxes / (2 * self.limit))
 
     def _counted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Normal pixels, defect pixels and shares of regions in the K bins that are used, (K,) each, highest first."""

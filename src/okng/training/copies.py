@@ -211,7 +211,8 @@ def _squared(points: np.ndarray, tangents: np.ndarray, others: np.ndarray) -> np
 
 def joined(n: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The group (n,) of each of n images when those of `rows` and `columns` belong together, in order of appearance."""
-    links = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
+    places = rows.astype(np.int32), columns.astype(np.int32)  # of longer ones SciPy 1.11 makes one group, silently
+    links = coo_array((np.ones(len(rows), bool), places), shape=(n, n))
     return numbered(connected_components(links, directed=False)[1])
 
 

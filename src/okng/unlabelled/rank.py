@@ -66,8 +66,8 @@ def rank(
     check_seed(seed)
     if not isinstance(size, int) or not 32 <= size <= 8192:
         raise OkngError(f"size is a number from 32 to 8192, not {size}")
-    if together < LEAST:
-        raise OkngError(f"together is {LEAST} or more, not {together}")
+    if not isinstance(together, int) or together < LEAST:
+        raise OkngError(f"together is a whole number, {LEAST} or more, not {together}")
     known = dict(inspect.signature(MuSc.__init__, eval_str=True).parameters)
     known.pop("self")
     with torch.random.fork_rng(devices=[]):  # random weights are those of the seed, and the program's draws its own
