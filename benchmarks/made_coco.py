@@ -5,10 +5,10 @@
 DATA holds coil20/ and cifar10/. Made are scenes of 160 px: one of the objects of COIL-20, in one of its views and of
 a random size, place and angle, on a photograph of CIFAR-10's training part turned to grey. The outlines are those of
 the objects on their black ground. `coco_masks` then does what the slides describe, with a network of a quarter of the
-width, fewer epochs and fewer images: 110 upright scenes of each object were learnt in two epochs by both versions, which
-tells nothing. That there are 55, at any angle, was chosen by another seed's original version alone. This is not COCO: no
-object is occluded, and the ground tells nothing of what is on it; views of the test part were also learnt, at other
-angles and on other grounds. Rows go to results/made_coco.csv.
+width, fewer epochs and fewer images: 110 upright scenes of each object were learnt in two epochs by both versions,
+which tells nothing. That there are 55, at any angle, was chosen by another seed's original version alone. This is not
+COCO: no object is occluded, and the ground tells nothing of what is on it; views of the test part were also learnt, at
+other angles and on other grounds. Rows go to results/made_coco.csv.
 """
 
 from __future__ import annotations
