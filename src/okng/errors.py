@@ -70,3 +70,24 @@ def missing_package(error: ModuleNotFoundError) -> OkngError | None:
     """The same, for a package of an extra that could not be imported; None if it is none."""
     package = (error.name or "").partition(".")[0]
     return missing_extra(package, EXTRAS[package]) if package in EXTRAS else None
+
+
+TWO_BUILDS = (
+    "torch and torchvision are of two builds; run: pip uninstall torch torchvision, then install both by one line, "
+    "which README has under Install"
+)
+
+
+def of_two_builds(error: Exception) -> bool:
+    """Whether torchvision did not find the torch that it was built for."""
+    return str(error).startswith("operator torchvision::")
+
+
+def broken_package(error: Exception) -> OkngError | None:
+    """The error for a package of an extra that is there and can't be imported; None if it is something else."""
+    if of_two_builds(error):
+        return OkngError(TWO_BUILDS)
+    package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if package not in EXTRAS or isinstance(error, ModuleNotFoundError):
+        return None
+    return OkngError(f"{package} can't be imported ({in_one_line(error)}); install it again")
