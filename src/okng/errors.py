@@ -30,6 +30,11 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(choices[:MANY])}{more}" if choices else "none are known"
 
 
+def so_many(count: int, what: str) -> str:
+    """Subject and verb: "1 image is", "3 images are"."""
+    return f"{count} {what} is" if count == 1 else f"{count} {what}s are"
+
+
 def in_one_line(error: BaseException) -> str:
     """What any error says, its first line; its type where it says nothing."""
     return (str(error) or type(error).__name__).splitlines()[0]
