@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from okng.checks import at_least, check_input, plain, positive, typed
+from okng.checks import at_least, check_input, plain, positive, seconds_of, typed
 from okng.errors import OkngError, in_one_line, no_device
 
 
@@ -22,6 +22,12 @@ def test_input() -> None:
     assert message(check_input, (64, 15), 3) == "both sides of image_size are 16 or more, not (64, 15)"
     assert message(check_input, (7, 64), 3, smallest=8).endswith("image_size are 8 or more, not (7, 64)")
     assert message(check_input, (16, 16), 2) == "channels is 1 (grey) or 3 (RGB), not 2"
+
+
+def test_a_time_limit() -> None:
+    limits = (None, 2, 0, "90s", "1.5h", "60m", " 3 min ", "7.5")
+    assert [seconds_of(limit) for limit in limits] == [None, 120, 0, 90, 5400, 3600, 180, 450]
+    assert message(seconds_of, "soon") == "a time limit is such as 60m, 2h or 90s, not 'soon'"
 
 
 def test_at_least() -> None:

@@ -50,6 +50,16 @@ def check_rate(rate: float) -> None:
         raise OkngError(f"a false-alarm rate lies between 0 and 1, not {rate!r}; 0.05 means 5 in 100")
 
 
+def seconds_of(limit: float | str | None) -> float | None:
+    """Of a time limit such as 60, "60m", "90s" or "2h"; a number alone is minutes."""
+    if limit is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", str(limit))
+    if found is None:
+        raise OkngError(f"a time limit is such as 60m, 2h or 90s, not {limit!r}")
+    return float(found[1]) * {"s": 1, "h": 3600}.get(found[2] or "m", 60)
+
+
 def check_share(name: str, share: float | None, meaning: str) -> None:
     """OkngError unless `share` is None or from 0 to below 1; `meaning` says what it and 0 stand for."""
     if share is not None and not (isinstance(share, int | float) and 0 <= share < 1):

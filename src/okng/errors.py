@@ -55,6 +55,11 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     return f"known are {', '.join(choices[:MANY])}{more}" if choices else "none are known"
 
 
+def so_many(count: int, what: str) -> str:
+    """Subject and verb: "1 image is", "3 images are"."""
+    return f"{count} {what} is" if count == 1 else f"{count} {what}s are"
+
+
 def in_one_line(error: BaseException) -> str:
     """What any error says, its first line that is not empty; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -95,3 +100,24 @@ def missing_package(error: ModuleNotFoundError) -> OkngError | None:
     """The same, for a package of an extra that could not be imported; None if it is none."""
     package = (error.name or "").partition(".")[0]
     return missing_extra(package, EXTRAS[package]) if package in EXTRAS else None
+
+
+TWO_BUILDS = (
+    "torch and torchvision are of two builds; run: pip uninstall torch torchvision, then install both by one line, "
+    "which README has under Install"
+)
+
+
+def of_two_builds(error: Exception) -> bool:
+    """Whether torchvision did not find the torch that it was built for."""
+    return str(error).startswith("operator torchvision::")
+
+
+def broken_package(error: Exception) -> OkngError | None:
+    """The error for a package of an extra that is there and can't be imported; None if it is something else."""
+    if of_two_builds(error):
+        return OkngError(TWO_BUILDS)
+    package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if package not in EXTRAS or isinstance(error, ModuleNotFoundError):
+        return None
+    return OkngError(f"{package} can't be imported ({in_one_line(error)}); install it again")

@@ -407,7 +407,7 @@ def test_the_command(data, tmp_path, monkeypatch):
     told = json.loads(command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--classes", "3", "--json").stdout)
     (cell,) = told["cells"]
     assert cell["published"] == "0.950" and 0 < cell["value"] <= 1 and cell["reason"] == ""
-    stopped = command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--time-limit", "0", "-o", "results")
+    stopped = command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--time-limit", "0m", "-o", "results")
     assert "19 cells are left, the same command goes on" in stopped.stderr
     command("reproduce", "oe-sdn/table1", data, "--methods", "AE", "--classes", "8", "-o", "results")
     drawing = (tmp_path / "results/oe-sdn/table1.svg").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from okng import cli
 from okng.cli import app, doctor
-from okng.errors import OkngError
+from okng.errors import OkngError, broken_package, of_two_builds
 
 
 def found(*arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -69,6 +71,37 @@ def test_an_engine_that_does_not_run_is_broken_in_one_line(monkeypatch: pytest.M
     code, said = found()
     assert code == 1 and said["engine torch"]["state"] == "broken"
     assert said["engine torch"]["said"] == "no such instruction"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("operator torchvision::nms does not exist"), "pip uninstall torch torchvision"),
+        (ImportError("libGL.so.1: cannot open shared object file", name="cv2"), "cv2 can't be imported (libGL.so.1"),
+    ],
+)
+def test_a_package_that_is_broken_is_one_line_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    """PyTorch for CPUs beside a torchvision from elsewhere was a traceback, and the remedy changed nothing."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("okng: ") and words in said[0]
+    monkeypatch.setattr(importlib, "import_module", fails)
+    broken = doctor.of_extra("serve,mqtt")
+    assert broken.state == "broken" and (of_two_builds(error) == ("two builds" in broken.remedy))
+
+
+def test_errors_of_okng_itself_keep_their_traceback() -> None:
+    for error in (RuntimeError("shapes differ"), ImportError("cannot import name 'a' from 'okng.b'", name="okng.b")):
+        assert broken_package(error) is None
+    assert broken_package(ModuleNotFoundError("No module named 'cv2'", name="cv2")) is None
 
 
 def test_on_a_bare_line_it_says_so_without_torch() -> None:

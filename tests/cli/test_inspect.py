@@ -168,6 +168,7 @@ def test_overlays_lie_in_one_place_and_are_not_inspected(model: Path, images: Pa
 def test_a_csv_on_standard_output(model: Path, images: Path, tmp_path: Path, name: str) -> None:
     done = okng("inspect", model, images, "--csv", name)
     assert done.returncode == 0, done.stderr
+    assert f"wrote {'lines on standard output' if name == '-' else name}: " in done.stderr
     okng("inspect", model, images, "--csv", tmp_path / "all.csv")
     assert list(csv.reader(io.StringIO(done.stdout))) == list(csv.reader((tmp_path / "all.csv").open(newline="")))
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from okng.cli import app
-from okng.cli.serve import _beside, _named
+from okng.cli.serve import _beside, _named, check_address
 from okng.errors import OkngError
 from okng.store import Store
 
@@ -60,6 +60,12 @@ def test_models_have_names(tmp_path: Path) -> None:
     assert _beside("/data/line.sqlite") == Path("/data/okng-models") and _beside("postgresql://a/b") == Path(
         "okng-models"
     )
+
+
+def test_an_address_that_is_not_here_is_said_with_the_reason() -> None:
+    with pytest.raises(OkngError, match=r"can't listen on 192\.0\.2\.1:0 \(.+\); give another --host or --port"):
+        check_address("192.0.2.1", 0)  # of the block for documents
+    check_address("localhost", 0)
 
 
 WITHOUT = """
@@ -117,7 +123,9 @@ def test_it_serves_and_stops_when_it_is_asked_to(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         command = [sys.executable, "-c", MODEL.format(port=port)]
         busy = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-        assert busy.returncode == 1 and f"can't listen on 127.0.0.1:{port}" in busy.stderr
+        assert busy.returncode == 1
+        assert busy.stderr == f"okng: can't listen on 127.0.0.1:{port}; end what does, or give another --port\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["dark.onnx"]  # no store, and no address that answers not
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as server:
         assert server.stderr is not None
         lines = []

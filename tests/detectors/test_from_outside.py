@@ -162,6 +162,8 @@ def test_a_built_in_class_goes_by_its_name_and_any_spelling_will_do() -> None:
         name_of("PachCore")
     with pytest.raises(OkngError, match="int is no detector; make it a subclass of"):
         name_of(int)  # type: ignore[arg-type]
+    with pytest.raises(OkngError, match=r"names somewhere:Mean as a detector, .* okng\.detectors; in Python okng\.fit"):
+        create("somewhere:Mean")  # 40 names of methods were no help
 
 
 def test_one_number_and_numpys_scalars_are_what_they_look_like() -> None:

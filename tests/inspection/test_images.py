@@ -334,11 +334,11 @@ BROKEN = {
     "truncated.png": (encoded("PNG")[:-40], "damaged"),
     "truncated.jpg": (encoded("JPEG")[:-40], "damaged"),
     "truncated.tif": (encoded("TIFF")[:-400], "."),
-    "empty.png": (b"", "holds no image"),
+    "empty.png": (b"", "is empty; copy it again"),
     "text.png": (b"OK parts of Tuesday\n" * 20, "holds no image of a format okng reads"),
     "bomb.png": (png_that_declares(30_000, 30_000), "too large to decode"),
     "program.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "holds no image"),
-    "line\nbreak.png": (b"", "holds no image"),
+    "line\nbreak.png": (b"no", "holds no image"),
 }
 
 

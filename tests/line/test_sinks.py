@@ -497,6 +497,29 @@ def test_an_image_that_is_gone_is_taken_from_the_store_or_said_to_be_lost(
     assert len(said) == 1 and "/gone/lost.png is gone or was changed" in said[0]
 
 
+@pytest.mark.parametrize("kind", ["copy", "link"])
+def test_an_image_that_is_moved_just_then_is_taken_from_the_store(
+    monkeypatch: pytest.MonkeyPatch, store: Store, said: list[str], tmp_path: Path, kind: str
+) -> None:
+    """With --then move the watch puts files away while messages go out; it was told as a sink that fails."""
+    from parts import inspector
+
+    sink = open_sink(f"{kind}:{tmp_path / 'sorted'}")
+    path = write(tmp_path / "in.png", png(1))
+    (found,) = inspector().inspect(path)
+
+    def moved_as_soon_as_looked_at(path: Path, *_: object) -> bool:
+        path.replace(tmp_path / "moved.png")
+        return True
+
+    monkeypatch.setattr("okng.line.sinks.folders._same", moved_as_soon_as_looked_at)
+    record_of(store, found, str(path), (sink.name,), image=path.read_bytes())
+    with Outbox(store, [sink], said.append):
+        wait_for(lambda: not store.deliveries.waiting())
+    (copy,) = (tmp_path / "sorted/OK").iterdir()
+    assert copy.read_bytes() == (tmp_path / "moved.png").read_bytes() and said == []
+
+
 # Tables
 
 

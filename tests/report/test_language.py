@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
@@ -82,12 +83,22 @@ def test_a_korean_report_is_korean(tmp_path: Path, labelled: bool) -> None:
     pixels = np.full((40, 60, 3), 90, np.uint8)
     for score in (10, 94, 97, 300, 600):
         known = {"label": int(score > 200), "kind": "crack" if score > 200 else "good"} if labelled else {}
-        report.add(inspected(inspector, score), image=pixels, **known)
+        found = inspected(inspector, score)
+        if score > 200:  # as an inspector says it of what it judges
+            found = replace(found, reasons=(f"score {score} above the threshold 95",))
+        report.add(found, image=pixels, **known)
     report.skip("parts/broken.png", "5")
     page = Page(report.write(tmp_path / "report.html", {"image_auroc": 1.0, "aupro": 0.9}).read_text("utf-8"))
     assert left_over(page) == set()
     assert page.tags[0] == ("html", {"lang": "ko"})
-    for said in ("따로 떼어 둔 OK 이미지 99장", "정한 과검출률: 5%", "읽는 법", "이상 영역 1개", "보정"):
+    for said in (
+        "따로 떼어 둔 OK 이미지 99장",
+        "정한 과검출률: 5%",
+        "읽는 법",
+        "이상 영역 1개",
+        "보정",
+        "점수 300, 임계값 95 초과",
+    ):
         assert said in page.text
 
 

@@ -143,6 +143,7 @@ def test_products_that_pass_for_bursts_are_said_to_be_few() -> None:
 
     together, words = said(np.concatenate(products))
     assert together == 4 and "only 4 are different" in words and "give each its name" in words
+    assert words.startswith("32 images are near copies, such as image ") and "count as 4 in the calibration" in words
     for product in products:
         assert said(product) == (8, "")
     apart, words = said(np.concatenate(products), all_apart=True)  # a person knows better

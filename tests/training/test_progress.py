@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.progress import Progress
 
 from okng.training import progress
 
@@ -18,7 +19,7 @@ def test_time_left_counts_what_was_done_now_not_before_a_resume(
         tell.advance(8)  # too soon for a line
         now = 15.0
         tell.advance(22, "epoch 5/5")
-    assert capsys.readouterr().err == "training: 93%, 35 s left epoch 5/5\n"
+    assert capsys.readouterr().err == "training: 93%, 35 s left, epoch 5/5\n"
 
 
 def test_a_terminal_shows_the_present_stretch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +29,19 @@ def test_a_terminal_shows_the_present_stretch_alone(monkeypatch: pytest.MonkeyPa
         for name in ("memory", "coreset", "calibration"):
             tell.begin(name, total=10)
         assert tell._bar is not None and [task.description for task in tell._bar.tasks] == ["calibration"]
+
+
+def test_a_terminal_says_which_of_two_times_is_left() -> None:
+    """It read "0:00:01 left 0:00:52", as if one second were left."""
+    now = 0.0
+    bar = Progress(progress.Times(), get_time=lambda: now)
+    bar.add_task("training", total=10)
+    assert progress.Times().render(bar.tasks[0]).plain == "0:00:00, -:--:-- left"
+    now = 1.0
+    bar.advance(bar.tasks[0].id, 1)
+    now = 2.0
+    bar.advance(bar.tasks[0].id, 1)
+    assert progress.Times().render(bar.tasks[0]).plain == "0:00:02, 0:00:08 left"
 
 
 def test_long_work_is_told_of_after_five_seconds(

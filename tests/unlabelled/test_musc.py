@@ -144,3 +144,5 @@ def test_mistakes_are_one_line(folder: Path, arguments: dict[str, object], messa
 def test_few_images_tell_nothing(folder: Path) -> None:
     with pytest.raises(OkngError, match="bring 5 or more"):
         okng.rank([folder / "1.png", folder / "2.png"], size=64, **ARGUMENTS)
+    with pytest.raises(OkngError, match=r"^1 readable image is too few to tell which of them are odd"):
+        okng.rank(folder / "1.png", size=64, **ARGUMENTS)

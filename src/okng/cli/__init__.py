@@ -36,7 +36,7 @@ from okng.cli import (
     weights,
 )
 from okng.cli.common import say
-from okng.errors import OkngError, OkngWarning, missing_package, nearest_names
+from okng.errors import OkngError, OkngWarning, broken_package, missing_package, nearest_names
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
 
@@ -129,11 +129,11 @@ def main() -> None:
         sys.stdout.flush()
     except OkngError as error:
         print(f"okng: {error}", file=sys.stderr)
-    except ModuleNotFoundError as error:
-        missing = missing_package(error)
-        if missing is None:
+    except (ImportError, RuntimeError) as error:
+        found = missing_package(error) if isinstance(error, ModuleNotFoundError) else broken_package(error)
+        if found is None:
             raise
-        print(f"okng: {missing}", file=sys.stderr)
+        print(f"okng: {found}", file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         print("okng: stopped; nothing is left half-written", file=sys.stderr)
         code = 130

@@ -28,6 +28,7 @@ DEVICE = "auto, cpu, cuda or mps, for PyTorch."
 PRODUCT = "Of a model of several products: the one that all the images are of; it has to be said."
 LANGUAGE = "Of the page: en, English, or ko, Korean."
 RAY = "Work on a Ray cluster: local for one on this machine, auto for the one it belongs to, or ray://HOST:PORT."
+TIME_LIMIT = "Begin no fit after this: 60m, 2h; a number is minutes."
 CONTAMINATION = "Share of NG images to hide among the training images."
 
 

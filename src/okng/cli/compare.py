@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import ABNORMAL, AUXILIARY, DEVICE, LANGUAGE, NORMAL, PROTOCOL, RAY
+from okng.cli.common import ABNORMAL, AUXILIARY, DEVICE, LANGUAGE, NORMAL, PROTOCOL, RAY, TIME_LIMIT
 
 
 def compare(
@@ -25,9 +25,7 @@ def compare(
     family: Annotated[str | None, typer.Option(help="All of a family, such as 'feature matching'.")] = None,
     budget: Annotated[str, typer.Option(help="cpu, minutes per fit on one core, or paper, the papers' size.")] = "cpu",
     seeds: Annotated[int, typer.Option(min=1, help="How many fits of each, with the seeds 0, 1, ...")] = 1,
-    time_limit: Annotated[
-        str | None, typer.Option(help="Begin no fit after this: 60m, 2h; a number is minutes.")
-    ] = None,
+    time_limit: Annotated[str | None, typer.Option(help=TIME_LIMIT)] = None,
     auxiliary: Annotated[Path | None, typer.Option(help=AUXILIARY)] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for pages and tables.")] = Path("comparison"),
     language: Annotated[str, typer.Option(help=LANGUAGE)] = "en",

@@ -84,6 +84,7 @@ def of_project(ctx: typer.Context) -> list[Finding]:
 
 def of_extra(extra: str) -> Finding:
     """Whether all packages of an extra can be imported."""
+    from okng.errors import TWO_BUILDS, of_two_builds
     from okng.inspection.engines import import_openvino
 
     purpose, packages = PURPOSES[extra]
@@ -95,7 +96,8 @@ def of_extra(extra: str) -> Finding:
         try:
             import_openvino() if package == "openvino" else importlib.import_module(package)
         except Exception as error:
-            return Finding(extra, "broken", f"{purpose}: {package} can't be imported: {line_of(error)}", install)
+            said = f"{purpose}: {package} can't be imported: {line_of(error)}"
+            return Finding(extra, "broken", said, TWO_BUILDS if of_two_builds(error) else install)
     return Finding(extra, "works", purpose)
 
 

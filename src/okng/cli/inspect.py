@@ -223,7 +223,8 @@ class _Files:
         if self.table is not None:
             written = self.table.close(complete)
             if written is not None:
-                say(f"wrote {written}: {self.table.rows} of {self.total} images{unread}")
+                place = "lines on standard output" if str(written) == "-" else written
+                say(f"wrote {place}: {self.table.rows} of {self.total} images{unread}")
             if written != self.table.path and self.table.path.exists():
                 say(f"{self.table.path} is of an earlier run")
             if self.table.error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from okng.cli.common import RAY
+from okng.cli.common import RAY, TIME_LIMIT
 
 
 def reproduce(
@@ -20,7 +20,7 @@ def reproduce(
     classes: Annotated[list[str], typer.Option(help="Such as 3,8 or airplane; repeatable. Default: all.")] = [],  # noqa: B006
     out: Annotated[Path, typer.Option("-o", "--output", "--out", help="Folder for the figures.")] = Path("results"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    time_limit: Annotated[float | None, typer.Option(help="Begin no fit after so many minutes.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help=TIME_LIMIT)] = None,
     ray: Annotated[str | None, typer.Option(help=RAY)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -29,6 +29,7 @@ def reproduce(
     from okng.benchmark.reproduce import NO_TIME, results_file, standing
     from okng.benchmark.reproduce import reproduce as run
     from okng.benchmark.tables import TABLES
+    from okng.checks import seconds_of
     from okng.cli.common import check_writable, print_json, say
     from okng.errors import OkngError, nearest_names
     from okng.inspection.model_file import write_atomically
@@ -38,8 +39,10 @@ def reproduce(
         raise OkngError(f"there is no table {table!r}; {nearest_names(table, TABLES)}")
     path = results_file(table, out)
     check_writable(path)
+    seconds = seconds_of(time_limit)
+    minutes = None if seconds is None else seconds / 60
     with Narrator() as tell:
-        outcomes = run(TABLES[table], data.expanduser(), budget, methods, classes, out, seed, time_limit, tell, ray)
+        outcomes = run(TABLES[table], data.expanduser(), budget, methods, classes, out, seed, minutes, tell, ray)
     drawing = path.with_suffix(".svg")
     drawn = standing(TABLES[table], out, budget, seed)  # with what was measured before
     write_atomically(drawing, beside.as_svg(TABLES[table], drawn).encode())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +54,8 @@ def serve(
     from okng.serve.security import safe_host
     from okng.store import Store
 
+    if add_token is None and remove_token is None:
+        check_address(host, port)
     sinks = [open_sink(text) for text in to or []]
     check_folders(sinks, "http", there=False, kept=keep_images == "all")
     opened = Store.open(store)
@@ -96,10 +101,38 @@ def serve(
         except KeyboardInterrupt:  # uvicorn hands on the signal that it has obeyed
             pass
         except SystemExit as error:
-            raise OkngError(f"can't listen on {host}:{port}; end what does, or give another --port") from error
+            raise _taken(host, port) from error
         say("stopped; all that was answered is in the store")
     finally:
         opened.close()
+
+
+def check_address(host: str, port: int) -> None:
+    """`OkngError` where nothing can listen on it, before a store is made and a page is named."""
+    why: OSError | None = None
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        addresses, why = [], error
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as tried:
+                if os.name == "posix":  # as the server does it: what ended just now is no hindrance
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+                return
+        except OSError as error:  # a name may have an address of IPv6, too, where there is none
+            why = error
+            if error.errno == errno.EADDRINUSE:
+                break
+    if why is not None and why.errno == errno.EADDRINUSE:
+        raise _taken(host, port)
+    said = why.strerror if why is not None and why.strerror else why
+    raise OkngError(f"can't listen on {host}:{port} ({said}); give another --host or --port")
+
+
+def _taken(host: str, port: int) -> OkngError:
+    return OkngError(f"can't listen on {host}:{port}; end what does, or give another --port")
 
 
 def _named(models: list[str]) -> dict[str, Path]:

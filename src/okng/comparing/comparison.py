@@ -15,7 +15,7 @@ import numpy as np
 
 from okng.benchmark.figures import headlines
 from okng.benchmark.rows import json_ready, write_rows
-from okng.checks import check_rate, plain
+from okng.checks import check_rate, plain, seconds_of
 from okng.comparing.page import as_text, write_page, write_ranks
 from okng.comparing.runs import Method, Result, Run, check_detectors, without_images
 from okng.comparing.sets import Comparable, auxiliary_for, comparable, digest_of
@@ -140,7 +140,7 @@ def compare(
         raise OkngError(f"a budget is {' or '.join(BUDGETS)}, not {budget!r}")
     if not isinstance(seeds, int) or seeds < 1:
         raise OkngError(f"seeds is how many fits each method gets, 1 or more, not {seeds!r}")
-    seconds = _seconds(time_limit)
+    seconds = seconds_of(time_limit)
     methods = _methods(detectors)
     folder = Path(output).expanduser()
     folder = folder if ray is None else folder.absolute()  # the workers are elsewhere
@@ -384,16 +384,6 @@ def _quickest_first(detectors: Iterable[str]) -> list[str]:
 def _has_card(method: Method) -> bool:
     """Whether budgets know it; a detector from outside keeps its own defaults."""
     return find(method.detector).family != "from outside"
-
-
-def _seconds(limit: float | str | None) -> float | None:
-    """Of 60, "60m", "90s" or "2h"; a number alone is minutes."""
-    if limit is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", str(limit))
-    if found is None:
-        raise OkngError(f"a time limit is such as 60m, 2h or 90s, not {limit!r}")
-    return float(found[1]) * {"s": 1, "h": 3600}.get(found[2] or "m", 60)
 
 
 def _names(datasets: Sequence[Dataset]) -> list[str]:

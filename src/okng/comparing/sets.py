@@ -83,7 +83,7 @@ def _hold_back(dataset: Dataset, tell: Narrator) -> Dataset:
     sources, _ = with_header([sample.image for sample in dataset.train], False, tell)
     images, _ = whole(TrainingImages(sources, Preprocess("L", 64)), False, tell)
     if len(images) < 5:
-        raise OkngError(f"{dataset.name} has {len(images)} OK images and no test images; bring at least 5, better 50")
+        raise OkngError(f"{dataset.name} has no test images, and of OK ones {len(images)}; bring at least 5, better 50")
     groups, _ = kept_together(images, None, tell)
     order = np.random.default_rng(0).permutation(int(groups.max()) + 1)
     test = groups == order[0]

@@ -39,6 +39,11 @@ def name_of(detector: str | type[Detector]) -> str:
     for name in (*cards(), *others, *_handed):
         if _bare(name) == _bare(detector):
             return name
+    if ":" in detector:
+        raise OkngError(
+            f"no installed package names {detector} as a detector, by an entry point of the group {ENTRY_POINTS}; "
+            "in Python okng.fit and okng.load take the class itself"
+        )
     raise OkngError(f"there is no detector {detector!r}; {nearest_names(detector.lower(), [*cards(), *others])}")
 
 

@@ -121,8 +121,8 @@ def page_of(name: str) -> tuple[str, int | None]:
 def _reason(error: Exception, source: object) -> str:
     match error:
         case UnidentifiedImageError():
-            kind = _tiff_kind(source) if isinstance(source, Path | str | Encoded) else ""
-            return kind or f"holds no image of a format okng reads ({', '.join(FORMATS)})"
+            why = _unknown(source) if isinstance(source, Path | str | Encoded) else ""
+            return why or f"holds no image of a format okng reads ({', '.join(FORMATS)})"
         case Image.DecompressionBombError():
             return "too large to decode (over 179 megapixels); crop or tile it"
         case MemoryError():
@@ -132,12 +132,15 @@ def _reason(error: Exception, source: object) -> str:
     return f"damaged ({(str(error).splitlines() or [type(error).__name__])[0]}); copy it again"
 
 
-def _tiff_kind(source: File) -> str:
-    """Why Pillow knows nothing of a TIFF: its samples; "" for what is none."""
+def _unknown(source: File) -> str:
+    """Why Pillow knows nothing of a file: it is empty, or a TIFF of such samples; "" for any other."""
     try:
         place, _ = located(source)
         with open(place, "rb") if isinstance(place, Path) else place as file:  # noqa: PTH123
-            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            head = file.read(8)
+            if not head:
+                return "is empty; copy it again"
+            tags = TiffImagePlugin.ImageFileDirectory_v2(head)
             file.seek(tags.next)
             tags.load(file)
         bits = max(tags.get(258, (1,)))

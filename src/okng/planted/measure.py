@@ -15,7 +15,7 @@ from PIL import Image
 import okng
 from okng.checks import at_least, check_seed
 from okng.datasets.ok_images import lister
-from okng.errors import OkngError, nearest_names
+from okng.errors import OkngError, nearest_names, so_many
 from okng.inspection.calibration import Calibration
 from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
@@ -339,9 +339,8 @@ def _unlearnt(given: list[Source], inspector: Inspector, tell: Narrator) -> tupl
         if learnt:
             why = f": the model has learnt {learnt} of the {len(given)} that were given"
             instead = ", or fit again with `okng train --report FOLDER`, which plants into the images of each fold"
-        raise OkngError(
-            f"{len(good)} images are too few{why}; give {FEWEST} or more OK images that it has not learnt{instead}"
-        )
+        some = so_many(len(good), "image")
+        raise OkngError(f"{some} too few{why}; give {FEWEST} or more OK images that it has not learnt{instead}")
     return good, learnt, by
 
 
@@ -357,5 +356,6 @@ def _readable(sources: Sequence[Source], preprocess: Preprocess, seed: int, tell
         except UnreadableImage as error:
             tell.say(f"skipped: {error}")
     if len(picked) < FEWEST:
-        raise OkngError(f"{len(picked)} readable images are too few to plant defects into; give {FEWEST} or more")
+        some = so_many(len(picked), "readable image")
+        raise OkngError(f"{some} too few to plant defects into; give {FEWEST} or more")
     return picked

@@ -214,7 +214,8 @@ def lines(result: Sensitivity) -> list[str]:
     said.append(f"found: {place}; {result.elsewhere} more were called NG for another place")
     said.append(f"as they are, {result.alarms} of the {result.images} images are called NG")
     if result.calibrating:
-        said.append(f"{result.calibrating} of the {result.images} images set the threshold")
+        which = f"{result.calibrating} of the {result.images} images"
+        said.append(f"{which} set the threshold, too; none was learnt by what judged it")
     said.append("planted defects are no real ones: they compare sizes and kinds, and promise nothing of real defects")
     return said
 

@@ -105,7 +105,7 @@ def kept_together(
     sizes = np.bincount(groups)
     near, bursts = int(sizes[sizes > 1].sum()), int((sizes > 1).sum())
     which = np.flatnonzero(groups == sizes.argmax())[:2]
-    such = f"{near} images are near copies, {bursts} different ones, such as {' and '.join(map(images.name, which))}"
+    such = f"{near} images are near copies, such as {' and '.join(map(images.name, which))}"
     if label is not None:
         labels = [label(source) for source in images.sources]
         lots, some = numbered(labels), ", ".join(sorted({str(each) for each in labels})[:3])
@@ -116,7 +116,7 @@ def kept_together(
             raise OkngError("all images are of one group, so none can be held out; group_by has to tell two or more")
         return lots, near
     if near:
-        tell.say(f"{such}: kept together, each counts once in the calibration")
+        tell.say(f"{such}: kept together, all of them count as {bursts} in the calibration")
     if near and len(sizes) < FEW <= len(images):
         tell.say(
             f"so only {len(sizes)} are different, few to calibrate by: if these are several products whose images are "

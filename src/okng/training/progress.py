@@ -10,12 +10,36 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 EVERY = 10.0  # seconds between lines where there is no terminal to draw on
 JUDGED_AFTER, LONG = 5.0, 600.0  # seconds of a stretch after which its length is judged, and what is long
+
+
+class Times(ProgressColumn):
+    """How long it has taken, and how long it will."""
+
+    max_refresh = 0.5  # seconds, as rich's own have it
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent, self.left = TimeElapsedColumn(), TimeRemainingColumn()
+
+    def render(self, task: Task) -> Text:
+        """Such as "0:00:12, 0:01:19 left"."""
+        return Text.assemble(self.spent.render(task), ", ", self.left.render(task), " left")
 
 
 class Narrator:
@@ -38,13 +62,7 @@ class Narrator:
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
             )
-            left = (
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            self._bar = Progress(*columns, *left, console=console)
+            self._bar = Progress(*columns, Times(), TextColumn("{task.fields[note]}"), console=console)
         self._task: TaskID | None = None
         self._name, self._note, self._behind, self._done, self._total = "", "", 0.0, 0.0, 1.0
         self._start = self._last = time.monotonic()
@@ -89,7 +107,7 @@ class Narrator:
             left = (self._last - self._start) / timed * (self._total - self._done)
             share = self._done / self._total
             print(
-                f"{self._name}: {share:.0%}, {duration(left)} left {self._note}".rstrip(),
+                f"{self._name}: {share:.0%}, {duration(left)} left" + (f", {self._note}" if self._note else ""),
                 file=sys.stderr,
                 flush=True,
             )

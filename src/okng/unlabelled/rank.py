@@ -12,7 +12,7 @@ import torch
 
 from okng.checks import check_seed
 from okng.detectors.arguments import checked_arguments
-from okng.errors import OkngError
+from okng.errors import OkngError, so_many
 from okng.inspection.images import Preprocess, white_level
 from okng.inspection.inspector import Images, each_image
 from okng.inspection.urls import shown
@@ -77,7 +77,8 @@ def rank(
     preprocess = Preprocess("RGB", size, method.backbone.multiple, white_level(sources))
     readable, _ = whole(TrainingImages(sources, preprocess), False, tell)
     if len(readable) < LEAST:
-        raise OkngError(f"{len(readable)} readable images can't tell which of them are odd; bring {LEAST} or more")
+        some = so_many(len(readable), "readable image")
+        raise OkngError(f"{some} too few to tell which of them are odd; bring {LEAST} or more")
     order = torch.randperm(len(readable), generator=torch.Generator().manual_seed(seed)).tolist()
     parts = min(-(-len(order) // together), len(order) // LEAST)
     found: list[Ranked] = []

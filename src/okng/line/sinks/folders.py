@@ -68,19 +68,17 @@ class Folders:
             )
         path, page = named_page(message.path) or (Path(message.path), None)
         known = _same(path, page, message.body["digest"])
-        content = None if known else message.image()
-        if not known and content is None:
-            raise Undeliverable(
-                f"{message.path} is gone or was changed, and the store keeps no image of it (--keep-images)"
-            )
         digits = hashlib.sha256(message.path.encode()).hexdigest()[:8]
-        suffix = ".png" if "[frame " in message.path and content is not None else path.suffix
+        suffix = ".png" if "[frame " in message.path and not known else path.suffix
         name = f"{short_name(Path(message.path).stem, 200)}-{digits}{suffix}"
         target = self.folder / message.verdict / name
-        if content is not None:
+        if not (known and _placed(path, target, self.linked)):
+            content = message.image()
+            if content is None:
+                raise Undeliverable(
+                    f"{message.path} is gone or was changed, and the store keeps no image of it (--keep-images)"
+                )
             write_atomically(target, content)
-        else:
-            _place(path, target, self.linked)
         for other in VERDICTS:
             if other != message.verdict:
                 (self.folder / other / name).unlink(missing_ok=True)
@@ -100,8 +98,8 @@ def _same(path: Path, page: int | None, wanted: str) -> bool:
     return False
 
 
-def _place(path: Path, target: Path, linked: bool) -> None:
-    """Link or copy a file under another name at once, in place of what has that name."""
+def _placed(path: Path, target: Path, linked: bool) -> bool:
+    """Link or copy a file under another name at once, in place of what has that name; False if it was just moved."""
     temporary = target.with_name(f".{target.name}.part")
     temporary.unlink(missing_ok=True)
     try:
@@ -115,4 +113,7 @@ def _place(path: Path, target: Path, linked: bool) -> None:
             temporary.unlink(missing_ok=True)
     except OSError:
         temporary.unlink(missing_ok=True)
-        raise
+        if path.exists() or not target.parent.is_dir():
+            raise
+        return False
+    return True
