@@ -158,6 +158,9 @@ def test_what_a_model_has_learnt_does_not_calibrate_it(
     assert set(calibrated.manifest["unlearnt"]) == held  # and so the set's own test leaves them out
     assert set(calibrated.manifest["calibrating"]) == held
     assert evaluate_inspector(calibrated, dataset)["n_ok"] == 0
+    foreign = [Sample(np.full((32, 32, 3), 255, np.uint8), OK), *given]
+    with pytest.warns(OkngWarning, match="image 0 score far above the others"):
+        recalibrate(tmp_path / "parts.onnx", "bf16", Dataset("some", "folder", "", (), tuple(foreign)))
     known = Dataset("known", "folder", "", tuple(Sample(i, OK) for i in learnt if fingerprint(i) not in held), ())
     with pytest.raises(OkngError, match="has learnt all of these images"):
         recalibrate(tmp_path / "parts.onnx", "bf16", known)

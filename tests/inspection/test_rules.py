@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,18 @@ def test_images_that_calibrate_are_not_tested_on_and_calibrate_again() -> None:
     again = zoned.with_rules({"zones": [RIGHT]}, images[5:25])
     np.testing.assert_array_equal(again.calibration.scores, zoned.calibration.scores)
     assert again.manifest["unlearnt"] == marks[5:25]
+
+
+def test_an_image_far_above_the_others_is_named_where_it_sets_the_threshold() -> None:
+    """An NG image among those given as OK raises the threshold, and nothing else would tell."""
+    images = [spotted((20, 4, 30, 14), value=90 + place) for place in range(12)]
+    for place, value in ((4, 200), (7, 250)):
+        images[place] = spotted((20, 4, 30, 14), value=value)
+    with pytest.warns(OkngWarning, match=r"image 7, image 4 score far above the others \(from 200, median 97"):
+        inspector().with_rules({"zones": [LEFT]}, images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inspector().with_rules({"zones": [LEFT]}, [*images[:4], *images[5:7], *images[8:]])
 
 
 RULES: list[tuple[dict[str, Any], tuple[tuple[int, int, int, int], ...], str]] = [

@@ -13,7 +13,7 @@ from okng.exporting.onnx import differences
 from okng.inspection.calibration import Calibration
 from okng.inspection.engines import make_engine
 from okng.inspection.inspector import Inspector, each_image
-from okng.inspection.learnt import not_learnt
+from okng.inspection.learnt import not_learnt, warn_apart
 from okng.inspection.onnx_file import read_onnx
 from okng.inspection.zoned import BY, WHOLE
 from okng.metrics import auroc
@@ -76,6 +76,7 @@ def recalibrate(path: Path, precision: str, dataset: Dataset) -> tuple[Inspector
             Calibration.fit(scores[kind][good], None if peaks is None else peaks[good], "split", rate)
         )
         verdicts[kind] = scores[kind] > inspector.calibration.threshold
+    warn_apart(scores[precision][good], new)
     size = np.abs(scores["f32"])
     moved = differences(scores[precision], scores["f32"], size.clip(size[good].max()))
     return inspector, Drift(

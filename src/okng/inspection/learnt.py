@@ -6,10 +6,16 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from okng.errors import OkngError, OkngWarning
+from okng.inspection.calibration import stand_apart
 from okng.inspection.images import Source, fingerprint
+from okng.inspection.urls import known_as
 
 CALIBRATING = "calibrating"  # of the manifest: which of the images that were not learnt set the threshold
+
+NAMED = 5  # images in a line
 
 
 def calibrating(manifest: Mapping[str, Any]) -> Sequence[str]:
@@ -39,3 +45,19 @@ def not_learnt(manifest: Mapping[str, Any], images: Iterable[Source]) -> tuple[l
         warnings.warn(f"{left_out} images are left out, because the model has learnt them", OkngWarning, stacklevel=4)
     given = {key: [*dict.fromkeys([*marks, *new])] for key, marks in (("seen", seen), ("unlearnt", held_out))}
     return list(new.values()), {**manifest, **given, CALIBRATING: [*new]}
+
+
+def warn_apart(scores: np.ndarray, images: Sequence[Source]) -> None:
+    """Warn of those of the OK `images` whose `scores` (n,) stand far above the others': NG ones raise the threshold."""
+    places = np.flatnonzero(stand_apart(scores))
+    if not len(places):
+        return
+    places = places[np.argsort(-scores[places])]
+    some = [known_as(images[i], i) for i in places[:NAMED]]
+    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    warnings.warn(
+        f"of the images that set the threshold {', '.join(some)}{more} score far above the others (from "
+        f"{scores[places].min():.4g}, median {np.median(scores):.4g}): are they OK? NG ones make it too high",
+        OkngWarning,
+        stacklevel=4,
+    )

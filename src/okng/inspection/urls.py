@@ -34,6 +34,13 @@ def shown(place: object) -> str:
     return "::".join(_SECRETS.sub(r"\1\2\3", part) for part in (url_of(place) or str(place)).split("::"))
 
 
+def known_as(source: object, place: int) -> str:
+    """What a person knows an image by: its folder and file, or its `place` among those given."""
+    if not isinstance(source, str | Path):
+        return f"image {place}"
+    return "/".join(Path(shown(source)).parts[-2:])
+
+
 def without_secrets(text: str) -> str:
     """A text of other libraries with its URLs as they may be `shown`."""
     return re.sub(r"\b[a-zA-Z0-9]+://[^\s'\"<>]+", lambda found: shown(found[0]), text)

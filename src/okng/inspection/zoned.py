@@ -20,7 +20,7 @@ import numpy as np
 
 from okng.errors import OkngError
 from okng.inspection.calibration import Calibration
-from okng.inspection.learnt import CALIBRATING, calibrating, not_learnt
+from okng.inspection.learnt import CALIBRATING, calibrating, not_learnt, warn_apart
 from okng.inspection.rules import Rules
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def ruled(inspector: Inspector, rules: Rules, ok: Images | None) -> Inspector:
         new, manifest = not_learnt(manifest, each_image(ok))
         unjudged = replace(present, threshold=np.inf, pixel_threshold=np.inf)
         scores, peaks = inspector.calibrated(unjudged, manifest).scores_and_peaks(new)
+        warn_apart(scores, new)
         calibration = Calibration.fit(scores, peaks, "split", present.false_alarm_rate)
     elif before is None:
         raise OkngError("this model was calibrated within its zones alone; give OK images to calibrate by: --ok IMAGES")

@@ -19,7 +19,7 @@ from torch import Tensor
 from okng.errors import OkngError
 from okng.inspection.images import Preprocess, Source, fingerprint, image_size
 from okng.inspection.likeness import Traits
-from okng.inspection.urls import shown
+from okng.inspection.urls import known_as
 from okng.inspection.workers import Workers
 from okng.training.copies import Chosen, Thumbnails, near_copies, numbered, thumbnail
 
@@ -68,10 +68,7 @@ class TrainingImages:
 
     def name(self, index: int) -> str:
         """What a person knows image `index` by: its folder and file, or its place among those given."""
-        source = self.sources[index]
-        if not isinstance(source, str | Path):
-            return f"image {self.places[index]}"
-        return "/".join(Path(shown(source)).parts[-2:])
+        return known_as(self.sources[index], self.places[index])
 
     def __getitem__(self, index: int) -> Tensor:
         """Image `index` as uint8 (C, H, W)."""
