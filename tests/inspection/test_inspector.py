@@ -44,6 +44,44 @@ def test_small_inputs_go_in_larger_batches(size: int | tuple[int, int], asked: i
     assert engine.batches == batches
 
 
+class Shapes(Counting):
+    """An engine that notes the shape of each batch, and can't be used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, None]:
+        self.shapes.append(pixels.shape)
+        if len(self.shapes) > 1:
+            raise RuntimeError("no memory")
+        return super().__call__(pixels)
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "shape"),
+    [
+        (Preprocess("RGB", 256, 32), (1, 192, 352, 3)),
+        (Preprocess("L", (28, 28)), (1, 28, 28, 1)),
+        (Preprocess("L", 64, 8, tile=100), (18, 64, 64, 1)),
+    ],
+)
+def test_warmed_up_an_engine_has_met_what_an_image_as_learnt_becomes(
+    preprocess: Preprocess, shape: tuple[int, ...]
+) -> None:
+    """Compiling for a shape takes a hundred times as long as an image: the first part on the line would wait for it."""
+    engine, other = Shapes(), Shapes()
+    calibration = Calibration.fit(np.ones(9), None, "split", 0.5)
+    like = {"learnt_images": {"height": [300, 300], "width": [600, 600]}}
+    inspector = Inspector(engine, preprocess, calibration, like)  # type: ignore[arg-type]
+    inspector.warm_up()
+    image = np.zeros((300, 600), np.uint8)
+    list(Inspector(other, preprocess, calibration, {}).inspect(image))  # type: ignore[arg-type]
+    assert engine.shapes == other.shapes == [shape]
+    inspector.warm_up()  # what goes wrong there is for the first image to tell
+    assert len(engine.shapes) == 2
+
+
 class Slow(Counting):
     """An engine that takes its time."""
 

@@ -65,6 +65,7 @@ def watch(
     inspector = open_model(
         model, false_alarm_rate, threshold, product=product, device=device, engine=engine, threads=threads
     )
+    inspector.warm_up()
     called = Path(shown(model))
     name = called.stem if product is None else f"{called.stem}.{product}"
     used = ModelUsed(name, hashlib.sha256(read_bytes(model, "")).hexdigest(), inspector.calibration.threshold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -297,6 +298,18 @@ class Inspector:
             if inspection.map is not None:
                 peaks.append(float(inspection.map.max()))
         return np.array(scores), np.array(peaks) if peaks else None
+
+    def warm_up(self) -> None:
+        """Judge a blank image of the learnt size, so that what is compiled at a first use is there.
+
+        What goes wrong is left to the first image to tell.
+        """
+        like = self.manifest.get("learnt_images", {})
+        height, width = (like.get(side, [1])[-1] for side in ("height", "width"))
+        count = min(self.preprocess.inputs(height, width), self._at_once())
+        shape = self.preprocess.shape(1, 1) if self.preprocess.tile else self.preprocess.shape(height, width)
+        with suppress(Exception):
+            self.engine(np.zeros((count, *shape, self.preprocess.channels), np.uint8))
 
     def usual_batch(self) -> int:
         """How many images the engine is given at once: as many as inputs, and one where that is many tiles."""

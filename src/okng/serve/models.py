@@ -233,6 +233,7 @@ class Shelf:
 
     def _put_in_place(self, loaded: Loaded) -> None:
         name = loaded.version.name
+        loaded.inspector.warm_up()
         self._active[name] = loaded
         self.problems.pop(name, None)
         self.say(f"{name}: version {loaded.version.version} is active, {loaded.inspector.promise()}")
