@@ -45,13 +45,19 @@ def needing_memory(to: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
+        for cause in causes(error):
             if lacks_memory(cause):
                 why = in_one_line(cause).rstrip(".")
                 raise NoMemory(f"there is not enough memory to {to} ({why}); free some and try again") from error
-            cause = cause.__cause__
         raise
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 MANY = 40  # names that a line still holds
