@@ -8,7 +8,7 @@ the objects on their black ground. `coco_masks` then does what the slides descri
 width, fewer epochs and fewer images: 110 upright scenes of each object were learnt in two epochs by both versions,
 which tells nothing. That there are 55, at any angle, was chosen by another seed's original version alone. This is not
 COCO: no object is occluded, and the ground tells nothing of what is on it; views of the test part were also learnt, at
-other angles and on other grounds. Rows go to results/made_coco.csv.
+other angles and on other grounds. Rows go to results/made_coco.csv, in place of those of the same seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from measure import FIELDS, RESULTS, row
 from PIL import Image
 
 from okng.benchmark.classifier import coco_masks
-from okng.benchmark.rows import write_rows
+from okng.benchmark.rows import read_rows, write_rows
 from okng.training.progress import Narrator
 
 PATH = RESULTS / "made_coco.csv"
@@ -107,7 +107,8 @@ def main() -> None:
                     for metric, value in figures.items()
                 ]  # fmt: skip
                 print(version, seed, figures, flush=True)
-    write_rows(PATH, FIELDS, rows)
+    others = [each for each in read_rows(PATH) if int(each["seed"]) not in args.seeds]
+    write_rows(PATH, FIELDS, sorted([*others, *rows], key=lambda each: int(each["seed"])))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def made() -> str:
     seeds = sorted({int(row["seed"]) for row in rows})
     which = f"seeds {seeds[0]} to {seeds[-1]}"
     lines = [f"In its place {rows[0]['dataset']}, by `benchmarks/made_coco.py`, {which}, mean ± standard error:", ""]
-    lines += ["| | accuracy | epochs to an accuracy of 80 % |", "|---|---|---|"]
+    lines += ["| | test accuracy after the last epoch | first epoch with 80 % or more |", "|---|---|---|"]
     found: dict[tuple[str, str], np.ndarray] = {}  # (seeds,) of a version's figure
     for version in ("original", "masked"):
         for metric in ("accuracy", "epochs_to_80"):
@@ -74,17 +74,31 @@ def made() -> str:
                 int(r["seed"]): r["value"] for r in rows if r["metric"] == metric and r["experiment"].endswith(version)
             }
             found[version, metric] = np.array([float(here[seed]) for seed in seeds])
-        accuracy, epochs = (
-            f"{each.mean():.{digits}f} ± {each.std(ddof=1) / len(seeds) ** 0.5:.{digits}f}"
-            for each, digits in ((found[version, "accuracy"], 3), (found[version, "epochs_to_80"], 1))
+        lines.append(
+            f"| VGG11, a quarter of its width, {version} | {with_error(found[version, 'accuracy'], 3)} | "
+            f"{with_error(found[version, 'epochs_to_80'], 1)} |"
         )
-        lines.append(f"| VGG11, a quarter of its width, {version} | {accuracy} | {epochs} |")
     sooner = found["original", "epochs_to_80"] - found["masked", "epochs_to_80"]
-    said = (
+    higher = found["masked", "accuracy"] - found["original", "accuracy"]
+    lines += [
+        "",
         f"Of {len(seeds)} seeds the masked version is there sooner with {(sooner > 0).sum()} and later with "
-        f"{(sooner < 0).sum()}: it is learnt faster, as the slides say, on grounds that tell nothing of the object."
-    )
-    return "\n".join([*lines, "", said, ""])
+        f"{(sooner < 0).sum()}, by {with_error(sooner, 1)} epochs, seed by seed. After the last epoch its accuracy is "
+        f"higher by {with_error(higher, 3)}.",
+        "",
+        "So on this set masked images are learnt faster, as the slides say of COCO. Each seed has about 80 test "
+        "images: views that were also learnt, at other angles and on other grounds. No ground has to do with its "
+        "object. A first set, of twice as many upright scenes, told nothing, for both versions learnt it in two "
+        "epochs. This one was made harder until the original version took longer, with a seed that is not among these.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def with_error(values: np.ndarray, digits: int) -> str:
+    """The mean of `values` (n,) and its standard error."""
+    error = values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
 
 def curves() -> list[str]:

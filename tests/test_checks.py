@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from okng.checks import at_least, check_input, plain, positive, seconds_of, typed
-from okng.errors import OkngError, in_one_line, no_device
+from okng.errors import NoMemory, OkngError, in_one_line, needing_memory, no_device
 
 
 def message(check: object, *arguments: object, **values: object) -> str:
@@ -64,3 +67,32 @@ def test_an_error_that_begins_with_an_empty_line_or_says_nothing_is_a_line() -> 
     assert in_one_line(AssertionError()) == in_one_line(AssertionError(" \n")) == "AssertionError"
     assert str(no_device("cuda", AssertionError())) == "can't use the device 'cuda' (AssertionError); take --device cpu"
     assert "(no driver)" in str(no_device("cuda", RuntimeError("no driver.\nSee")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file or directory", "out of memory/parts.okng"),
+        ImportError("libgomp.so.1: cannot allocate memory in static TLS block"),
+        RuntimeError("size mismatch"),
+    ],
+)
+def test_what_only_names_memory_is_no_lack_of_it(error: Exception) -> None:
+    """A file may be called anything, and a library that can't be imported needs another cure."""
+    with pytest.raises(OkngError, match="first") as caught, needing_memory("open it"):
+        raise OkngError("the first said") from error
+    assert not isinstance(caught.value, NoMemory)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "parts.okng"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB."),
+    ],
+)
+def test_a_lack_of_memory_is_known_whatever_it_was_taken_for(error: Exception) -> None:
+    with pytest.raises(NoMemory, match="not enough memory to open it"), needing_memory("open it"):
+        raise OkngError("it does not fit") from error

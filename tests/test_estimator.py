@@ -75,7 +75,7 @@ def test_the_scale_is_the_one_that_was_learnt(grey: np.ndarray) -> None:
         ({"contamination": "some"}, "contamination is 'auto' or a share"),
         ({"contamination": None}, "contamination is 'auto' or a share"),
         ({"random_state": 1.5}, "1.5 cannot be used to seed"),
-        ({"arguments": {"seed": 3}}, "seed is given as random_state"),
+        ({"arguments": {"seed": 3}}, r"give seed as ImageOutlierDetector\(random_state=…\)"),
         ({}, r"flat rows need their shape: ImageOutlierDetector\(image_shape=\(28, 28\)\)"),
         ({"image_shape": (28, 28)}, "has 4096 values, but image_shape"),
     ],

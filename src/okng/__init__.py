@@ -71,7 +71,9 @@ def load(
     threads: int | None = None,
     detector: type[Detector] | None = None,
 ) -> Inspector:
-    """Open a model file; `OkngError` if it is not whole or not ours, its `NoMemory` if there is no memory for it now.
+    """Open a model file; `OkngError` if it is not whole or not ours.
+
+    Where there is no memory for it now the error is `okng.errors.NoMemory`, which is an `OkngError` too.
 
     A .okng file is run by torch on `device`: "cpu", "cuda", "mps", or "auto", the best there is. A .onnx file, which
     `okng export` wrote, is run on the CPU by the `engine` "openvino" or "onnxruntime", without torch. `precision` is

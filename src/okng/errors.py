@@ -27,19 +27,37 @@ LACKS = re.compile("(?i)out of memory|bad.alloc|allocate memory|not enough memor
 """What errors of torch, ONNX Runtime, OpenVINO and the system say; they share no class."""
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether this very error is of a lack of memory.
+
+    Of an `OSError` the system's words count alone: its text names a file too, which may be called anything. A library
+    that can't be imported ("cannot allocate memory in static TLS block") lacks something else.
+    """
+    if isinstance(error, OkngError | ImportError):
+        return False
+    said = error.strerror if isinstance(error, OSError) else error
+    return isinstance(error, MemoryError) or LACKS.search(str(said)) is not None
+
+
 @contextmanager
 def needing_memory(to: str) -> Iterator[None]:
     """`NoMemory` for an error that was caused by a lack of it, whatever it has been taken for since."""
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, MemoryError) or (not isinstance(cause, OkngError) and LACKS.search(str(cause))):
+        for cause in causes(error):
+            if lacks_memory(cause):
                 why = in_one_line(cause).rstrip(".")
                 raise NoMemory(f"there is not enough memory to {to} ({why}); free some and try again") from error
-            cause = cause.__cause__
         raise
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 MANY = 40  # names that a line still holds

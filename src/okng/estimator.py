@@ -71,7 +71,9 @@ class ImageOutlierDetector(OutlierMixin, BaseEstimator):
         if not isinstance(seed, int | np.integer):
             seed = int(check_random_state(seed).randint(2**31))
         if own := sorted(OWN.keys() & (self.arguments or {})):
-            raise InputError(f"arguments are the detector's own parameters; {own[0]} is given as {OWN[own[0]]}")
+            raise InputError(
+                f"arguments are the detector's own parameters; give {own[0]} as ImageOutlierDetector({OWN[own[0]]}=…)"
+            )
         self.inspector_: Inspector = fit(
             list(self._pixels(X)),  # an array of three grey images could be one with its channels first
             self.detector,

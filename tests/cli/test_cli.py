@@ -72,6 +72,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_says_what_it_found_and_what_it_promises(shop: Path) -> None:
     told, result = (shop / "train.err").read_text(), json.loads((shop / "train.json").read_text())
+    assert not {"seen", "unlearnt", "calibrating"} & result.keys()  # digests, as many as images
     assert "train  good" in told and "test   cut" in told and "input 64x64: as asked" in told
     assert result["calibration"]["n"] == 10 and result["provenance"]["held_out"] == 10
     assert "10 can promise 9.09% at best" in result["promise"]

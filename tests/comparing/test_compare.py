@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.cli.test_cli import okng as command_line
 from tests.cli.test_cli import one_line
@@ -23,11 +29,12 @@ from tests.contract.conftest import pictures
 from tests.report.test_report import Page
 
 import okng
-from okng.comparing import comparison
+from okng.comparing import child, comparison, runs
 from okng.comparing.child import fit, peak_memory
 from okng.comparing.comparison import Comparison, _methods, _ranks, of_family
 from okng.comparing.page import as_text, write_page, write_ranks
-from okng.comparing.runs import Method, Result, Run
+from okng.comparing.runs import MAY_PASS, Method, Result, Run
+from okng.datasets import Dataset
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
 from okng.training.progress import Narrator
@@ -131,6 +138,35 @@ def test_a_fit_that_failed_leaves_its_reason_alone(tmp_path: Path) -> None:
     (row,) = okng.compare(data, [Late], output=out, device="cpu").sets[0].rows
     assert row.reason == "ZeroDivisionError: a late mistake"
     assert not [*(out / "runs").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "left"),
+    [
+        (ZeroDivisionError("a mistake"), 1, []),
+        (OkngError("loss is no number"), 1, []),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), MAY_PASS, [".partial.0"]),
+        (torch.OutOfMemoryError("CUDA out of memory"), MAY_PASS, [".partial.0"]),
+    ],
+)
+def test_what_may_pass_goes_on(
+    error: Exception, code: int, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of learning before a disk was full are not lost, whatever was said of it."""
+    said = OkngError("the fit failed")
+    said.__cause__ = error
+    assert child._code(error) == child._code(said) == code
+    data = Dataset("none", "", "", (), ())
+    run = Run(Method("Mean", "knn"), data, "", (), False, 0, 0.05, "cpu", tmp_path)
+    run.file(".partial.0").touch()
+
+    def ended(words: list[str], **_: Any) -> Any:
+        run.file(".failed").write_text("why")
+        return nullcontext(SimpleNamespace(stdin=io.BytesIO(), wait=lambda: code))
+
+    monkeypatch.setattr(runs.subprocess, "Popen", ended)
+    assert run.measure(Narrator(quiet=True)).failure == "why"
+    assert [path.name.removeprefix(run.stem.name) for path in tmp_path.iterdir()] == left
 
 
 def test_times_of_other_machines_are_told_apart(compared: tuple[Path, Path, Any], tmp_path: Path) -> None:

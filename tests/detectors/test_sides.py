@@ -21,17 +21,17 @@ def test_sides_that_are_no_multiple_are_said_in_one_line(name: str, multiple: in
 
 
 class Halved(Detector):
-    """It adds two halves of an image; `fails` at any size."""
+    """It adds two halves of an image; at any size it `fails` so, if it is told to."""
 
     multiple = 2  # type: ignore[assignment]
 
-    def __init__(self, fails: bool = False):
+    def __init__(self, fails: str = ""):
         super().__init__()
         self.fails = fails
 
     def forward(self, images: torch.Tensor) -> Scores:
         if self.fails:
-            raise RuntimeError("another mistake")
+            raise RuntimeError(self.fails)
         return Scores((images[..., ::2, :] + images[..., 1::2, :]).amax((1, 2, 3)))
 
 
@@ -40,4 +40,6 @@ def test_only_what_fails_on_them_is_said_so() -> None:
     with pytest.raises(OkngError, match=r"^Halved needs sides that are multiples of 2, not 7x8$"):
         Halved()(torch.ones(1, 3, 7, 8))
     with pytest.raises(RuntimeError, match="another mistake"):
-        Halved(fails=True)(torch.ones(1, 3, 8, 8))
+        Halved("another mistake")(torch.ones(1, 3, 8, 8))
+    with pytest.raises(RuntimeError, match="can't allocate memory"):  # which other sides would not help
+        Halved("DefaultCPUAllocator: can't allocate memory")(torch.ones(1, 3, 7, 8))

@@ -25,7 +25,7 @@ EVERY = 1.0  # seconds between two notes of how long a fit has taken
 
 
 def main() -> None:
-    """Read the task, do it, and end with code 0, or with 1 and the reason in a file."""
+    """Read the task, do it, and end with code 0, or with that of a failure and the reason in a file."""
     task = sys.stdin.buffer
     path, reason = json.loads(task.readline())
     sys.path[:] = path
@@ -48,8 +48,8 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except BaseException as error:
+        code = _code(error)
         _explain(error, Path(reason))
-        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # the thread that waits for the parent holds standard input
@@ -197,6 +197,15 @@ def _versions() -> str:
     from okng.benchmark.reproduce import versions
 
     return versions()
+
+
+def _code(error: BaseException) -> int:
+    """Of a failure: `MAY_PASS` for want of memory, of room on a disk or of a file, else 1."""
+    from okng.comparing.runs import MAY_PASS
+    from okng.errors import causes, lacks_memory
+
+    passing = any(isinstance(cause, OSError) or lacks_memory(cause) for cause in causes(error))
+    return MAY_PASS if passing else 1
 
 
 def _explain(error: BaseException, reason: Path) -> None:

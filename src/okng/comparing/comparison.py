@@ -125,9 +125,9 @@ def compare(
     several ranks.html. What is measured is kept in its folder runs/, each fit under its images, arguments, seed and
     code, so that the same call goes on where it was stopped, in the middle of a fit too, and measures again only what
     has changed. Every fit has a process of its own, which tells its memory and time; one that fails leaves a row that
-    says why, nothing else, and is tried again by the next call. `device`: where PyTorch fits; judging is on the CPU.
-    `ray`: the address of a Ray cluster that makes the fits, one on each of its cores or GPUs; all its machines have to
-    see the images and `output`.
+    says why, and is tried again by the next call: from its beginning, or where memory, a disk's room or a file was
+    missing, from where it was. `device`: where PyTorch fits; judging is on the CPU. `ray`: the address of a Ray cluster
+    that makes the fits, one on each of its cores or GPUs; all its machines have to see the images and `output`.
 
     Raises `OkngError` for data that can't be read, names that don't exist, and a folder that can't be written or that
     another comparison writes to.

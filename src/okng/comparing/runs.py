@@ -32,6 +32,7 @@ from okng.inspection.model_file import remove, write_atomically
 from okng.training.progress import Narrator
 
 PASSING = (".okng", ".partial", ".fit.json", ".clock.json")  # files that a run needs until it is judged
+MAY_PASS = 75  # the code with which a process ends whose failure may pass
 FORMAT = 1  # of what is kept of a run
 
 
@@ -170,7 +171,7 @@ def _in_its_own_process(step: str, run: Run, quiet: bool) -> str:
     if reason.exists():
         said = reason.read_text(encoding="utf-8")
         remove(reason)
-        if step == "fit":  # from where it was it would fail again; a fit that was ended from outside goes on
+        if step == "fit" and code != MAY_PASS:  # from where it was it would fail again
             run.begin_anew()
         return said
     if code < 0:

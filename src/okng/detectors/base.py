@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from okng.detectors.cards import cards
-from okng.errors import OkngError
+from okng.errors import OkngError, lacks_memory
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -189,11 +189,9 @@ class Detector(nn.Module):
         """What `forward` gives; where that fails on sides that are no `multiple`, the `OkngError` says so."""
         try:
             return super().__call__(images)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             height, width = images.shape[-2:]
-            if height % self.multiple == 0 == width % self.multiple:
+            if lacks_memory(error) or height % self.multiple == 0 == width % self.multiple:
                 raise
             name = getattr(self, "name", type(self).__name__)
             raise OkngError(
