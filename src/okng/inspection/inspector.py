@@ -304,11 +304,11 @@ class Inspector:
 
         What goes wrong is left to the first image to tell.
         """
-        like = self.manifest.get("learnt_images", {})
-        height, width = (like.get(side, [1])[-1] for side in ("height", "width"))
-        count = min(self.preprocess.inputs(height, width), self._at_once())
-        shape = self.preprocess.shape(1, 1) if self.preprocess.tile else self.preprocess.shape(height, width)
         with suppress(Exception):
+            like = self.manifest.get("learnt_images", {})
+            height, width = (like.get(side, [1])[-1] for side in ("height", "width"))
+            count = min(self.preprocess.inputs(height, width), self._at_once())
+            shape = self.preprocess.shape(1, 1) if self.preprocess.tile else self.preprocess.shape(height, width)
             self.engine(np.zeros((count, *shape, self.preprocess.channels), np.uint8))
 
     def usual_batch(self) -> int:
