@@ -276,7 +276,7 @@ async def secured(port: int, controller: Path, policy: str = "Basic256Sha256") -
     from asyncua import Client
     from asyncua.crypto import security_policies
 
-    client = Client(f"opc.tcp://127.0.0.1:{port}", timeout=5)
+    client = Client(f"opc.tcp://127.0.0.1:{port}", timeout=30)
     client.application_uri = "urn:plc"
     used = getattr(security_policies, f"SecurityPolicy{policy}")
     await client.set_security(used, str(controller / "own.der"), str(controller / "key.pem"))
@@ -329,7 +329,7 @@ def test_without_a_trusted_certificate_nothing_is_read_and_nobody_is_disturbed(
     subscriber = Subscriber()
 
     async def stranger(token: ua.NodeId | None, opens: bool) -> None:
-        client = Client(address, timeout=5)
+        client = Client(address, timeout=30)
         await client.connect_socket()
         try:
             await client.send_hello()
