@@ -14,6 +14,7 @@ from okng.errors import OkngError
 MIN_FOR_TAIL = 30  # with fewer held-out scores a fitted tail is guesswork
 FAR = 8.0  # robust standard deviations above the median
 MIN_TO_COMPARE = 5
+NAMED = 5  # images that stand apart, in words
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,12 @@ def stand_apart(scores: np.ndarray) -> np.ndarray:
     deviation = 1.4826 * np.median(np.abs(above)) or 1.2533 * np.abs(above).mean()  # the latter where most are tied
     apart: np.ndarray = above > FAR * deviation
     return apart
+
+
+def highest_apart(scores: np.ndarray) -> np.ndarray:
+    """The places (m,) of those of `scores` (n,) that `stand_apart`, highest first."""
+    places = np.flatnonzero(stand_apart(scores))
+    return places[np.argsort(-scores[places])]
 
 
 def _ascending(scores: np.ndarray) -> np.ndarray:

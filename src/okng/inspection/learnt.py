@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.calibration import stand_apart
+from okng.inspection.calibration import NAMED, highest_apart
 from okng.inspection.images import Source, fingerprint
 from okng.inspection.urls import known_as
 
 CALIBRATING = "calibrating"  # of the manifest: which of the images that were not learnt set the threshold
-
-NAMED = 5  # images in a line
 
 
 def calibrating(manifest: Mapping[str, Any]) -> Sequence[str]:
@@ -49,10 +47,9 @@ def not_learnt(manifest: Mapping[str, Any], images: Iterable[Source]) -> tuple[l
 
 def warn_apart(scores: np.ndarray, images: Sequence[Source]) -> None:
     """Warn of those of the OK `images` whose `scores` (n,) stand far above the others': NG ones raise the threshold."""
-    places = np.flatnonzero(stand_apart(scores))
+    places = highest_apart(scores)
     if not len(places):
         return
-    places = places[np.argsort(-scores[places])]
     some = [known_as(images[i], i) for i in places[:NAMED]]
     more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
     warnings.warn(

@@ -12,7 +12,7 @@ import numpy as np
 from okng.detectors.base import Detector
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration, stand_apart
+from okng.inspection.calibration import NAMED, Calibration, highest_apart
 from okng.inspection.images import Source
 from okng.inspection.inspector import Decoded, Inspector
 from okng.inspection.result import NO_RULES, Inspection
@@ -26,7 +26,6 @@ HELD_OUT = 0.2  # of the groups of OK images, for calibration
 SPLIT_FROM = 100  # with fewer every image is worth learning from: calibrate by cross-fitting
 FOLDS = 5
 CHEAP_FOLDS, POOLED_UNTIL = 10, 1000  # for what is cheap to fit again, see `Detector.collects_only`
-NAMED = 5  # images that stand apart, in words
 FEW = 20  # different images; with fewer no threshold for 5 % is more than their largest score
 
 
@@ -64,8 +63,7 @@ def say_apart(judged: Judged, images: TrainingImages, tell: Narrator, consequenc
     found: list[int] = []
     for product in np.unique(of := images.products[judged.index]):
         its = np.flatnonzero(of == product)
-        places = its[stand_apart(judged.scores[its])]
-        places = places[np.argsort(-judged.scores[places])]
+        places = its[highest_apart(judged.scores[its])]
         middle = float(np.median(judged.scores[its]))
         for i in places[:NAMED]:
             name, score = images.name(judged.index[i]), judged.scores[i]
