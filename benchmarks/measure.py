@@ -41,6 +41,9 @@ FIELDS = (
     "code", "versions", "machine", "date",
 )  # fmt: skip
 METRICS = ("image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro", "measured_false_alarm_rate", "caught")
+PATCHES: dict[str, Any] = {  # the paper's ratio of patch and image, every 16 px; epochs and batches as of whole images
+    "size": 256, "patch": 64, "patch_step": 16, "epochs": 50, "batch_size": 16,
+}  # fmt: skip
 DIGITS: dict[str, Any] = {"code": 32, "epochs": 10, "batch_size": 32, "learning_rate": 1e-3}
 
 
@@ -149,6 +152,10 @@ def experiments(data: Path) -> dict[str, Callable[[str], Iterator[dict]]]:
         "elpv-poly": lambda name: one(name, "elpv/poly"),
         "transistor-patchcore": lambda name: one(name, transistor),
         "transistor-padim": lambda name: one(name, transistor, "padim"),
+        "transistor-cutpaste-patches": lambda name: one(name, transistor, "cutpaste", **PATCHES),
+        "transistor-cutpaste-patches-untrained": lambda name: one(
+            name, transistor, "cutpaste", **{**PATCHES, "training_steps": 1, "learning_rate": 1e-9}
+        ),
         "tile-patchcore": lambda name: one(name, tile),
         "padim-imagenet-normalisation": lambda name: imagenet_normalisation(name, transistor),
         "smoothing-transistor": lambda name: smoothing(name, transistor),
