@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from okng.checks import at_least, check_input, plain, positive, seconds_of, typed
+from okng.checks import at_least, check_input, plain, positive, seconds_of, seed_of, typed
 from okng.errors import NoMemory, OkngError, in_one_line, needing_memory, no_device
 
 
@@ -55,6 +55,13 @@ def test_plain() -> None:
         assert made == wanted and type(made) is type(wanted)
     assert message(plain, "x", float("inf")) == "x is a finite number, not inf"
     assert message(plain, "x", object).startswith("x is a number, a text or several of them, not <class")
+
+
+def test_a_seed() -> None:
+    seeds = [seed_of(given) for given in (0, np.int64(3), np.uint32(2**32 - 1), torch.tensor(5))]
+    assert seeds == [0, 3, 2**32 - 1, 5] and {type(seed) for seed in seeds} == {int}
+    for given in (-1, 2**32, 1.0, "1", None):
+        assert message(seed_of, given).startswith("a seed is from 0 to 4294967295, not ")
 
 
 def test_typed() -> None:

@@ -38,10 +38,12 @@ def positive(**values: float) -> None:
             raise OkngError(f"{name} is above 0, not {value}")
 
 
-def check_seed(seed: int) -> None:
-    """OkngError unless `seed` is a whole number from 0 to 2³² - 1."""
+def seed_of(given: object) -> int:
+    """The seed that was `given`, NumPy's numbers too; OkngError unless it is a whole number from 0 to 2³² - 1."""
+    seed = plain("seed", given)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise OkngError(f"a seed is from 0 to {2**32 - 1}, not {seed!r}")
+        raise OkngError(f"a seed is from 0 to {2**32 - 1}, not {given!r}")
+    return seed
 
 
 def check_rate(rate: float) -> None:

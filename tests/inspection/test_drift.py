@@ -142,7 +142,7 @@ def test_several_at_once_are_as_one_after_another() -> None:
 def test_a_run_can_be_gone_on_with_and_computed_again() -> None:
     rng = np.random.default_rng(6)
     stream = [seen(rng, score=10 + i / 100) for i in range(300)]
-    whole, first = Drift(model(), seed=9), Drift(model(), seed=9)
+    whole, first = Drift(model(), seed=9), Drift(model(), np.float64(0.01), np.int64(9))
     states = [whole.add(each) for each in stream]
     for each in stream[:150]:
         first.add(each)

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.contract.conftest import pictures
 from torch import Tensor, nn
 
+import okng
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
@@ -236,14 +237,24 @@ def test_a_checkpoint_of_other_pixels_under_the_same_names_is_refused(tmp_path: 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"device": "nope"}, "can't use the device 'nope' .*; take --device cpu"),
-        ({"device": "tpu"}, "can't use the device 'tpu' .*; take --device cpu"),
+        ({"device": "tpu"}, "device is auto, cpu, cuda or mps, not 'tpu'"),
+        ({"device": "cuda:1"}, "device is .*; CUDA_VISIBLE_DEVICES says which"),
         ({"device": "cpu", "precision": "nope"}, "precision is f32, bf16 or f16, not 'nope'"),
     ],
 )
 def test_devices_and_precisions_are_named(given: dict[str, str], words: str) -> None:
     with pytest.raises(OkngError, match=words):
         run_phases(built(), images(), **given)  # type: ignore[arg-type]
+    with pytest.raises(OkngError, match=words):  # before it looks at the images, which are none
+        okng.fit("no/such/folder", "padim", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_said(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(OkngError, match=f"can't use the device '{device}' .*; take --device cpu"):
+        okng.fit("no/such/folder", "padim", device=device)
 
 
 def test_prepare_runs_once_per_image() -> None:

@@ -120,6 +120,17 @@ def test_whoever_is_killed_ends_all(tmp_path: Path, capfd: pytest.CaptureFixture
     assert said == ["okng: process 2 of 2 was killed by signal 9; --resume goes on with the fit"]
 
 
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_that_waits_for_the_killed_is_not_named(
+    killed: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is killed in the end as well, by us."""
+    monkeypatch.setattr("okng.training.launch.GRACE", 0.2)
+    script = f"import os, time; os.kill(os.getpid(), 9) if os.environ['RANK'] == '{killed}' else time.sleep(60)"
+    assert launch([sys.executable, "-c", script], 2) == 1
+    assert capfd.readouterr().err.startswith(f"okng: process {killed + 1} of 2 was killed by signal 9")
+
+
 def test_processes_that_nobody_started_are_asked_for() -> None:
     with pytest.raises(OkngError, match="torchrun"):
         okng.fit(np.zeros((4, 8, 8, 3), np.uint8), "autoencoder", devices=2)

@@ -134,6 +134,7 @@ def compare(
     """
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
+    false_alarm_rate, seeds = plain("false_alarm_rate", false_alarm_rate), plain("seeds", seeds)
     check_rate(false_alarm_rate)
     translator(language)
     if budget not in BUDGETS:

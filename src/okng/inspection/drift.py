@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from okng.checks import check_rate, check_seed
+from okng.checks import check_rate, plain, seed_of
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
 from okng.inspection.result import Inspection
@@ -78,13 +78,13 @@ class Drift:
     """
 
     def __init__(self, inspector: Inspector, risk: float = 0.01, seed: int = 0):
+        risk, seed = plain("risk", risk), seed_of(seed)
         check_rate(risk)
-        check_seed(seed)
         self.risk, self.seed, self.count = risk, seed, 0
         calibration, manifest = inspector.calibration, inspector.manifest
         whole_maps = inspector.rules.masks and manifest.get("zones_calibrated") == "whole maps"
-        plain = calibration.method == "split" and calibration.unit == "image" and not calibration.dropped
-        self.bounded = plain and not whole_maps
+        of_a_split = calibration.method == "split" and calibration.unit == "image" and not calibration.dropped
+        self.bounded = of_a_split and not whole_maps
         samples = (inspector.learnt_images or {}).get("samples", {})
         references = {"score": calibration.scores, **{name: np.array(samples[name]) for name in sorted(samples)}}
         share = risk / len(references)

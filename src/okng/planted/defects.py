@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from okng.checks import check_seed
+from okng.checks import seed_of
 from okng.errors import OkngError, nearest_names
 from okng.inspection.images import white_level
 from okng.planted.drawing import (
@@ -74,7 +74,7 @@ def plant(
         raise OkngError(f"a defect's size is {SMALLEST:g} px or more, not {size}")
     if image.dtype not in (np.uint8, np.uint16):
         raise OkngError(f"defects are planted into images of 8 or 16 bits, not of {image.dtype}")
-    check_seed(seed)
+    seed = seed_of(seed)
     top = white or (255.0 if image.dtype == np.uint8 else float(white_level([image])))
     deep = image.reshape(*image.shape[:2], -1)  # (H, W, C)
     source = deep if other is None else other.reshape(*other.shape[:2], -1)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import okng
-from okng.checks import at_least, check_seed
+from okng.checks import at_least, plain, seed_of
 from okng.datasets.ok_images import lister
 from okng.errors import OkngError, nearest_names, so_many
 from okng.inspection.calibration import Calibration
@@ -71,7 +71,7 @@ def sensitivity(
     inspector = model if isinstance(model, Inspector) else okng.load(model)
     _ = inspector.calibration  # of several products one has to be meant
     wanted = _kinds(kinds)
-    check_seed(seed)
+    seed, plants = seed_of(seed), plain("plants", plants)
     at_least(1, plants=plants)
     sources, left_out, by = _unlearnt(list(each_image(images, lister())), inspector, tell)
     if inspector.rules.rules:

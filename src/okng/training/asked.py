@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from okng.checks import check_rate, check_seed, check_share, positive
+from okng.checks import check_rate, check_share, positive
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
@@ -12,11 +12,10 @@ PROMISES = ("auto", "strict")
 NOT_WHERE = "{} does not say where; zones and rules need a detector that does, see: okng list"
 
 
-def check_values(false_alarm_rate: float, holdout: float | None, promise: str, seed: int) -> None:
+def check_values(false_alarm_rate: float, holdout: float | None, promise: str) -> None:
     """`OkngError` for numbers out of range, and for a promise that there is not."""
     check_rate(false_alarm_rate)
     check_share("holdout", holdout, "a share of the OK images such as 0.2, or 0 to cross-fit")
-    check_seed(seed)
     if promise not in PROMISES:
         raise OkngError(f"promise is {' or '.join(PROMISES)}, not {promise!r}")
     if promise == "strict" and holdout == 0:

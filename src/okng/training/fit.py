@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import plain
+from okng.checks import plain, seed_of
 from okng.datasets.ok_images import part_images
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import DEFAULT, detector_class, find, name_of, parameters
@@ -56,7 +56,7 @@ from okng.training.products import (
     say_who_decides,
 )
 from okng.training.progress import Narrator, duration, narrated
-from okng.training.ranks import check_ranks
+from okng.training.ranks import check_device, check_ranks
 from okng.training.reading import auxiliary_images, given_images, whole, with_header
 from okng.training.review import Review
 from okng.training.size import time_of_one
@@ -159,7 +159,7 @@ def fit(
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
     detector = name_of(detector)
-    seed, size, holdout = plain("seed", seed), plain("size", size), plain("holdout", holdout)
+    seed, size, holdout = seed_of(seed), plain("size", size), plain("holdout", holdout)
     false_alarm_rate, time_per_image = plain("false_alarm_rate", false_alarm_rate), plain("time", time_per_image)
     tile, overlap = plain("tile", tile), plain("overlap", overlap)
     if overlap is None and isinstance(tile, int):
@@ -168,7 +168,7 @@ def fit(
     own = isinstance(auxiliary, str) and "auxiliary" in parameters(detector)
     if own and not detector_class(detector).takes_auxiliary:  # images that it makes itself, as oe_sdn does
         arguments["auxiliary"], auxiliary = auxiliary, None
-    check_values(false_alarm_rate, holdout, promise, seed)
+    check_values(false_alarm_rate, holdout, promise)
     check_input(size, tile, overlap, time_per_image)
     check_devices(detector, devices * nodes, time_per_image)
     check_images(detector, ng is not None, auxiliary is not None, tile is not None, bool(rules))
@@ -177,6 +177,7 @@ def fit(
     chosen: dict[str, Any] = {} if preset is None else preset_of(preset, detector)
     room, patches = (PIXEL_BUDGET, None) if max_memory is None else within(plain("memory", max_memory))
     rank = check_ranks(devices, nodes)
+    check_device(device, precision)
     tell = Narrator(quiet=True) if rank else tell
     by_name = by_product(images)
     names = list(by_name)

@@ -42,6 +42,7 @@ def launch(command: Sequence[str], count: int) -> int:
             while not any(process.poll() for process in processes) and None in [p.returncode for p in processes]:
                 time.sleep(LOOK)
             _wait(processes)
+            ended = [process.poll() for process in processes]  # those still waiting are killed here, by none else
         except KeyboardInterrupt:
             for process in processes:
                 process.terminate()
@@ -51,7 +52,7 @@ def launch(command: Sequence[str], count: int) -> int:
             for process in processes:
                 process.kill()
                 process.wait()
-        return _concluded([process.returncode for process in processes], said)
+        return _concluded([GONE if code is None else code for code in ended], said)
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-
 from okng.detectors.base import Collect, Detector, Train
 from okng.detectors.engine import full_float32
-from okng.errors import OkngError, no_device
 from okng.training.checkpoint import Checkpoint
 from okng.training.data import AuxiliaryImages, SharedFeatures, TrainingImages
 from okng.training.descent import train
@@ -17,11 +14,9 @@ from okng.training.feed import Feed
 from okng.training.frozen import FrozenBackbones
 from okng.training.passes import Fit, collect
 from okng.training.progress import Narrator
-from okng.training.ranks import Ranks, check_ranks, fabric_of, join
+from okng.training.ranks import PRECISIONS, Ranks, check_ranks, fabric_of, join
 from okng.training.seeds import BETWEEN, seed_torch
 from okng.training.turns import one_at_a_time
-
-PRECISIONS = {"f32": "32-true", "bf16": "bf16-mixed", "f16": "16-mixed"}  # as Fabric calls them, which will do too
 
 
 @one_at_a_time
@@ -66,12 +61,7 @@ def run_phases(
     """
     tell = Narrator(quiet=True) if check_ranks(devices, nodes) or tell is None else tell
     precision = PRECISIONS.get(precision, precision)
-    if precision not in PRECISIONS.values():
-        raise OkngError(f"precision is f32, bf16 or f16, not {precision!r}")
-    try:
-        fabric = fabric_of(device, precision, devices, nodes)
-    except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
-        raise no_device(device, error) from error
+    fabric = fabric_of(device, precision, devices, nodes)
     join(fabric, devices, nodes)
     told: list[Any] = [[detector.name, detector.arguments, images.preprocess.to_json()], seed, precision, images.labels]
     if devices * nodes > 1:

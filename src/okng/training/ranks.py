@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from okng.errors import OkngError, in_one_line
+from okng.errors import OkngError, in_one_line, no_device
 from okng.nn.features.backbones import Backbone
 from okng.nn.learning.processes import Processes, sharing
 from okng.training.frozen import is_frozen, versions
@@ -31,6 +32,8 @@ from okng.training.frozen import is_frozen, versions
 HOW = (
     "start it by `torchrun --nproc-per-node DEVICES --nnodes NODES`, or one machine's by `okng train --devices DEVICES`"
 )
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = {"f32": "32-true", "bf16": "bf16-mixed", "f16": "16-mixed"}  # as Fabric calls them, which will do too
 
 
 class Gone(OkngError):
@@ -49,16 +52,33 @@ def check_ranks(devices: int, nodes: int) -> int:
     return int(os.environ["RANK"])
 
 
-def fabric_of(device: str, precision: Any, devices: int, nodes: int) -> Fabric:
+def check_device(device: str, precision: str) -> None:
+    """`OkngError` for a device that this machine lacks, and for a precision that there is not."""
+    if device not in DEVICES:
+        several = "; CUDA_VISIBLE_DEVICES says which of several GPUs" * str(device).startswith("cuda")
+        raise OkngError(f"device is {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, not {device!r}{several}")
+    if precision not in (*PRECISIONS, *PRECISIONS.values()):
+        raise OkngError(f"precision is {', '.join(list(PRECISIONS)[:-1])} or {list(PRECISIONS)[-1]}, not {precision!r}")
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(device, True):
+        raise no_device(device, RuntimeError("PyTorch sees none here"))
+
+
+def fabric_of(device: str, precision: str, devices: int, nodes: int) -> Fabric:
     """Lightning Fabric on this process' device; `join` has it meet the others."""
-    if devices * nodes == 1:
-        return Fabric(accelerator=device, devices=1, precision=precision)
-    logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)  # that it begins is ours to say
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    return Fabric(
-        accelerator=device, devices=devices, num_nodes=nodes, precision=precision, strategy="ddp",
-        plugins=[TorchElasticEnvironment()],
-    )  # fmt: skip
+    check_device(device, precision)
+    named: Any = PRECISIONS.get(precision, precision)
+    several: dict[str, Any] = {"devices": 1}
+    if devices * nodes > 1:
+        logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)  # that it begins is ours
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        several = {
+            "devices": devices, "num_nodes": nodes, "strategy": "ddp", "plugins": [TorchElasticEnvironment()],
+        }  # fmt: skip
+    try:
+        return Fabric(accelerator=device, precision=named, **several)
+    except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
+        raise no_device(device, error) from error
 
 
 def join(fabric: Fabric, devices: int, nodes: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import okng
-from okng.checks import check_seed, check_share, plain
+from okng.checks import check_share, plain, seed_of
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector
@@ -34,6 +34,7 @@ from okng.training.held_out import (
 )
 from okng.training.phases import run_phases
 from okng.training.progress import Narrator, narrated
+from okng.training.ranks import check_device
 from okng.training.reading import given_images, whole, with_header
 from okng.training.tiles import TileImages
 from okng.training.turns import one_at_a_time
@@ -72,9 +73,9 @@ def update(
     """
     started = time.monotonic()
     tell = tell or Narrator(quiet=True)
-    seed, holdout = plain("seed", seed), plain("holdout", holdout)
+    seed, holdout = seed_of(seed), plain("holdout", holdout)
     check_share("holdout", holdout, "a share of the new images such as 0.2, or 0 to learn from all")
-    check_seed(seed)
+    check_device(device, precision)
     old = model if isinstance(model, Inspector) else okng.load(model)
     if old.products:
         raise OkngError("a model of several products can't be updated; fit all their images again")

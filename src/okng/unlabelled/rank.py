@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from okng.checks import check_seed
+from okng.checks import plain, seed_of
 from okng.detectors.arguments import checked_arguments
 from okng.errors import OkngError, so_many
 from okng.inspection.images import Preprocess, white_level
@@ -63,7 +63,7 @@ def rank(
     from okng.unlabelled.musc import MuSc
 
     tell = tell or Narrator(quiet=True)
-    check_seed(seed)
+    seed, size, together = seed_of(seed), plain("size", size), plain("together", together)
     if not isinstance(size, int) or not 32 <= size <= 8192:
         raise OkngError(f"size is a number from 32 to 8192, not {size}")
     if not isinstance(together, int) or together < LEAST:
