@@ -169,6 +169,7 @@ def train(
     from okng.errors import OkngError
     from okng.inspection import stored
     from okng.inspection.formats import exists
+    from okng.inspection.model_file import check_ending
     from okng.inspection.urls import url_of
     from okng.report.language import translator
 
@@ -197,9 +198,8 @@ def train(
         raise OkngError(f"{auxiliary} does not exist; --auxiliary is a folder of images")
     if update is not None and update.suffix == ".onnx":
         raise OkngError("an exported model can't be updated; update the .okng file it was exported from")
-    if output.suffix == ".onnx":
-        raise OkngError(f"{output} would be a PyTorch model; train a .okng file, then run: okng export")
     check_writable(output)
+    check_ending(output)
     far = url_of(output)
     if far is not None and update is None and not force and stored.exists(far):
         raise OkngError(f"{far} is there already; give -o another name, or add --force")

@@ -19,7 +19,7 @@ from okng.detectors.catalogue import create, detector_class, name_of, parameters
 from okng.errors import OkngError, no_device
 from okng.inspection.engines import check_threads
 from okng.inspection.inspector import Inspector
-from okng.inspection.model_file import write_model
+from okng.inspection.model_file import check_ending, write_model
 
 
 class TorchEngine:
@@ -54,8 +54,7 @@ class TorchEngine:
 
     def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Write the .okng file. Frozen networks are in it too: a file needs nothing but okng."""
-        if path.suffix == ".onnx":
-            raise OkngError(f"{path} would be a PyTorch model; save it as .okng, then run: okng export")
+        check_ending(path)
         state = {f"detector.{k}": v.cpu().numpy() for k, v in self.detector.state_dict().items()}
         write_model(path, manifest, {**state, **arrays})
 

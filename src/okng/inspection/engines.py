@@ -15,7 +15,7 @@ import numpy as np
 
 from okng.errors import OkngError, in_one_line, missing_extra
 from okng.inspection.inspector import Engine, Inspector
-from okng.inspection.model_file import write_model
+from okng.inspection.model_file import check_ending, write_model
 from okng.inspection.onnx_file import read_onnx, write_onnx
 
 ENGINES = ("openvino", "onnxruntime")  # the faster first
@@ -67,8 +67,7 @@ class StoredDetector:
 
     def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Write the .okng file with another manifest beside the same tensors."""
-        if path.suffix == ".onnx":
-            raise OkngError(f"{path} would be a PyTorch model; save it as .okng, then run: okng export")
+        check_ending(path)
         write_model(path, manifest, {**self.tensors, **arrays})
 
 

@@ -42,6 +42,14 @@ def write_model(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndar
     write_atomically(path, content)
 
 
+def check_ending(path: Path) -> None:
+    """`OkngError` unless `path` is called as a .okng file is: by its ending it is told from an exported one."""
+    if path.suffix == ".onnx":
+        raise OkngError(f"{path} would be a PyTorch model; save it as .okng, then run: okng export")
+    if path.suffix != ".okng":
+        raise OkngError(f"{path} would be a model file; give it a name that ends in .okng, such as {path.name}.okng")
+
+
 def described_as_json(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     """What a header says, as JSON; `OkngError` if there is anything in it, or in `arrays`, that is no number.
 
