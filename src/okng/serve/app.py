@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import anyio.to_thread
@@ -115,8 +116,16 @@ def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], No
 
 
 async def _refused(request: Request, error: Exception) -> Response:
+    """What a route says, or of an address without one, of which the frame has only the status's name."""
     assert isinstance(error, HTTPException)
-    return _problem(request, error.status_code, str(error.detail), dict(error.headers or {}))
+    headers, line = dict(error.headers or {}), str(error.detail)
+    if line == HTTPStatus(error.status_code).phrase:
+        path = request.url.path
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            line = f"there is nothing at {path}; what there is stands at /docs"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            line = f"{path} takes {headers.get('Allow', 'another method')}, not {request.method}; see /docs"
+    return _problem(request, error.status_code, line, headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
