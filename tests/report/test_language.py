@@ -15,9 +15,10 @@ from tests.report.test_report import Page, inspected, make_inspector, page_of
 
 import okng
 from okng.errors import OkngError
+from okng.inspection.rules import Rules
 from okng.report import Report
 from okng.report.curves import write_curves
-from okng.report.language import words
+from okng.report.language import line_of, translator, words
 from okng.report.sensitivity import write_sensitivity
 from okng.serve.pages.words import words as server
 
@@ -61,6 +62,7 @@ def test_every_word_is_used_and_every_used_word_exists() -> None:
     in_scripts = {f"table.{key}" for key in re.findall(r'\bsay\("(\w+)"', text)}
     in_scripts |= {f"table.{key}" for pair in re.findall(r'say\([^"]*\? "(\w+)" : "(\w+)"', text) for key in pair}
     composed = {*re.findall(rf'"((?:{rooms})\.[a-z_]*)" ~', text), *re.findall(rf'f"((?:{rooms})\.[a-z_]*)\{{', text)}
+    composed |= {f"{page}." for page in re.findall(r'line_of\("(\w+)"', text)}
     said = {key for key in known if f'"{key}"' in text}  # in Python, and where two keys are chosen between
     ours = {key for key in named | in_scripts if key not in server("en")}
     assert ours - known.keys() == set()
@@ -100,6 +102,23 @@ def test_a_korean_report_is_korean(tmp_path: Path, labelled: bool) -> None:
         "점수 300, 임계값 95 초과",
     ):
         assert said in page.text
+
+
+@pytest.mark.parametrize("name", ["긁힘", "it's long, and 2 more"])
+@pytest.mark.parametrize("verdict", ["NG", "OK"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_reason_that_rules_give_is_said_in_korean(name: str, verdict: str, count: int) -> None:
+    inspector = make_inspector()
+    (region,) = inspected(inspector, 300).regions
+    rules = Rules.from_json({"rules": [{"name": name, "verdict": verdict}]})
+    _, _, lines = rules.judge(300, [region] * count, (40, 60), inspector.calibration)
+    (line,) = lines
+    told = line_of("reason", line, translator("ko"))
+    assert (
+        told.startswith(f"규칙 {name!r}에 따라 {verdict}: 면적 ") and line_of("reason", line, translator("en")) == line
+    )
+    assert sorted(re.findall(r"\d+", told)) == sorted(re.findall(r"\d+", line))
+    assert line_of("reason", "what nobody says", translator("ko")) == "what nobody says"
 
 
 def test_an_empty_report_and_one_without_maps_are_korean_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -38,3 +39,19 @@ def translator(language: str, *rooms: str) -> Translate:
         return known[key].format(**figures)
 
     return t
+
+
+def line_of(page: str, line: str, t: Translate, room: str = "okng.report") -> str:
+    """A `line` that the code says in English as `t` says it, if it is like one of a `page` of words; else as it is."""
+    for name, pattern in _lines(page, room):
+        if found := pattern.fullmatch(line):
+            return t(f"{page}.{name}", **found.groupdict())
+    return line
+
+
+@cache
+def _lines(page: str, room: str) -> list[tuple[str, re.Pattern[str]]]:
+    """What each line of a `page` looks like, its figures as groups: the longest words first."""
+    known = [(key.partition(".")[2], text) for key, text in words("en", room).items() if key.startswith(f"{page}.")]
+    known.sort(key=lambda each: -len(each[1]))
+    return [(name, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(text)))) for name, text in known]

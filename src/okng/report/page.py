@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from okng.inspection.inspector import Inspector
 from okng.inspection.overlay import HEAT
-from okng.report.language import Translate, translator, words
+from okng.report.language import line_of, translator, words
 from okng.report.promise import promise
 from okng.report.settings import asked, method, metric, number, share
 from okng.report.sizes import from_size
@@ -31,7 +30,7 @@ def page(template: str, title: str, inspector: Inspector | None, language: str =
     )  # fmt: skip
     environment.filters.update(number=number, share=share, asked=asked, metric=metric, capital=capital)
     environment.filters["from_size"] = partial(from_size, t=t)
-    environment.filters["reason"] = partial(reason, t=t)
+    environment.filters["reason"] = lambda line: line_of("reason", line, t)
     environment.globals["t"] = lambda key, **figures: Markup(known[key]).format(**figures)
     environment.globals["spoken"] = {key: said for key, said in known.items() if key.startswith("table.")}
     common = {
@@ -45,12 +44,6 @@ def page(template: str, title: str, inspector: Inspector | None, language: str =
     }
     html = environment.get_template(template).render(**common, **content)
     return html.encode("utf-8", "replace")  # file names need not be valid Unicode
-
-
-def reason(text: str, t: Translate) -> str:
-    """Why an image is NG, in the page's language where it is the score; a rule's words are a person's own."""
-    found = re.fullmatch(r"score (\S+) above the threshold (\S+)", text)
-    return text if found is None else t("card.above", score=found[1], threshold=found[2])
 
 
 def capital(text: str) -> str:

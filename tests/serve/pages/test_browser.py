@@ -372,6 +372,19 @@ def test_who_is_not_signed_in_sees_the_way_in_alone(
     store.close()
 
 
+def test_a_record_says_why_it_is_ng(line: Server) -> None:
+    record = next(iter(line.store.records.each(Filter(verdict="NG"))))
+    (why,) = record.details["reasons"]
+    for language, said in (
+        ("en", f"<p>{why}.</p>"),
+        ("ko", f"<p>점수 {why.split()[1]}, 임계값 {why.split()[-1]} 초과.</p>"),
+    ):
+        html = line.client.get(
+            f"/results/{record.id}", headers={"Accept": "text/html", "Accept-Language": language}
+        ).text
+        assert said in html
+
+
 def test_a_mistake_in_an_address_is_a_page_with_a_line(page: Any, line: Server) -> None:
     answer = line.client.get("/results/999999", headers={"Accept": "text/html"})
     assert answer.status_code == 404 and "no record 999999" in answer.text and "<h1>" in answer.text

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import cache
 
 from okng.report import language as shared
 from okng.report.language import LANGUAGES, Translate
@@ -43,17 +41,4 @@ def language_of(chosen: str | None, accepted: str) -> str:
 
 def refused(line: str, language: str) -> str:
     """An error's line in a `language`, as far as the words know it; any other stays as it is."""
-    if language == "en":
-        return line
-    for name, pattern in _refusals():
-        if found := pattern.fullmatch(line):
-            return translator(language)(f"refused.{name}", **found.groupdict())
-    return line
-
-
-@cache
-def _refusals() -> list[tuple[str, re.Pattern[str]]]:
-    """What each line of the page `refused` looks like, its figures as groups: the longest words first."""
-    known = [(key.partition(".")[2], text) for key, text in words("en").items() if key.startswith(f"{REFUSED}.")]
-    known.sort(key=lambda each: -len(each[1]))
-    return [(name, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(text)))) for name, text in known]
+    return shared.line_of(REFUSED, line, translator(language), ROOM)
