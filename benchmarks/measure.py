@@ -44,6 +44,8 @@ METRICS = ("image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro", "measure
 PATCHES: dict[str, Any] = {  # the paper's ratio of patch and image, every 16 px; epochs and batches as of whole images
     "size": 256, "patch": 64, "patch_step": 16, "epochs": 50, "batch_size": 16,
 }  # fmt: skip
+NOTHING_LEARNT = {"training_steps": 1, "learning_rate": 1e-9}
+BEGUN_TRAINED = {"backbone": "efficientnet_lite0", "weights": "imagenet", "head_first": 5}
 DIGITS: dict[str, Any] = {"code": 32, "epochs": 10, "batch_size": 32, "learning_rate": 1e-3}
 
 
@@ -154,7 +156,13 @@ def experiments(data: Path) -> dict[str, Callable[[str], Iterator[dict]]]:
         "transistor-padim": lambda name: one(name, transistor, "padim"),
         "transistor-cutpaste-patches": lambda name: one(name, transistor, "cutpaste", **PATCHES),
         "transistor-cutpaste-patches-untrained": lambda name: one(
-            name, transistor, "cutpaste", **{**PATCHES, "training_steps": 1, "learning_rate": 1e-9}
+            name, transistor, "cutpaste", **PATCHES, **NOTHING_LEARNT
+        ),
+        "transistor-cutpaste-patches-imagenet": lambda name: one(
+            name, transistor, "cutpaste", **PATCHES, **BEGUN_TRAINED
+        ),
+        "transistor-cutpaste-patches-imagenet-untrained": lambda name: one(
+            name, transistor, "cutpaste", **PATCHES, **{**BEGUN_TRAINED, "head_first": 0}, **NOTHING_LEARNT
         ),
         "tile-patchcore": lambda name: one(name, tile),
         "padim-imagenet-normalisation": lambda name: imagenet_normalisation(name, transistor),

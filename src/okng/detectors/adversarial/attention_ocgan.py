@@ -46,7 +46,7 @@ class AttentionOCGAN(Detector):
     `warm_up`: the share of the epochs before the second OCGAN begins anew. `epochs`, `batch_size`,
     `learning_rate`: of Adam. For thousands of 28 × 28 or 32 × 32 images `width=16,
     classifier_width=16, dropout=0.0, reconstruction_weight=100.0, epochs=10, batch_size=32, learning_rate=1e-3`
-    take a few minutes.
+    take about ten minutes.
 
     Deliberately otherwise: the slides give no sizes, weights or schedule; OCGAN's are used, as in `ocgan`, and the
     rest is this library's choice. The guide compares decoded mined codes with rebuilt OK images, as OCGAN's own

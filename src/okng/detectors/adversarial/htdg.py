@@ -126,7 +126,7 @@ class HTDG(Detector):
     count in the score; the authors take 0.05 or 0.1 for defects. `width`: channels, twice as many from the fifth scale
     on. `epochs`: steps of each network at each scale. `learning_rate`: of Adam, a tenth for the discriminator in the
     second half of the epochs. For digits of 28 px `shots=5, scales=3, coarsest=18, transformations="flips", width=16,
-    epochs=150, learning_rate=2e-3` take about a minute.
+    epochs=150, learning_rate=2e-3` take a few minutes.
 
     Deliberately otherwise: the networks take their steps in turn, where the authors' code takes three of one and then
     three of the other in each of 500 (digits) or 1,000 iterations. The images are not made richer in contrast (CLAHE).

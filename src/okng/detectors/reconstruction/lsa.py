@@ -33,7 +33,7 @@ class LSA(Detector):
     density's layers have for each number of the code. `surprise_weight`: of the code's surprise in nats beside the
     squared error, which is a sum over an image. `epochs`, `batch_size`, `learning_rate`: of Adam. The defaults are the
     paper's for MNIST. For thousands of 28 × 28 images `width=16, estimator_width=4, epochs=15, batch_size=64,
-    learning_rate=1e-3` take about a minute.
+    learning_rate=1e-3` take a few minutes.
 
     Deliberately otherwise: the depth follows the size, down to a grid of 4 to 7, which gives both of the paper's
     networks (28 px are 7 · 2², 32 px are 4 · 2³; sides between are padded by repeating the border); colour images get

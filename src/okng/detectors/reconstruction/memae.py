@@ -35,7 +35,7 @@ class MemAE(Detector):
     code, so that they are kinds of patches. `shrinkage`: the threshold, in units of the mean weight 1 / `items`; up
     to 1 some weight always stays. `entropy_weight`: of the entropy in the loss. `epochs`, `batch_size`,
     `learning_rate`: of Adam. For thousands of 28 × 28 images `widths=(16,32,64), items=100, epochs=40,
-    batch_size=64, learning_rate=3e-3` take about a minute.
+    batch_size=64, learning_rate=3e-3` take a few minutes.
 
     Deliberately otherwise: the authors' code is of videos. The layers for images are remembered and could not be
     checked: 64, 128, 128, 256 with 500 items for CIFAR-10, 16, 32, 64 with 100 for MNIST, whose first kernel is one

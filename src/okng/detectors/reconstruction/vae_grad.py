@@ -39,7 +39,7 @@ class VAEGrad(Detector):
     of the distance to the image as it was; without it what is left is the copy with its blur. `code`: latent
     dimensions. `width`: channels after the first layer, doubled as the sides halve. `smallest_deviation`: the
     decoder's variance is never below its square. `epochs`, `batch_size`, `learning_rate`: of Adam. For thousands of
-    28 × 28 images `code=16, width=16, steps=50, epochs=30, learning_rate=1e-3` take a minute or so.
+    28 × 28 images `code=16, width=16, steps=50, epochs=30, learning_rate=1e-3` take a few minutes.
 
     Deliberately otherwise: the network is that of `vae`, without normalisation; a public implementation's layers are
     six of stride 2 with batch normalisation. Its size, epochs, batches and rates are those here, as the paper's could
