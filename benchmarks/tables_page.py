@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from ast import literal_eval
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,8 @@ from okng.benchmark.tables import FOLDERS, TABLES, Block, Table
 
 AT_HAND = {"MVTec AD": ("transistor",), "ShanghaiTech Campus": (), "COCO crops": ()}  # of the sets; all of the others
 ROOT = Path(__file__).parents[1]
+WHY = tomllib.loads(Path(__file__).with_name("tables_why.toml").read_text("utf-8"))
+FAR = 0.03  # from what is published; what lies behind such a difference is said
 PAGE = ROOT / "docs" / "tables.md"
 ONE_CLASS = "[one_class.csv](../results/one_class.csv), [means](benchmarks.md#one-class-of-digits-and-clothes)"
 HEAD = """# Published tables, run again
@@ -38,6 +42,7 @@ One seed, the last epoch. No figure here was chosen among several by its test la
 when the arguments were chosen is in [choices.md](choices.md). CIFAR-10 is a copy whose images were stored as JPEG
 between, and MVTec AD's transistor one of 320 px where the original has 1024: published figures are of the originals. A
 mean is over the cells that were run, both figures over the same ones; where all were, the published one is as printed.
+The difference is the mean of what was measured less that of what is published, over the cells that have both.
 The rows, with arguments, command, digest of the code and date, are in [results/](../results);
 `python benchmarks/tables_page.py` writes this page.
 """
@@ -48,13 +53,18 @@ def page() -> str:
     parts = [HEAD]
     for table in TABLES.values():
         outcomes = standing(table, ROOT / "results")
-        blocks = [matrix(table, block, outcomes) + missing(table, block, outcomes) for block in table.blocks]
+        blocks = [
+            matrix(table, block, outcomes) + explained(table, block, outcomes) + missing(table, block, outcomes)
+            for block in table.blocks
+        ]
         parts.append(f"## {table.name}\n\n{table.title}.\n")
         if table.notes():
             parts.append("\n".join(f"- {note}" for note in table.notes()) + "\n")
         parts += blocks
         if table.name == "oe-sdn/table1":
             parts += curves()
+        if table.name == "ocgan/mnist":
+            parts.append(widths())
         if table.name == "coco-masks":
             parts.append(made())
     return "\n".join(parts)
@@ -138,8 +148,10 @@ def matrix(table: Table, block: Block, outcomes: list[Outcome]) -> str:
         return ""
     mean = ["mean"] if len(classes) > 1 else []
     protocol = "the native split" if block.protocol == FOLDERS else block.protocol
+    apart = differences(table, block, outcomes)
+    more = [*mean, *(["difference"] if apart else [])]
     lines = [f"**{block.dataset}**, {protocol}, {NAMES[block.metric]}:", ""]
-    lines += ["| | " + " | ".join([*classes, *mean]) + " |", "|" + "---|" * (len(classes) + len(mean) + 1)]
+    lines += ["| | " + " | ".join([*classes, *more]) + " |", "|" + "---|" * (len(classes) + len(more) + 1)]
     for method in methods:
         run = [Line(kind, table.printed(block, method, kind), values.get((method, kind))) for kind in classes]
         cells = [cell(line) + marks.get((method, line.name), "") for line in run]
@@ -150,8 +162,48 @@ def matrix(table: Table, block: Block, outcomes: list[Outcome]) -> str:
                 line, some = replace(line, printed=table.printed(block, method, "mean") or line.printed), ""
             worst = "".join(sign for sign in "†‡" if any(sign in marks.get((method, k), "") for k in classes))
             cells.append(cell(line) + worst + some)
+        if apart:
+            cells.append(f"{apart[method]:+.3f}" if method in apart else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def differences(table: Table, block: Block, outcomes: list[Outcome]) -> dict[str, float]:
+    """Of each method what was measured less what is published: the mean over the cells that have both figures.
+
+    Where only a mean is printed it is compared with that of all classes, if all were run.
+    """
+    here = [o for o in outcomes if (o.cell.dataset, o.cell.metric) == (block.dataset, block.metric)]
+    found = {}
+    for method in block.methods:
+        run = {o.cell.kind: o.value for o in here if o.cell.method == method and o.value is not None}
+        both = [value - float(p) for kind, value in run.items() if (p := table.printed(block, method, kind))]
+        mean = table.printed(block, method, "mean")
+        if both:
+            found[method] = float(np.mean(both))
+        elif mean and len(run) == len(block.classes):
+            found[method] = float(np.mean(list(run.values()))) - float(mean)
+    return found
+
+
+def explained(table: Table, block: Block, outcomes: list[Outcome]) -> str:
+    """What lies behind the differences that are `FAR`: a line for each method; nothing where there is none."""
+    far = [method for method, apart in differences(table, block, outcomes).items() if abs(apart) >= FAR]
+    lines = [f"- {method}: {WHY[table.runs[method].detector][block.dataset]}" for method in far]
+    return "\n".join(["", f"What lies behind a difference of {FAR} or more:", "", *lines, ""]) if lines else ""
+
+
+def widths() -> str:
+    """A kernel density by the width of its Gaussians."""
+    rows = [row for row in read_rows(ROOT / "results" / "measured.csv") if row["experiment"] == "kde-bandwidth"]
+    wide = [literal_eval(row["arguments"])["bandwidth"] for row in rows]
+    lines = [
+        "KDE, MNIST, mean of ten digits, by the bandwidth (`python benchmarks/measure.py DATA --only kde-bandwidth`):"
+    ]
+    lines += ["", "| | " + " | ".join("chosen" if width is None else f"{width:g}" for width in wide) + " |"]
+    lines += ["|" + "---|" * (len(rows) + 1)]
+    lines += ["| image AUROC | " + " | ".join(f"{float(row['value']):.3f}" for row in rows) + " |"]
+    return "\n".join([*lines, ""])
 
 
 def missing(table: Table, block: Block, outcomes: list[Outcome]) -> str:

@@ -45,6 +45,24 @@ def test_a_cell_has_the_published_figure_beside_it() -> None:
     assert module.cell(Line("0", "0.95", 0.98765)) == "0.988 (0.95)" and module.cell(Line("0", "0.95", None)) == "–"
 
 
+def test_a_difference_is_over_the_cells_that_have_both_figures_and_a_large_one_is_explained() -> None:
+    module = script("tables_page")
+    table = module.TABLES["ocgan/cifar10"]
+    (block,), outcomes = table.blocks, module.standing(table, module.ROOT / "results")
+    apart = module.differences(table, block, outcomes)
+    for method, found in apart.items():
+        cells = [o for o in outcomes if o.cell.method == method]
+        assert found == pytest.approx(sum(o.value - o.cell.published for o in cells) / len(cells), abs=1e-9)
+    said = module.explained(table, block, outcomes)
+    assert {method for method, found in apart.items() if abs(found) >= module.FAR} == {
+        line[2:].partition(":")[0] for line in said.splitlines() if line.startswith("- ")
+    }
+    only_means = module.TABLES["oe-sdn/table3"]
+    there = module.standing(only_means, module.ROOT / "results")
+    assert abs(module.differences(only_means, only_means.blocks[0], there)["Rotation"]) < 0.01
+    assert module.differences(only_means, only_means.blocks[1], there) == {}  # of some classes there is no printed mean
+
+
 def test_each_cell_without_a_figure_has_a_reason() -> None:
     module = script("tables_page")
     for table in module.TABLES.values():
