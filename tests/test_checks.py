@@ -60,7 +60,7 @@ def test_plain() -> None:
 def test_a_seed() -> None:
     seeds = [seed_of(given) for given in (0, np.int64(3), np.uint32(2**32 - 1), torch.tensor(5))]
     assert seeds == [0, 3, 2**32 - 1, 5] and {type(seed) for seed in seeds} == {int}
-    for given in (-1, 2**32, 1.0, "1", None):
+    for given in (-1, 2**32, 1.0, "1", None, True):
         assert message(seed_of, given).startswith("a seed is from 0 to 4294967295, not ")
 
 

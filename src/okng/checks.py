@@ -41,7 +41,7 @@ def positive(**values: float) -> None:
 def seed_of(given: object) -> int:
     """The seed that was `given`, NumPy's numbers too; OkngError unless it is a whole number from 0 to 2³² - 1."""
     seed = plain("seed", given)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise OkngError(f"a seed is from 0 to {2**32 - 1}, not {given!r}")
     return seed
 

@@ -256,7 +256,7 @@ def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
         (["train", good, "--update", tmp_path / "new.onnx"], "update the .okng file it was exported from"),
         (["train", good, *out, "-p", "backbone=!!!"], r" more"),
         (["train", good, "-o", tmp_path / "new.onnx"], "save it as .okng, then run: okng export"),
-        (["train", good, "-o", tmp_path / "new.model"], "give it a name that ends in .okng, such as new.model.okng"),
+        (["train", good, "-o", tmp_path / "new.model"], "ends in .okng, unlike"),
         (["train", good, *out, "--seed", "99999999999999"], "a seed is from 0 to"),
         (["train", good, *out, "--budget", "gpu"], "a budget is cpu or paper"),
         (

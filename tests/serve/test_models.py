@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -201,6 +202,20 @@ def test_what_was_chosen_stays_over_a_restart(store: Store, shop: Shop, tmp_path
         assert any("version 2 is active" in line and "is version 1" in line for line in server.said)
     with serving(store, {}, tmp_path / "models") as server:  # without naming it, too
         assert server.inspect(shop.image(1)).json()["version"] == 2
+
+
+def test_a_model_of_any_name_can_be_changed(store: Store, shop: Shop, tmp_path: Path) -> None:
+    """Given so, and of a store whose versions still have the ending that a person gave."""
+    given, kept = tmp_path / "given.model", tmp_path / "models" / "kept" / "1.model"
+    kept.parent.mkdir(parents=True)
+    for file in (given, kept):
+        file.write_bytes(shop.okng.read_bytes())
+    store.models.add("kept", hashlib.sha256(kept.read_bytes()).hexdigest(), "kept/1.model", "a person", "")
+    store.models.choose("kept", 1, "a person", "")
+    with serving(store, {"given": given}, tmp_path / "models") as server:
+        for name in ("given", "kept"):
+            told = server.client.post(f"/api/models/{name}/threshold", json={"false_alarm_rate": 0.2}).json()
+            assert told["version"] == 2 and Path(store.models.get(name, 2).file).suffix == ".okng"
 
 
 def test_two_servers_share_a_store(store: Store, shop: Shop, tmp_path: Path) -> None:

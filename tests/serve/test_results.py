@@ -68,8 +68,12 @@ def check_results(server: Server, shop: Shop) -> None:
     assert table["score"].to_pylist() == [one["score"] for one in told]
     assert table["verdict"].to_pylist() == [one["verdict"] for one in told]
     assert client.get("/api/results/0").status_code == client.get("/api/results/1/nothing").status_code - 18 == 404
-    assert client.get("/api/result").json()["error"] == "there is nothing at /api/result; what there is stands at /docs"
-    assert client.delete("/api/results").json()["error"] == "/api/results takes GET, not DELETE; see /docs"
+    assert client.get("/api/result").json()["error"] == "there is nothing at /api/result; /docs lists all addresses"
+    assert client.delete("/api/results").json()["error"] == "/api/results takes GET, not DELETE"
+    refused = client.put("/api/accounts")  # which has two routes
+    assert (
+        refused.json()["error"] == "/api/accounts takes GET, POST, not PUT" and refused.headers["Allow"] == "GET, POST"
+    )
 
 
 def test_pictures_are_had(server: Server, shop: Shop) -> None:

@@ -120,13 +120,14 @@ def test_whoever_is_killed_ends_all(tmp_path: Path, capfd: pytest.CaptureFixture
     assert said == ["okng: process 2 of 2 was killed by signal 9; --resume goes on with the fit"]
 
 
+@pytest.mark.parametrize("after", ["time.sleep(60)", "time.sleep(0.5), os.abort()", "time.sleep(0.5), exit(1)"])
 @pytest.mark.parametrize("killed", [0, 1])
 def test_one_that_waits_for_the_killed_is_not_named(
-    killed: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    killed: int, after: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is killed in the end as well, by us."""
-    monkeypatch.setattr("okng.training.launch.GRACE", 0.2)
-    script = f"import os, time; os.kill(os.getpid(), 9) if os.environ['RANK'] == '{killed}' else time.sleep(60)"
+    """It is killed in the end as well, by us, or fails because the other is gone."""
+    monkeypatch.setattr("okng.training.launch.GRACE", 1.0)
+    script = f"import os, time; os.kill(os.getpid(), 9) if os.environ['RANK'] == '{killed}' else ({after})"
     assert launch([sys.executable, "-c", script], 2) == 1
     assert capfd.readouterr().err.startswith(f"okng: process {killed + 1} of 2 was killed by signal 9")
 

@@ -28,7 +28,7 @@ def rules(
     from okng.cli.common import calibrations_json, open_model, print_json, say, threshold_lines, unrun
     from okng.errors import OkngError
     from okng.inspection.rules import Rules
-    from okng.inspection.saving import save_changed, state_before
+    from okng.inspection.saving import check_target, save_changed, state_before
 
     if file is not None and clear:
         raise OkngError("--set and --clear are two things; give one of them")
@@ -37,6 +37,8 @@ def rules(
         raise OkngError("-o is for changed rules; add --set FILE or --clear")
     wanted = None if file is None else Rules.of(file)  # before a large model is read
     how: dict[str, Any] = {"device": device} if ok else {"load": unrun}
+    if changes:
+        check_target(model, output)
     before = state_before(model)
     inspector = open_model(model, **how)
     if changes:

@@ -23,11 +23,13 @@ def threshold(
     """Show the threshold, or change it: a number in the file, nothing is fitted again."""
     from okng.cli.common import calibrations_json, open_model, print_json, say, threshold_lines, unrun
     from okng.errors import OkngError
-    from okng.inspection.saving import save_changed, state_before
+    from okng.inspection.saving import check_target, save_changed, state_before
 
     changes = false_alarm_rate is not None or score is not None
     if output is not None and not changes:
         raise OkngError("-o is for a changed threshold; add --false-alarm-rate or --score")
+    if changes:
+        check_target(model, output)
     before = state_before(model)
     inspector = open_model(model, rate=false_alarm_rate, score=score, load=unrun, product=product)
     for line in threshold_lines(inspector):

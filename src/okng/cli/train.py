@@ -172,6 +172,7 @@ def train(
     from okng.inspection.model_file import check_ending
     from okng.inspection.urls import url_of
     from okng.report.language import translator
+    from okng.training.ranks import check_device
 
     check_named(source, *(more or ()))
     say_of_page = translator(language)
@@ -214,6 +215,7 @@ def train(
             raise OkngError(f"{detector_name} learns in one pass, so it has no losses; leave out --curves")
         check_writable(curves, "--curves", "curves.html")
     rank = _joined(devices, nodes, update) if devices * nodes > 1 else 0
+    check_device(device, precision)
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
     images: list[Source] | dict[str, Any]
     if products:

@@ -141,6 +141,10 @@ def compare(
         raise OkngError(f"a budget is {' or '.join(BUDGETS)}, not {budget!r}")
     if not isinstance(seeds, int) or seeds < 1:
         raise OkngError(f"seeds is how many fits each method gets, 1 or more, not {seeds!r}")
+    if ray is None:  # the machines of a cluster have devices of their own
+        from okng.training.ranks import check_device
+
+        check_device(device, "f32")
     seconds = seconds_of(time_limit)
     methods = _methods(detectors)
     folder = Path(output).expanduser()

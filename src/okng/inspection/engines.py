@@ -50,8 +50,7 @@ class OnnxEngine:
 
     def write(self, path: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Write the .onnx file with another manifest around the same graph."""
-        if path.suffix != ".onnx":
-            raise OkngError(f"{path} would be an ONNX file; give it a name that ends in .onnx")
+        check_ending(path, exported=True)
         write_onnx(path, self.graph, manifest, arrays)
 
 

@@ -42,12 +42,14 @@ def write_model(path: Path, manifest: dict[str, Any], tensors: dict[str, np.ndar
     write_atomically(path, content)
 
 
-def check_ending(path: Path) -> None:
-    """`OkngError` unless `path` is called as a .okng file is: by its ending it is told from an exported one."""
+def check_ending(path: Path, exported: bool = False) -> None:
+    """`OkngError` unless `path` ends as such a model file does: by that an exported one is told from a .okng file."""
+    wanted = ".onnx" if exported else ".okng"
+    if path.suffix == wanted:
+        return
     if path.suffix == ".onnx":
-        raise OkngError(f"{path} would be a PyTorch model; save it as .okng, then run: okng export")
-    if path.suffix != ".okng":
-        raise OkngError(f"{path} would be a model file; give it a name that ends in .okng, such as {path.name}.okng")
+        raise OkngError(f"{shown(path)} would be a PyTorch model; save it as .okng, then run: okng export")
+    raise OkngError(f"the name of such a model ends in {wanted}, unlike {shown(path)}; save it as {path.name}{wanted}")
 
 
 def described_as_json(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
 from okng.inspection.locks import turn
-from okng.inspection.model_file import write_atomically
+from okng.inspection.model_file import check_ending, write_atomically
 
 
 def state_of(path: Path) -> str | None:
@@ -41,6 +41,11 @@ def state_before(model: Path) -> str | None:
     with contextlib.suppress(OSError):  # who reads it says what is wrong
         return state_of(model)
     return None
+
+
+def check_target(model: Path, output: Path | None) -> None:
+    """`OkngError`, before any work, where `save_changed` could not write so: see `check_ending`."""
+    check_ending(output or model, exported=model.suffix == ".onnx")
 
 
 def save_changed(inspector: Inspector, model: Path, output: Path | None, before: str | None) -> Path:

@@ -13,6 +13,8 @@ from okng.errors import OkngError
 
 LANGUAGES = {"en": "English", "ko": "한국어"}
 
+LONGEST = 500  # characters of a line that the code says
+
 Translate = Callable[..., str]
 """`t("review.left", n=3)`: the words of a key with its figures filled in."""
 
@@ -42,7 +44,12 @@ def translator(language: str, *rooms: str) -> Translate:
 
 
 def line_of(page: str, line: str, t: Translate, room: str = "okng.report") -> str:
-    """A `line` that the code says in English as `t` says it, if it is like one of a `page` of words; else as it is."""
+    """A `line` that the code says in English as `t` says it, if it is like one of a `page` of words; else as it is.
+
+    One that is longer than any of these with its figures stays so too: to look at it can take as long as one likes.
+    """
+    if len(line) > LONGEST:
+        return line
     for name, pattern in _lines(page, room):
         if found := pattern.fullmatch(line):
             return t(f"{page}.{name}", **found.groupdict())

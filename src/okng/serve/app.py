@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 import okng
 from okng.errors import NoMemory, OkngError, in_one_line
@@ -35,6 +36,7 @@ from okng.store import Store, StoreError
 REFRESH = 1.0  # seconds between looks at what other servers and people did to the models
 RETENTION = 600.0  # seconds between two removals of what is too old or too much
 ROOM = 0.02  # of --keep-gb, left free by a removal; when so much is written again it is time for the next
+LONGEST_PATH = 100  # characters of an address that is not there, as it is said
 log = logging.getLogger("okng.serve")
 
 
@@ -116,16 +118,23 @@ def _keep_house(served: Served, ending: threading.Event, say: Callable[[str], No
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """What a route says, or of an address without one, of which the frame has only the status's name."""
+    """What a route says; where none took the request, which are there."""
     assert isinstance(error, HTTPException)
-    headers, line = dict(error.headers or {}), str(error.detail)
-    if line == HTTPStatus(error.status_code).phrase:
-        path = request.url.path
+    headers, line, path = dict(error.headers or {}), str(error.detail), request.url.path[:LONGEST_PATH]
+    if line == HTTPStatus(error.status_code).phrase:  # the framework's own
         if error.status_code == HTTPStatus.NOT_FOUND:
-            line = f"there is nothing at {path}; what there is stands at /docs"
+            line = f"there is nothing at {path}" + "; /docs lists all addresses" * path.startswith("/api/")
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            line = f"{path} takes {headers.get('Allow', 'another method')}, not {request.method}; see /docs"
+            headers["Allow"] = ", ".join(_taken(request))
+            line = f"{path} takes {headers['Allow']}, not {request.method}"
     return _problem(request, error.status_code, line, headers)
+
+
+def _taken(request: Request) -> list[str]:
+    """The methods that the routes at this address take."""
+    each = [route for router in ROUTERS for route in router.routes]
+    found = [route for route in each if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in found for method in getattr(route, "methods", None) or ()} - {"HEAD"})
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -24,7 +24,7 @@ from typing import Any
 
 from okng.checks import check_rate
 from okng.errors import OkngError, in_one_line, missing_extra
-from okng.serve.models import Loaded, Shelf
+from okng.serve.models import Loaded, Shelf, ending
 from okng.store import Store, StoreError
 from okng.store.jobs import Job
 from okng.store.records import Filter, Record
@@ -66,7 +66,7 @@ class Workshop:
     def update(self, name: str, records: list[int], who: str) -> int:
         """The active version learns the images of `records`; the number of the job."""
         loaded = self._learner(name)
-        if Path(loaded.version.file).suffix != ".okng":
+        if ending(loaded.version.file) == ".onnx":
             raise OkngError(
                 f"{name} is an exported model, which can't learn; serve the .okng file it was exported from"
             )

@@ -182,7 +182,7 @@ class Shelf:
         with self._lock:
             present = self.get(name)
             inspector = changed(present.inspector)
-            temporary = self.new_file(Path(present.version.file).suffix)
+            temporary = self.new_file(ending(present.version.file))
             try:
                 with writing_versions():
                     inspector.save(temporary)
@@ -215,7 +215,7 @@ class Shelf:
             self._begun.discard((name, digest))
             return
         self._begun.add((name, digest))
-        temporary = self.new_file(path.suffix)
+        temporary = self.new_file(ending(path))
         try:
             with writing_versions():
                 temporary.write_bytes(content)
@@ -251,6 +251,11 @@ class Shelf:
         if self.problems.get(name) != line:
             self.problems[name] = line
             self.say(line)
+
+
+def ending(file: str | Path) -> str:
+    """What a version's `file` ends in: .onnx if it is an exported model, else .okng, whatever a person called it."""
+    return ".onnx" if Path(file).suffix == ".onnx" else ".okng"
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def launch(command: Sequence[str], count: int) -> int:
                     processes.append(subprocess.Popen([*command], env=environment, **own))  # type: ignore[call-overload]
             while not any(process.poll() for process in processes) and None in [p.returncode for p in processes]:
                 time.sleep(LOOK)
+            first = {rank for rank, process in enumerate(processes) if process.poll()}
             _wait(processes)
             ended = [process.poll() for process in processes]  # those still waiting are killed here, by none else
         except KeyboardInterrupt:
@@ -52,7 +53,7 @@ def launch(command: Sequence[str], count: int) -> int:
             for process in processes:
                 process.kill()
                 process.wait()
-        return _concluded([GONE if code is None else code for code in ended], said)
+        return _concluded([GONE if code is None else code for code in ended], first, said)
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -62,15 +63,18 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         time.sleep(LOOK)
 
 
-def _concluded(codes: Sequence[int], said: Sequence[Path]) -> int:
-    """The exit code of all, and a line for the process that has failed unless it is the first one's, who has spoken."""
-    failed = [rank for rank, code in enumerate(codes) if code not in (0, GONE, KILLED)]
-    failed = failed or [rank for rank, code in enumerate(codes) if code not in (0, GONE)]
+def _concluded(codes: Sequence[int], first: set[int], said: Sequence[Path]) -> int:
+    """The exit code of all, and a line for the process that has failed unless it is number 1, who has spoken.
+
+    It is one of the `first` that ended so, for the others' errors may come of it; of several one that was killed.
+    """
+    failed = [rank for rank, code in enumerate(codes) if code not in (0, GONE)]
     if not failed:
         if any(codes):
             print("okng: the processes of this fit lost each other; --resume goes on with it", file=sys.stderr)
         return int(any(codes))
-    rank, code = failed[0], codes[failed[0]]
+    rank = min(failed, key=lambda rank: (rank not in first, codes[rank] != KILLED, rank))
+    code = codes[rank]
     if code < 0:
         line = f"okng: process {rank + 1} of {len(codes)} was killed by signal {-code}; --resume goes on with the fit"
         print(line, file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Response
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import FormData
 
 from okng.errors import OkngError
+from okng.serve.models import ending
 from okng.serve.pages.learning import SHOWN, comparison, versions, work
 from okng.serve.pages.words import Translate
 from okng.serve.paths import folder_below
@@ -58,7 +58,7 @@ def _cant_update(desk: Desk, t: Translate) -> str:
     """Why the model can't learn here, in a line; "" where it can."""
     if desk.loaded.inspector.products:
         return t("learn.several_products")
-    return "" if Path(desk.loaded.version.file).suffix == ".okng" else t("learn.exported")
+    return t("learn.exported") if ending(desk.loaded.version.file) == ".onnx" else ""
 
 
 def _compared(desk: Desk, active: int, chosen: set[int], jobs: list[Any]) -> dict[str, Any] | None:
