@@ -46,7 +46,7 @@ def translator(language: str, *rooms: str) -> Translate:
 def line_of(page: str, line: str, t: Translate, room: str = "okng.report") -> str:
     """A `line` that the code says in English as `t` says it, if it is like one of a `page` of words; else as it is.
 
-    One that is longer than any of these with its figures stays so too: to look at it can take as long as one likes.
+    So does a line of more than `LONGEST` characters, for to compare a made-up one could take minutes.
     """
     if len(line) > LONGEST:
         return line

@@ -125,13 +125,13 @@ async def _refused(request: Request, error: Exception) -> Response:
         if error.status_code == HTTPStatus.NOT_FOUND:
             line = f"there is nothing at {path}" + "; /docs lists all addresses" * path.startswith("/api/")
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = ", ".join(_taken(request))
-            line = f"{path} takes {headers['Allow']}, not {request.method}"
+            headers["Allow"] = ", ".join(_taken(request)) or headers.get("Allow", "GET")
+            line = f"the address {path} takes {headers['Allow']}, not {request.method}"
     return _problem(request, error.status_code, line, headers)
 
 
 def _taken(request: Request) -> list[str]:
-    """The methods that the routes at this address take."""
+    """The methods that our routes at this address take; the framework names those of the first one alone."""
     each = [route for router in ROUTERS for route in router.routes]
     found = [route for route in each if route.matches(request.scope)[0] != Match.NONE]
     return sorted({method for route in found for method in getattr(route, "methods", None) or ()} - {"HEAD"})

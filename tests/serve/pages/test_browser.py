@@ -393,7 +393,9 @@ def test_a_mistake_in_an_address_is_a_page_with_a_line(page: Any, line: Server) 
     assert "기록 999999이(가) 없습니다." in line.client.get("/results/999999", headers=korean).text
     assert "/nowhere에는 아무것도 없습니다." in line.client.get("/nowhere", headers=korean).text
     refused = line.client.delete("/threshold", headers=korean)
-    assert refused.status_code == 405 and "/threshold은(는) GET, POST만 받습니다. 보낸 방식: DELETE" in refused.text
+    assert (
+        refused.status_code == 405 and "주소 /threshold은(는) GET, POST만 받습니다. 보낸 방식: DELETE" in refused.text
+    )
     long = line.client.get("/live?model=" + "%20takes%20,%20not%20" * 500, headers=korean)
     assert long.status_code == 404 and long.elapsed.total_seconds() < 2
     answer = line.client.get("/live?model=<b>", headers={"Accept": "text/html"})
