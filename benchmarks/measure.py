@@ -25,6 +25,7 @@ from okng.benchmark.evaluation import evaluate_inspector
 from okng.benchmark.reproduce import machine, versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import OK, open_dataset
+from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.inspection.calibration import Calibration
@@ -74,6 +75,11 @@ def one(experiment: str, source: str, detector: str = "patchcore", **arguments: 
         if not np.isnan(figures[metric]):
             more = {"arguments": arguments, "seconds": seconds}
             yield row(experiment, detector, dataset.name, dataset.protocol, metric, figures[metric], **more)
+
+
+def usual(detector: str) -> dict[str, Any]:
+    """Its arguments for photographs on a CPU, as `benchmarks/methods.py` has them."""
+    return arguments_for("cpu", detector, small=False) or {}
 
 
 def smoothing(experiment: str, source: str) -> Iterator[dict]:
@@ -167,6 +173,12 @@ def experiments(data: Path) -> dict[str, Callable[[str], Iterator[dict]]]:
         "elpv-poly": lambda name: one(name, "elpv/poly"),
         "transistor-patchcore": lambda name: one(name, transistor),
         "transistor-padim": lambda name: one(name, transistor, "padim"),
+        "transistor-cutpaste-untrained": lambda name: one(
+            name, transistor, "cutpaste", **{**usual("cutpaste"), **NOTHING_LEARNT}
+        ),
+        "transistor-draem-untrained": lambda name: one(
+            name, transistor, "draem", **{**usual("draem"), "epochs": 1, "learning_rate": 1e-12}
+        ),
         "transistor-cutpaste-patches": lambda name: one(name, transistor, "cutpaste", **PATCHES),
         "transistor-cutpaste-patches-untrained": lambda name: one(
             name, transistor, "cutpaste", **PATCHES, **NOTHING_LEARNT
