@@ -189,7 +189,12 @@ def differences(table: Table, block: Block, outcomes: list[Outcome]) -> dict[str
 def explained(table: Table, block: Block, outcomes: list[Outcome]) -> str:
     """What lies behind the differences that are `FAR`: a line for each method; nothing where there is none."""
     far = [method for method, apart in differences(table, block, outcomes).items() if round(abs(apart), 3) >= FAR]
-    lines = [f"- {method}: {WHY[table.runs[method].detector][block.dataset]}" for method in far]
+    lines = []
+    for method in far:
+        detector = table.runs[method].detector
+        if block.dataset not in WHY.get(detector, {}):
+            raise SystemExit(f"say in benchmarks/tables_why.toml what lies behind {detector} on {block.dataset}")
+        lines.append(f"- {method}: {WHY[detector][block.dataset]}")
     return "\n".join(["", f"What lies behind a difference of {FAR} or more:", "", *lines, ""]) if lines else ""
 
 
