@@ -59,15 +59,15 @@ def test_the_layer_is_chosen(shop: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_are_one_line_each(shop: Path, tmp_path: Path) -> None:
-    model, out = shop / "parts.okng", ["-o", tmp_path / "out"]
+    model, out, new = shop / "parts.okng", ["-o", tmp_path / "out"], ["-o", tmp_path / "new.okng"]
     (tmp_path / "empty").mkdir()
     for arguments, words in [
         (["explain", model, shop / "new", *out, "--layer", "feature.8"], "did you mean features.8"),
         (["explain", model, shop / "nothing", *out], "does not exist"),
         (["explain", model, tmp_path / "empty", *out], "no readable images"),
-        (["train", shop / "ok", "-d", "vgg11", *out], "give them with ng=IMAGES, or --ng FOLDER"),
-        (["train", shop / "ok", "--ng", shop / "ng", *out], "patch_memory learns from OK images only"),
-        (["train", shop / "ok", "-d", "vgg11", "--ng", shop / "nothing", *out], "is a folder of NG images"),
+        (["train", shop / "ok", "-d", "vgg11", *new], "give them with ng=IMAGES, or --ng FOLDER"),
+        (["train", shop / "ok", "--ng", shop / "ng", *new], "patch_memory learns from OK images only"),
+        (["train", shop / "ok", "-d", "vgg11", "--ng", shop / "nothing", *new], "is a folder of NG images"),
         (["train", shop / "ok", "--update", model, "--ng", shop / "ng"], "takes in OK images only"),
     ]:
         assert words in one_line(okng(*arguments)), arguments
