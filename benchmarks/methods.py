@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import FIELDS, RESULTS, row
+from measure import FIELDS, RESULTS, row, usual
 from methods_page import COSTS, PAGE, page
 
 import okng
@@ -26,7 +26,6 @@ from okng.benchmark.evaluation import evaluate_inspector
 from okng.benchmark.reproduce import machine
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
-from okng.detectors.budgets import arguments_for
 from okng.detectors.cards import cards
 from okng.training.progress import Narrator
 
@@ -38,7 +37,7 @@ SETS = {
 
 def settings(detector: str) -> dict[str, Any]:
     """What `okng.fit` is given: the arguments for photographs on a CPU, and a fifth held out."""
-    return {"promise": "strict", **(arguments_for("cpu", detector, small=False) or {})}
+    return {"promise": "strict", **usual(detector)}
 
 
 def measured(detector: str, name: str, source: str, seed: int, device: str) -> list[dict]:

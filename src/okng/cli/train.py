@@ -12,6 +12,7 @@ import typer
 from okng.cli.common import ABNORMAL, AUXILIARY, CONTAMINATION, DETECTOR, DEVICE, LANGUAGE, NORMAL, PROTOCOL
 
 if TYPE_CHECKING:
+    from okng.datasets import Dataset
     from okng.inspection.images import Source
 
 
@@ -163,6 +164,7 @@ def train(
         parse_time,
         print_json,
         say,
+        show_dataset,
         threshold_lines,
     )
     from okng.detectors.catalogue import DEFAULT, detector_class, name_of
@@ -172,7 +174,6 @@ def train(
     from okng.inspection.model_file import check_ending
     from okng.inspection.urls import url_of
     from okng.report.language import translator
-    from okng.training.ranks import check_device
 
     check_named(source, *(more or ()))
     say_of_page = translator(language)
@@ -215,15 +216,21 @@ def train(
             raise OkngError(f"{detector_name} learns in one pass, so it has no losses; leave out --curves")
         check_writable(curves, "--curves", "curves.html")
     rank = _joined(devices, nodes, update) if devices * nodes > 1 else 0
-    check_device(device, precision)
     divided: dict[str, Any] = {"protocol": protocol, "abnormal": abnormal, "contamination": contamination}
-    images: list[Source] | dict[str, Any]
-    if products:
-        each = {key: _images(text, normal, seed, divided, file_allowed=False) for key, text in products.items()}
-        images, name = {key: found for key, (found, _) in each.items()}, ", ".join(found for _, found in each.values())
-    else:
-        images, name = _images(source, normal, seed, divided, file_allowed=update is not None)
-        images += map(Path, more or ())
+    each = {
+        key: _images(text, normal, seed, divided, file_allowed=update is not None)
+        for key, text in (products or {"": source}).items()
+    }
+    from okng.training.ranks import check_device  # with torch: what is quickly found wrong was said before
+
+    check_device(device, precision)
+    for _, _, dataset in each.values():
+        if dataset is not None:
+            show_dataset(dataset)
+    name = ", ".join(found for _, found, _ in each.values())
+    images: list[Source] | dict[str, Any] = {key: found for key, (found, _, _) in each.items()}
+    if not products:
+        images = [*each[""][0], *map(Path, more or ())]
 
     import okng
     from okng.inspection.saving import save_beside, save_over, state_before
@@ -384,15 +391,13 @@ def _cheaper(detector: str) -> str:
 
 def _images(
     source: str, normal: str | None, seed: int, divided: dict[str, Any], file_allowed: bool
-) -> tuple[list[Source], str]:
-    """The OK images to learn from, shown as a table, and the name of where they are from; a list of them is taken."""
-    from okng.cli.common import show_dataset
+) -> tuple[list[Source], str, Dataset | None]:
+    """The OK images to learn from, what to call where they are from, and the data set; a list of images is none."""
     from okng.datasets import open_dataset
     from okng.inspection.files import LISTS
 
     is_list = Path(source).suffix.lower() in LISTS and normal is None and not any(divided.values())
     if Path(source).is_file() and (file_allowed or is_list):
-        return [Path(source)], Path(source).name
+        return [Path(source)], Path(source).name, None
     dataset = open_dataset(source, normal, seed, **divided)
-    show_dataset(dataset)
-    return [sample.image for sample in dataset.train], dataset.name
+    return [sample.image for sample in dataset.train], dataset.name, dataset

@@ -34,6 +34,7 @@ from okng.inspection.model_file import write_atomically
 from okng.report.language import translator
 from okng.training.input import on_budget
 from okng.training.progress import Narrator, narrated
+from okng.training.ranks import check_device
 
 Asked = str | type[Detector] | tuple[str | type[Detector], dict[str, Any]]
 NO_TIME = "no time left"
@@ -142,8 +143,6 @@ def compare(
     if not isinstance(seeds, int) or seeds < 1:
         raise OkngError(f"seeds is how many fits each method gets, 1 or more, not {seeds!r}")
     if ray is None:  # the machines of a cluster have devices of their own
-        from okng.training.ranks import check_device
-
         check_device(device, "f32")
     seconds = seconds_of(time_limit)
     methods = _methods(detectors)

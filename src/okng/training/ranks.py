@@ -64,10 +64,9 @@ def check_device(device: str, precision: str) -> None:
         raise no_device(device, RuntimeError("PyTorch sees none here"))
 
 
-def fabric_of(device: str, precision: str, devices: int, nodes: int) -> Fabric:
+def fabric_of(device: str, precision: Any, devices: int, nodes: int) -> Fabric:
     """Lightning Fabric on this process' device; `join` has it meet the others."""
     check_device(device, precision)
-    named: Any = PRECISIONS.get(precision, precision)
     several: dict[str, Any] = {"devices": 1}
     if devices * nodes > 1:
         logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)  # that it begins is ours
@@ -76,7 +75,7 @@ def fabric_of(device: str, precision: str, devices: int, nodes: int) -> Fabric:
             "devices": devices, "num_nodes": nodes, "strategy": "ddp", "plugins": [TorchElasticEnvironment()],
         }  # fmt: skip
     try:
-        return Fabric(accelerator=device, precision=named, **several)
+        return Fabric(accelerator=device, precision=precision, **several)
     except (RuntimeError, ValueError, ImportError, MisconfigurationException) as error:
         raise no_device(device, error) from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from okng.report.language import line_of
 from okng.report.settings import number, share
 from okng.serve.pages.words import LANGUAGES, translator
 
@@ -35,7 +36,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     made.filters.update(number=number, share=share, count=count)
-    made.globals.update(languages=LANGUAGES, asset=asset)
+    made.globals.update(languages=LANGUAGES, asset=asset, line_of=line_of)
     return made
 
 

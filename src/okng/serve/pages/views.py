@@ -12,7 +12,6 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 from okng.inspection.calibration import Calibration
-from okng.report.language import line_of
 from okng.report.words import distance
 from okng.report.words import p as p_words
 from okng.serve.pages.words import Translate
@@ -77,7 +76,7 @@ def shown(record: Record, t: Translate, calibration: Calibration | None, picture
         time=at.strftime("%Y-%m-%d %H:%M:%S"),
         iso=at.astimezone().isoformat(timespec="seconds"),
         regions=record.details.get("regions", []),
-        reasons=[line_of("reason", line, t) for line in record.details.get("reasons", [])],
+        reasons=record.details.get("reasons", []),
         width=record.width,
         height=record.height,
         shown=(max(1, round(record.width * scale)), max(1, round(record.height * scale))),

@@ -14,7 +14,6 @@ from okng.errors import OkngError
 from okng.inspection.formats import Encoded, UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.rules import Rules
-from okng.report.language import line_of
 from okng.serve.pages.words import words
 from okng.serve.routes.pages.desk import Desk, at_desk, changing, fields
 
@@ -76,7 +75,7 @@ def preview(desk: Desk = Depends(changing), form: FormData = Depends(fields)) ->
         tried += 1
         if present.verdict != new.verdict:
             change = {"image": shown[record.id], "old": present.verdict, "new": new.verdict}
-            changes.append({**change, "reasons": [line_of("reason", line, desk.t) for line in new.reasons]})
+            changes.append({**change, "reasons": new.reasons})
     html = desk.part("rules_preview.html", problem="", n=tried, changes=changes, promise=desk.promise(changed))
     return HTMLResponse(html)
 
