@@ -44,12 +44,12 @@ from okng.datasets import NG, OK, open_dataset
 from okng.detectors.base import Batch, Collect
 from okng.detectors.catalogue import create
 from okng.detectors.feature_matching.patchcore import PatchCore
-from okng.inspection.calibration import Calibration, tail_threshold
-from okng.inspection.images import Preprocess, Source
+from okng.inspection.reading.images import Preprocess, Source
+from okng.inspection.verdict.calibration import Calibration, tail_threshold
 from okng.nn.features.patches import mean_of_highest
-from okng.training.copies import near_copies
-from okng.training.data import TrainingImages
-from okng.training.frozen import compiled_backbones
+from okng.training.images.copies import near_copies
+from okng.training.images.data import TrainingImages
+from okng.training.loop.frozen import compiled_backbones
 
 RESULTS = Path(__file__).parents[1] / "results" / "calibration.csv"
 FIELDS = (

@@ -29,13 +29,13 @@ from measure import FIELDS, METRICS, RESULTS, row
 from PIL import Image
 
 import okng
-import okng.training.input
+import okng.training.images.input
 from okng.benchmark.evaluation import evaluate_inspector
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
 from okng.exporting import export_onnx
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
+from okng.inspection.reading.images import Preprocess
 from okng.training.progress import Narrator
 
 MODELS: dict[str, dict[str, Any]] = {"patchcore": {"size": 256}, "patch_memory": {"size": 640}}
@@ -148,7 +148,7 @@ def accuracy(data: Path) -> list[dict]:
             as_jpeg(data / "mvtec_ad" / "transistor", Path(temporary) / "transistor", side)
             dataset = open_dataset(str(Path(temporary) / "transistor"))
             for way, gap in WAYS.items():
-                okng.training.input.Preprocess = partial(Preprocess, gap=gap)  # type: ignore[misc,assignment]
+                okng.training.images.input.Preprocess = partial(Preprocess, gap=gap)  # type: ignore[misc,assignment]
                 with Narrator(quiet=True) as tell:
                     train = [sample.image for sample in dataset.train]
                     inspector = okng.fit(train, "patchcore", device="cpu", promise="strict", size=size, tell=tell)

@@ -30,7 +30,7 @@ from okng.datasets import NG, open_dataset
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.daad import DAAD
-from okng.inspection.images import Preprocess, Source
+from okng.inspection.reading.images import Preprocess, Source
 from okng.metrics import auroc
 
 PATH = Path(__file__).parents[1] / "results" / "daad_blocks.csv"

@@ -28,7 +28,7 @@ from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import write_rows
 from okng.datasets import OK, open_dataset
 from okng.inspection.drift import BETS, Drift, advanced, correction, gains, smoothed, start
-from okng.inspection.images import open_image
+from okng.inspection.reading.images import open_image
 
 RESULTS = Path(__file__).parents[1] / "results" / "drift.csv"
 FIELDS = ("case", "dataset", "change", "figure", "value", "n", "seed", "command", "versions", "machine", "date")

@@ -30,10 +30,10 @@ from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.exporting.onnx import trace
 from okng.inspection.engines import import_openvino
-from okng.inspection.files import find_images
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.files import find_images
+from okng.inspection.reading.images import Preprocess
 from okng.nn.graph import onnx_graph
-from okng.training.frozen import compiled_backbones
+from okng.training.loop.frozen import compiled_backbones
 
 RESULTS = Path(__file__).parents[1] / "results" / "engine_floor.csv"
 FIELDS = ("case", "figure", "value", "command", "versions", "machine", "date")

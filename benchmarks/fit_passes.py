@@ -86,7 +86,8 @@ def fit(detector: str, files: list[Path]) -> dict[str, float]:
     from okng.detectors.feature_matching import patch_memory
     from okng.nn.vectors import coreset
     from okng.training import fit as fitting
-    from okng.training import frozen, held_out
+    from okng.training import held_out
+    from okng.training.loop import frozen
 
     pieces, rounds = Pieces(), coreset.greedy_rounds
     pieces.of(coreset, "greedy_rounds", "coresets of the folds")
@@ -124,9 +125,9 @@ def one_pass(files: list[Path]) -> dict[str, float]:
     import torch
 
     from okng.detectors.catalogue import create
-    from okng.inspection.images import Preprocess
-    from okng.training.data import TrainingImages
-    from okng.training.frozen import compiled
+    from okng.inspection.reading.images import Preprocess
+    from okng.training.images.data import TrainingImages
+    from okng.training.loop.frozen import compiled
 
     detector = create("patch_memory")
     engine = compiled(detector.backbone)
@@ -146,7 +147,7 @@ def child(what: str, folder: Path, count: int) -> None:
     import torch
 
     import okng
-    from okng.inspection.files import find_images
+    from okng.inspection.reading.files import find_images
 
     torch.set_num_threads(1)
     files = find_images(folder)[:count]

@@ -22,10 +22,10 @@ import okng
 from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import write_rows
 from okng.detectors.catalogue import create
-from okng.inspection.files import find_images
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.files import find_images
+from okng.inspection.reading.images import Preprocess
 from okng.nn.vectors.coreset import greedy_coreset
-from okng.training.data import TrainingImages
+from okng.training.images.data import TrainingImages
 
 RESULTS = Path(__file__).parents[1] / "results" / "fit_time.csv"
 

@@ -27,10 +27,10 @@ from okng.datasets.idx import read_idx
 from okng.detectors.base import Detector
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 PATH = Path(__file__).parents[1] / "results" / "nf-ood.csv"
 DENSITIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -95,8 +95,8 @@ def inspect(model: str, folder: Path) -> dict[str, float]:
 def report(model: str, file: Path, count: int) -> dict[str, float]:
     """What an inspection keeps: table, report and what images are like, of `count` made of what is said of one."""
     import okng
-    from okng.inspection.likeness import Likeness
     from okng.inspection.outputs import CsvFile
+    from okng.inspection.verdict.likeness import Likeness
 
     inspector = okng.load(model)
     (seen,) = inspector.inspect(file)

@@ -28,12 +28,12 @@ from okng.datasets import OK, open_dataset
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.training.copies import near_copies
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.training.images.copies import near_copies
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 from okng.training.progress import Narrator
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -23,8 +23,8 @@ from okng.datasets import open_dataset
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.memae import MemAE
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
 
 PATH = RESULTS / "memae_curve.csv"
 EPOCHS = {True: (10, 20, 40, 80, 120), False: (10, 20)}  # with the memory, and without

@@ -1,7 +1,7 @@
 """Which changes of the code does no test notice? A sample of mutmut's mutants, each against the tests of its own file.
 
     pip install '.[mutants]'
-    python benchmarks/mutation.py FOLDER [--only training.phases …] [--tree .] [--sample 200] [--seed 0]
+    python benchmarks/mutation.py FOLDER [--only training.loop.phases …] [--tree .] [--sample 200] [--seed 0]
 
 Mutates what [tool.mutmut] in pyproject.toml names, or `--only` some modules, in a copy of `--tree` at FOLDER (of other
 modules: another folder), and draws the sample so that every file counts by its number of mutants. mutmut leaves
@@ -31,24 +31,36 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("src", "tests", "results", "docs", "benchmarks", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 CPU_SECONDS = 120  # a mutant that takes longer is noticed by its time
 TESTS = {
-    "inspection.decoding": ["inspection/test_decoding.py", "inspection/test_images.py"],
-    "inspection.files": ["datasets/test_files.py", "inspection/test_inspector.py", "inspection/test_outputs.py"],
-    "inspection.formats": ["inspection/test_decoding.py", "inspection/test_images.py"],
-    "inspection.images": ["inspection/test_images.py", "inspection/test_decoding.py", "inspection/test_arrays.py"],
-    "inspection.inspector": ["inspection/test_inspector.py", "inspection/test_arrays.py"],
+    "inspection.reading.decoding": ["inspection/reading/test_decoding.py", "inspection/reading/test_images.py"],
+    "inspection.reading.files": [
+        "datasets/test_files.py",
+        "inspection/test_inspector.py",
+        "inspection/test_outputs.py",
+    ],
+    "inspection.reading.formats": ["inspection/reading/test_decoding.py", "inspection/reading/test_images.py"],
+    "inspection.reading.images": [
+        "inspection/reading/test_images.py",
+        "inspection/reading/test_decoding.py",
+        "inspection/reading/test_arrays.py",
+    ],
+    "inspection.inspector": ["inspection/test_inspector.py", "inspection/reading/test_arrays.py"],
     "inspection.onnx_file": ["inspection/test_engines.py", "inspection/test_model_file.py"],
     "metrics.regions": ["metrics/test_pixel_metrics.py"],
-    "training.checkpoint": ["training/test_phases.py", "training/test_frame.py"],
-    "training.data": ["training/test_phases.py", "training/test_frame.py", "training/test_auxiliary_images.py"],
-    "training.descent": ["training/test_phases.py", "training/test_frame.py"],
-    "training.feed": ["training/test_frame.py", "training/test_phases.py"],
+    "training.loop.checkpoint": ["training/loop/test_phases.py", "training/test_frame.py"],
+    "training.images.data": [
+        "training/loop/test_phases.py",
+        "training/test_frame.py",
+        "training/test_auxiliary_images.py",
+    ],
+    "training.loop.descent": ["training/loop/test_phases.py", "training/test_frame.py"],
+    "training.loop.feed": ["training/test_frame.py", "training/loop/test_phases.py"],
     "training.fit": ["training/test_held_out.py", "training/test_fit.py", "training/test_ng.py"],
-    "training.input": ["training/test_input.py", "training/test_fit.py"],
-    "training.losses": ["training/test_frame.py", "training/test_phases.py"],
-    "training.passes": ["training/test_phases.py", "training/test_frame.py"],
-    "training.phases": ["training/test_phases.py", "training/test_frozen.py"],
-    "training.reading": ["training/test_fit.py"],
-    "training.seeds": ["training/test_phases.py", "training/test_frame.py"],
+    "training.images.input": ["training/images/test_input.py", "training/test_fit.py"],
+    "training.loop.losses": ["training/test_frame.py", "training/loop/test_phases.py"],
+    "training.loop.passes": ["training/loop/test_phases.py", "training/test_frame.py"],
+    "training.loop.phases": ["training/loop/test_phases.py", "training/loop/test_frozen.py"],
+    "training.images.reading": ["training/test_fit.py"],
+    "training.loop.seeds": ["training/loop/test_phases.py", "training/test_frame.py"],
 }
 LEFT_OUT = "not the_command and not bf16_takes and not command_line"  # other programs, half a minute each
 MUTATE = """
@@ -141,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="a folder for the mutants and what was run")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout to mutate")
-    parser.add_argument("--only", nargs="+", metavar="MODULE", help="such as training.phases; all by default")
+    parser.add_argument("--only", nargs="+", metavar="MODULE", help="such as training.loop.phases; all by default")
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

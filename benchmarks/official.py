@@ -30,9 +30,9 @@ from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import open_dataset
 from okng.detectors.base import Batch, Detector, Train
 from okng.detectors.catalogue import create, detector_class
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 PATH = RESULTS / "official.csv"
 # Others than those of okng's own figures, for which nobody may take these.

@@ -33,10 +33,10 @@ from okng.datasets.idx import has_idx_files, read_idx
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create, parameters
 from okng.detectors.engine import TorchEngine
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 from okng.training.progress import Narrator
 
 PATH = RESULTS / "one_class.csv"

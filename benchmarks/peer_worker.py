@@ -64,7 +64,7 @@ def judged(samples: Any, scores: list[float], maps: list[np.ndarray]) -> dict:
     from PIL import Image
 
     from okng.datasets.masks import read_mask
-    from okng.inspection.images import image_size
+    from okng.inspection.reading.images import image_size
     from okng.metrics import auroc, pixel_metrics
 
     found = {"image_auroc": float(auroc(np.array([sample.label for sample in samples], bool), np.array(scores)))}
@@ -272,7 +272,7 @@ def anomalib_padim(source: str, draws: int) -> dict:
     import torch
 
     from okng.detectors.catalogue import create
-    from okng.inspection.images import Preprocess
+    from okng.inspection.reading.images import Preprocess
 
     dataset, preprocess = described(source), Preprocess("RGB", (SIZE, SIZE))
     ours = create("padim")

@@ -43,9 +43,9 @@ from okng.cluster.inspector import BATCHES, Part, _write
 from okng.datasets import open_dataset
 from okng.detectors.catalogue import create
 from okng.exporting import export_onnx
-from okng.inspection.files import find_images
 from okng.inspection.inspector import Inspector
-from okng.inspection.result import Inspection
+from okng.inspection.reading.files import find_images
+from okng.inspection.verdict.result import Inspection
 from okng.nn.vectors.coreset import covering_radius, greedy_coreset
 from okng.nn.vectors.covariance import ledoit_wolf
 from okng.nn.vectors.merging import Covered, ShrunkCovariance, merged_gaussians

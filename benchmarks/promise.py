@@ -27,11 +27,11 @@ from okng.benchmark.reproduce import versions
 from okng.benchmark.rows import read_rows, write_rows
 from okng.datasets import NG, OK, open_dataset
 from okng.detectors.catalogue import create
-from okng.inspection.calibration import Calibration, stand_apart
-from okng.inspection.images import Preprocess, Source
-from okng.training.copies import near_copies, thumbnail
-from okng.training.data import TrainingImages
+from okng.inspection.reading.images import Preprocess, Source
+from okng.inspection.verdict.calibration import Calibration, stand_apart
 from okng.training.held_out import Judged, divided, kept_together, once
+from okng.training.images.copies import near_copies, thumbnail
+from okng.training.images.data import TrainingImages
 from okng.training.progress import Narrator
 
 RESULTS = Path(__file__).parents[1] / "results" / "promise.csv"

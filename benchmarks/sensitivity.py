@@ -37,7 +37,7 @@ from okng.detectors.feature_matching.patchcore import PatchCore
 from okng.metrics import auroc
 from okng.nn.features.backbones import Backbone
 from okng.planted.result import Sensitivity
-from okng.training.frozen import compiled
+from okng.training.loop.frozen import compiled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "sensitivity.csv"

@@ -29,12 +29,12 @@ from okng.detectors.base import Batch, Detector
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
-from okng.inspection.images import Preprocess, Source
-from okng.inspection.result import upsample
+from okng.inspection.reading.images import Preprocess, Source
+from okng.inspection.verdict.result import upsample
 from okng.metrics import auroc, pixel_metrics
-from okng.training.copies import near_copies
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.copies import near_copies
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 from okng.training.progress import Narrator
 
 RESULTS = Path(__file__).parents[1] / "results" / "spoilt.csv"

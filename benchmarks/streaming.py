@@ -31,9 +31,9 @@ from okng.detectors.base import Collect, Detector, Phase
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import create, detector_class, parameters
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 RESULTS = Path(__file__).parents[1] / "results" / "streaming.csv"
 FIELDS = ("detector", "holds", "bytes an image", "passes", "code", "command", "versions", "machine", "date")

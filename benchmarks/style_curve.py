@@ -27,10 +27,10 @@ from okng.detectors.base import Detector, Phase, Train
 from okng.detectors.budgets import arguments_for
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.style_distillation import SDN, distance
-from okng.inspection.images import Preprocess, Source, image_size, is_grey
+from okng.inspection.reading.images import Preprocess, Source, image_size, is_grey
 from okng.metrics import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 HELD = 500
 PATH = Path(__file__).parents[1] / "results" / "oe-sdn" / "curve.csv"

@@ -11,7 +11,7 @@ import pytest
 
 import okng
 from okng.benchmark.evaluation import metric_lines
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 from tests.cli.test_cli import WITHOUT_TRAIN
 from tests.contract.conftest import EXAMPLE, pictures
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from okng.estimator import ImageOutlierDetector
     from okng.exporting import export
     from okng.inspection.inspector import Inspector
-    from okng.inspection.result import Inspection
+    from okng.inspection.verdict.result import Inspection
     from okng.planted.measure import sensitivity
     from okng.report import Report
     from okng.training.fit import fit
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "ImageOutlierDetector": "okng.estimator",
-    "Inspection": "okng.inspection.result",
+    "Inspection": "okng.inspection.verdict.result",
     "Inspector": "okng.inspection.inspector",
     "OkngError": "okng.errors",
     "Report": "okng.report",

@@ -10,7 +10,7 @@ from tests.contract.conftest import pictures
 import okng
 from okng.benchmark import evaluation
 from okng.datasets import NG, OK, Dataset, Sample
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 
 
 def figures_of(count: int, folder: Path) -> tuple[float, float, str]:

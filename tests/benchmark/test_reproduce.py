@@ -21,8 +21,8 @@ from okng.benchmark.tables import CIFAR_10, TABLES, Run
 from okng.datasets.idx import read_idx
 from okng.detectors.cards import cards
 from okng.errors import OkngError
-from okng.inspection.locks import alone
 from okng.inspection.model_file import write_model
+from okng.inspection.storage.locks import alone
 from okng.training.progress import Narrator
 
 TINY = {"width": 4, "code": 4, "epochs": 1, "batch_size": 16}
@@ -170,7 +170,7 @@ def test_a_stopped_fit_of_other_images_is_begun_anew(data, tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as stop:
-        stop.setattr("okng.training.checkpoint.write_model", write_then_ctrl_c)
+        stop.setattr("okng.training.loop.checkpoint.write_model", write_then_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             reproduce.reproduce(table, data, methods=["AE"], classes=["3"], out=out)
     assert list((out / "oe-sdn").glob(".*.partial"))
@@ -256,7 +256,7 @@ def test_a_killed_run_goes_on_to_the_same_figures(data, tmp_path, monkeypatch, w
     whole = reproduce.reproduce(table, data, methods=["AE"], classes=classes, out=tmp_path / "whole")
     out = tmp_path / "results"
     with monkeypatch.context() as stopped:
-        from okng.training import checkpoint
+        from okng.training.loop import checkpoint
 
         write, calls = checkpoint.write_model, []
 

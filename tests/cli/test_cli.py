@@ -351,7 +351,7 @@ def test_an_interrupted_fit_leaves_nothing_half_written_and_resumes(
         if len(written) == 3:
             raise KeyboardInterrupt  # not a signal: a process started in the background may ignore those
 
-    monkeypatch.setattr("okng.training.checkpoint.write_model", write_then_ctrl_c)
+    monkeypatch.setattr("okng.training.loop.checkpoint.write_model", write_then_ctrl_c)
     stopped = okng(*fit, "-o", tmp_path / "a.okng")
     assert stopped.returncode == 130 and stopped.stderr.endswith("okng: stopped; nothing is left half-written\n")
     assert "a.okng.partial is kept: the same command with --resume goes on" in stopped.stderr
@@ -396,7 +396,7 @@ def test_a_fit_that_cannot_be_saved_is_not_lost(shop: Path, tmp_path: Path, monk
         )
     assert [path.name for path in tmp_path.iterdir()] == ["a.okng.partial"]
     with monkeypatch.context() as lessons:
-        lessons.setattr("okng.training.phases.train", None)  # nothing is learnt again
+        lessons.setattr("okng.training.loop.phases.train", None)  # nothing is learnt again
         assert okng(*fit, "--resume").returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.okng"]
 

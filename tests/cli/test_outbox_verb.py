@@ -11,7 +11,7 @@ pytest.importorskip("sqlalchemy", reason="the extra `serve` is not installed")
 
 from okng.cli import app
 from okng.errors import OkngError
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 from okng.line.sinks import KINDS
 from okng.store import ModelUsed, Store
 

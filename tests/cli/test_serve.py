@@ -94,8 +94,8 @@ def test_without_the_extra_it_says_which(tmp_path: Path, absent: str) -> None:
 MODEL = """
 import numpy as np, sys
 from pathlib import Path
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.reading.images import Preprocess
 from okng.inspection.inspector import Inspector
 import okng, okng.cli
 

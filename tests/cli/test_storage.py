@@ -19,11 +19,11 @@ from tests.cli.test_cli import okng, one_line
 from tests.contract.conftest import pictures
 
 import okng as library
-from okng.inspection import stored
-from okng.inspection.cache import Cache
-from okng.inspection.decoding import each_page
 from okng.inspection.inspector import each_image
-from okng.inspection.urls import is_stream, storage_url, url_of
+from okng.inspection.reading.decoding import each_page
+from okng.inspection.storage import stored
+from okng.inspection.storage.cache import Cache
+from okng.inspection.storage.urls import is_stream, storage_url, url_of
 
 QUICK = ["-d", "gaussian", "--size", "16", "--device", "cpu", "--holdout", "0.4"]
 
@@ -136,7 +136,7 @@ def test_what_was_used_least_lately_makes_room(
 ) -> None:
     size = (parts / "test/good/0.png").stat().st_size
     monkeypatch.setenv("OKNG_CACHE_GB", str(4.5 * size / 1e9))
-    monkeypatch.setattr("okng.inspection.cache.BUSY", 2)  # so that only the last two are surely in use
+    monkeypatch.setattr("okng.inspection.storage.cache.BUSY", 2)  # so that only the last two are surely in use
     for i in range(12):
         s3.put(str(parts / "test/good/0.png"), f"plant/cached/{i}.png")
         stored.fetched(f"s3://plant/cached/{i}.png")

@@ -21,8 +21,8 @@ import okng as library
 from okng.cluster import inspector as inspecting
 from okng.cluster.inspector import ClusterInspector
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.formats import UnreadableImage
 from okng.inspection.inspector import Inspector
+from okng.inspection.reading.formats import UnreadableImage
 
 IMAGES = 41
 

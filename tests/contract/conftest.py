@@ -17,9 +17,9 @@ import torch
 from okng.detectors.base import Detector
 from okng.detectors.cards import Card, cards, read_cards
 from okng.detectors.catalogue import create, name_of, parameters
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SIDE = 64
 ANY = {"epochs": 2, "batch_size": 4}  # for a detector that has them, where its card says nothing else

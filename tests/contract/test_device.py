@@ -16,12 +16,12 @@ from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine, best_device, load_torch
 from okng.detectors.explanation import GradCAMEngine
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_model, write_model
-from okng.training import checkpoint
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.training.loop import checkpoint
+from okng.training.loop.phases import run_phases
 
 from .conftest import CARDS, SIDE, Fitted, arguments_of, odd_pictures, pictures, small, training_images
 from .test_rules import Dies, brief

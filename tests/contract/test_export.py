@@ -14,12 +14,12 @@ from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.exporting import export_onnx
 from okng.inspection import engines
-from okng.inspection.calibration import Calibration
 from okng.inspection.engines import ENGINES, load_onnx, make_engine
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.onnx_file import read_onnx
-from okng.inspection.result import Inspection
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.result import Inspection
 
 from .conftest import SIDE, Fitted, pictures
 

@@ -22,14 +22,14 @@ from okng.detectors.catalogue import create, detector_class, explanations, param
 from okng.detectors.engine import TorchEngine, load_torch, rebuild
 from okng.detectors.explanation import GradCAMEngine
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_model, write_model
-from okng.training import checkpoint
-from okng.training.data import TrainingImages
-from okng.training.feed import parts_of
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.training.images.data import TrainingImages
+from okng.training.loop import checkpoint
+from okng.training.loop.feed import parts_of
+from okng.training.loop.phases import run_phases
 
 from .conftest import (
     CARDS,

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from okng.errors import OkngError, OkngWarning
-from okng.inspection import files
-from okng.inspection.files import IMAGE_SUFFIXES, OTHER_SUFFIXES, find_images, read_list, subfolders
+from okng.inspection.reading import files
+from okng.inspection.reading.files import IMAGE_SUFFIXES, OTHER_SUFFIXES, find_images, read_list, subfolders
 
 
 def touch(folder, *names):

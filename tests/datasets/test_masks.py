@@ -13,7 +13,7 @@ from okng.datasets.masks import (
     read_mask,
 )
 from okng.errors import OkngError
-from okng.inspection.images import UnreadableImage
+from okng.inspection.reading.images import UnreadableImage
 
 SQUARE = np.zeros((40, 60), bool)
 SQUARE[9:24, 18:39] = True

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
 
 SIDE = 16
 

@@ -14,9 +14,9 @@ from okng.detectors.budgets import BUDGETS, arguments_for
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import create, parameters
 from okng.errors import OkngError
-from okng.training.data import TrainingImages
-from okng.training.input import build
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.images.input import build
+from okng.training.loop.phases import run_phases
 
 SMALLER = 128  # px, which the deepest networks and the coarsest of three scales still take
 NARROWER: dict[str, dict[str, int]] = {  # where a budget has the defaults, with which the contract takes a step

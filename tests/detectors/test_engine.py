@@ -18,7 +18,7 @@ from okng.detectors import engine
 from okng.detectors.base import Batch, Collect, Detector, Scores
 from okng.detectors.engine import TorchEngine, full_float32
 from okng.errors import NoMemory, OkngError
-from okng.training import phases
+from okng.training.loop import phases
 
 CUDA = torch.device("cuda")  # its switches are there without one, too
 

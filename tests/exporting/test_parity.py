@@ -18,8 +18,8 @@ from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError, OkngWarning
 from okng.exporting import export_onnx, precision, recalibrate
 from okng.exporting.onnx import TOLERANCE, Parity, compare, differences, examples
-from okng.inspection.images import Preprocess, fingerprint
 from okng.inspection.inspector import Inspector
+from okng.inspection.reading.images import Preprocess, fingerprint
 
 
 @cache

@@ -14,12 +14,12 @@ from PIL import Image, ImageFilter
 
 from okng.errors import OkngError
 from okng.inspection import drift as drifting
-from okng.inspection.calibration import Calibration
 from okng.inspection.drift import BETS, Drift, Watch, advanced, correction, gains, smoothed, start
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.inspection.likeness import Traits, describe, sharpness
-from okng.inspection.result import Inspection
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.likeness import Traits, describe, sharpness
+from okng.inspection.verdict.result import Inspection
 
 SLOPES = np.array(BETS)
 

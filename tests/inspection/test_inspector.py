@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector, each_image
-from okng.inspection.likeness import Traits, describe
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.likeness import Traits, describe
 
 
 class Counting:

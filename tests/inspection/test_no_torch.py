@@ -28,8 +28,8 @@ for module in pkgutil.walk_packages(okng.inspection.__path__, "okng.inspection."
 
 import numpy as np
 from PIL import Image
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.reading.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import read_model, write_model
 from okng.inspection.overlay import heat_range, overlay

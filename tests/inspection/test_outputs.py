@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.files import find_images
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.outputs import CsvFile, Overlays
-from okng.inspection.result import Inspection
+from okng.inspection.reading.files import find_images
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.result import Inspection
 
 PEAKS = np.arange(1.0, 40.0)
 INSPECTOR = Inspector(None, Preprocess("RGB", 64), Calibration.fit(PEAKS, PEAKS, "split", 0.05), {})  # type: ignore[arg-type]

@@ -3,10 +3,10 @@ import pytest
 from PIL import Image
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
 from okng.inspection.overlay import HEAT, OPACITY, heat_range, overlay
-from okng.inspection.regions import find_regions
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.regions import find_regions
+from okng.inspection.verdict.result import Inspection
 
 SIZE = (240, 320)
 LOW, HIGH, THRESHOLD = 1.0, 3.0, 2.0

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
+from okng.inspection.reading.images import Preprocess
 from okng.inspection.saving import save_beside, save_changed, save_over, state_before, state_of
+from okng.inspection.verdict.calibration import Calibration
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,11 +13,11 @@ import onnx
 from onnx import TensorProto, helper
 from PIL import Image
 
-from okng.inspection.calibration import Calibration
 from okng.inspection.engines import OnnxRuntimeEngine
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.inspection.result import Inspection
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.result import Inspection
 from okng.store import ModelUsed, Store
 
 SIDE = 32

@@ -311,7 +311,7 @@ def test_images_are_of_the_bytes_that_were_digested(place: Path, said: list[str]
     source = opened(place, said)
     (arrival,) = next(batch for batch in source if batch)
     write(place / "1.png", png(2))
-    from okng.inspection.images import open_image
+    from okng.inspection.reading.images import open_image
 
     assert (np.asarray(open_image(arrival.image)) == picture(1)).all()
     source.close()

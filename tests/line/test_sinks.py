@@ -21,8 +21,8 @@ from parts import png, record, record_of, wait_for, write
 from receivers import Web, free_port, listening, mosquitto
 
 from okng.errors import OkngError
-from okng.inspection.decoding import digest
-from okng.inspection.formats import Encoded
+from okng.inspection.reading.decoding import digest
+from okng.inspection.reading.formats import Encoded
 from okng.line import outbox as outbox_module
 from okng.line.outbox import Outbox
 from okng.line.sinks import open_sink

@@ -13,10 +13,10 @@ from PIL import Image
 
 import okng
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess, fingerprint
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_model
+from okng.inspection.reading.images import Preprocess, fingerprint
+from okng.inspection.verdict.calibration import Calibration
 from okng.planted.defects import KINDS
 from okng.planted.measure import LADDER, MOST, Plan, cells_at
 from okng.planted.result import as_csv, lines, pixels_of

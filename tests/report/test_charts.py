@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from okng.inspection.calibration import Calibration
+from okng.inspection.verdict.calibration import Calibration
 from okng.metrics import auroc
 from okng.report.charts import (
     BARS,

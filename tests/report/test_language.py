@@ -15,7 +15,7 @@ from tests.report.test_report import Page, inspected, make_inspector, page_of
 
 import okng
 from okng.errors import OkngError
-from okng.inspection.rules import Rules
+from okng.inspection.verdict.rules import Rules
 from okng.report import Report
 from okng.report.curves import write_curves
 from okng.report.language import line_of, translator, words

@@ -22,12 +22,12 @@ import pytest
 from PIL import Image
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.outputs import CsvFile
-from okng.inspection.regions import find_regions
-from okng.inspection.result import Inspection
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.regions import find_regions
+from okng.inspection.verdict.result import Inspection
 from okng.report import Report
 from okng.report.pictures import SMALL, THUMBNAIL
 from okng.report.report import NAMED_UNREADABLE

@@ -11,9 +11,9 @@ import numpy as np
 
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class, parameters
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
 from okng.report.settings import settings
 
 

@@ -22,8 +22,8 @@ from servers import Server, Shop, encoded, serving, wait_for
 from sqlalchemy import event
 
 import okng
-from okng.inspection.formats import Encoded
 from okng.inspection.inspector import Inspector
+from okng.inspection.reading.formats import Encoded
 from okng.line.sinks import open_sink
 from okng.store import Store
 

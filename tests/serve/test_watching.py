@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.inspection.likeness import Traits
-from okng.inspection.result import Inspection
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.likeness import Traits
+from okng.inspection.verdict.result import Inspection
 from okng.serve.models import Loaded
 from okng.serve.pages.drifting import state, whole
 from okng.serve.pages.words import translator

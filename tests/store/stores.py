@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from okng.inspection.regions import Region
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.regions import Region
+from okng.inspection.verdict.result import Inspection
 from okng.store import ModelUsed, Store
 
 USER = "postgres"  # Debian's package makes it; the server refuses root

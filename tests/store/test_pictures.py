@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from stores import inspection
 
-from okng.inspection.calibration import Calibration
 from okng.inspection.overlay import heat_range
+from okng.inspection.verdict.calibration import Calibration
 from okng.store.pictures import heat, kept, thumbnail
 
 PEAKS = np.linspace(1, 2, 99)

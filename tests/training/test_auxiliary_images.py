@@ -18,9 +18,9 @@ from okng.cli.train import train
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
 from okng.estimator import ImageOutlierDetector
-from okng.inspection.images import Preprocess
-from okng.training.data import AuxiliaryImages, TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import AuxiliaryImages, TrainingImages
+from okng.training.loop.phases import run_phases
 
 SHADES = range(0, 250, 10)
 

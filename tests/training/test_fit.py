@@ -13,7 +13,7 @@ from tests.contract.conftest import pictures
 import okng
 from okng.detectors.cards import cards
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.images import UnreadableImage, fingerprint
+from okng.inspection.reading.images import UnreadableImage, fingerprint
 from okng.planted import measure
 from okng.report.review import write_review
 from okng.training.fit import discard

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 import okng
 from okng.detectors.base import Batch, Collect, Detector, Phase, Scores, Train, Update
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
 from okng.inspection.model_file import read_model, write_model
+from okng.inspection.reading.images import Preprocess
 from okng.nn.features.backbones import Backbone
-from okng.training import checkpoint, descent, frozen, ranks
-from okng.training.data import AuxiliaryImages, TrainingImages
-from okng.training.losses import READ_EVERY, Losses, NoNumber
-from okng.training.phases import run_phases
+from okng.training.images.data import AuxiliaryImages, TrainingImages
+from okng.training.loop import checkpoint, descent, frozen, ranks
+from okng.training.loop.losses import READ_EVERY, Losses, NoNumber
+from okng.training.loop.phases import run_phases
 from okng.training.progress import Narrator
 
 Augment = Callable[[Tensor, torch.Generator], Any]
@@ -203,7 +203,7 @@ def test_a_view_depends_on_seed_phase_epoch_and_image_alone(monkeypatch: pytest.
     assert len(drawn.unique(dim=0)) == len(drawn)
     other_batches = views_of(run(Small(augment=noisy, batch_size=11)))
     part = run(Small(augment=noisy), images().subset([7, 2, 9]))
-    monkeypatch.setattr("okng.training.feed.THREADS", 1)
+    monkeypatch.setattr("okng.training.loop.feed.THREADS", 1)
     one_thread = views_of(run(Small(augment=noisy)))
     for key, view in first.items():
         assert torch.equal(view, one_thread[key])

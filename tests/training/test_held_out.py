@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.contract.conftest import pictures
-from tests.training.test_copies import again, scenes
+from tests.training.images.test_copies import again, scenes
 from torch import Tensor
 
 import okng
@@ -18,12 +18,10 @@ from okng.detectors.base import Detector, Scores
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class, parameters
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
-from okng.inspection.rules import Rules
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.rules import Rules
 from okng.training import fit as fitting
-from okng.training.copies import labelled
-from okng.training.data import FeatureStore, TrainingImages, within
 from okng.training.held_out import (
     CHEAP_FOLDS,
     FEW,
@@ -35,6 +33,8 @@ from okng.training.held_out import (
     judge,
     kept_together,
 )
+from okng.training.images.copies import labelled
+from okng.training.images.data import FeatureStore, TrainingImages, within
 from okng.training.progress import Narrator
 
 STREAMING = Path(__file__).parents[2] / "results" / "streaming.csv"

@@ -17,10 +17,10 @@ from okng.datasets import NG, OK, Dataset, Sample
 from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.training import fit as fitting
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 QUICK: dict[str, Any] = {"width": 2, "epochs": 1, "batch_size": 8, "size": 32, "device": "cpu"}
 

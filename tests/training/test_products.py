@@ -17,13 +17,13 @@ import okng
 from okng.datasets import open_dataset
 from okng.errors import OkngError
 from okng.exporting import export
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import each_placed
 from okng.inspection.model_file import write_model
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
 from okng.serve.models import checked
-from okng.training import checkpoint
 from okng.training.held_out import divided
+from okng.training.loop import checkpoint
 from okng.training.products import by_product, say_who_decides
 from okng.training.progress import Narrator
 from okng.training.review import Review

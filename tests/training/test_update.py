@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.contract.conftest import pictures
-from tests.training.test_copies import again, scenes
+from tests.training.images.test_copies import again, scenes
 
 import okng
 from okng.cli.train import train
@@ -18,7 +18,7 @@ from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
+from okng.inspection.verdict.calibration import Calibration
 from okng.nn.vectors.coreset import covering_radius
 from okng.training.progress import Narrator
 
@@ -42,9 +42,9 @@ def patchcore() -> okng.Inspector:
 
 def learnt(name: str, *parts: np.ndarray) -> Detector:
     """The detector after a fit on the first of `parts` and an update with each other one, nothing held out."""
-    from okng.inspection.images import Preprocess
-    from okng.training.data import TrainingImages
-    from okng.training.phases import run_phases
+    from okng.inspection.reading.images import Preprocess
+    from okng.training.images.data import TrainingImages
+    from okng.training.loop.phases import run_phases
 
     torch.manual_seed(0)
     detector = create(name, **SMALL[name])

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from okng.datasets.base import Sample
 from okng.datasets.coco import read_coco
+from okng.training.loop.turns import one_at_a_time
 from okng.training.progress import Narrator
-from okng.training.turns import one_at_a_time
 
 # VGG11 (Simonyan, Zisserman, ICLR 2015, configuration A): channels in units of `width`, 0 halves the sides.
 LAYERS = (1, 0, 2, 0, 4, 4, 0, 8, 8, 0, 8, 8, 0)

@@ -15,10 +15,10 @@ from okng.datasets import NG, OK, Dataset, Sample, open_dataset
 from okng.datasets.base import Mask
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError, missing_extra
-from okng.inspection.decoding import each_page
-from okng.inspection.images import UnreadableImage, fingerprint, image_size
 from okng.inspection.inspector import Inspector
-from okng.inspection.result import Inspection
+from okng.inspection.reading.decoding import each_page
+from okng.inspection.reading.images import UnreadableImage, fingerprint, image_size
+from okng.inspection.verdict.result import Inspection
 from okng.metrics import StreamingPixelMetrics, auroc, average_precision, f1_max, pixel_metrics
 from okng.metrics.shares import wilson
 from okng.training.progress import Narrator, narrated

@@ -26,7 +26,7 @@ from okng.datasets.protocols import take_ng
 from okng.detectors.budgets import BUDGETS, arguments_for
 from okng.detectors.cards import cards
 from okng.errors import OkngError, nearest_names
-from okng.inspection.locks import alone
+from okng.inspection.storage.locks import alone
 from okng.training.progress import Narrator
 
 FIELDS = (
@@ -407,8 +407,8 @@ def _measure(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[Ou
 
 def _fit(jobs: list[Job], data: Path, path: Path, tell: Narrator) -> list[float]:
     from okng.benchmark.evaluation import evaluate_inspector
-    from okng.training.checkpoint import StaleCheckpoint
     from okng.training.fit import discard
+    from okng.training.loop.checkpoint import StaleCheckpoint
 
     first = jobs[0]
     dataset = first.open(data)

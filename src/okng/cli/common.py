@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from okng.benchmark.rows import json_ready
 from okng.errors import OkngError
-from okng.inspection.urls import url_of
+from okng.inspection.storage.urls import url_of
 
 if TYPE_CHECKING:
     from okng.datasets import Dataset
@@ -209,7 +209,7 @@ def calibrations_json(inspector: Inspector) -> dict[str, Any]:
 def check_writable(path: Path, option: str = "-o", example: str = "parts.okng") -> None:
     """Find out before long work, not after it, that `path`, which `option` named, can't be written."""
     if (url := url_of(path)) is not None:
-        from okng.inspection import stored
+        from okng.inspection.storage import stored
 
         stored.check_writable(url)
         return

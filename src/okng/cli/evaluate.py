@@ -35,7 +35,7 @@ def evaluate(
     from okng.cli.common import check_writable, on_cluster, open_model, print_json, say, show_dataset
     from okng.datasets import open_dataset
     from okng.errors import OkngError, missing_extra
-    from okng.inspection.urls import shown
+    from okng.inspection.storage.urls import shown
     from okng.report.language import translator
 
     say_of_page = translator(language)

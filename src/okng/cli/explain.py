@@ -28,11 +28,11 @@ def explain(
     from okng.benchmark.rows import json_ready
     from okng.cli.common import Lines, check_writable, open_model, say
     from okng.errors import OkngError
-    from okng.inspection.formats import exists
-    from okng.inspection.images import UnreadableImage
     from okng.inspection.inspector import each_image
     from okng.inspection.outputs import Overlays
-    from okng.inspection.urls import shown
+    from okng.inspection.reading.formats import exists
+    from okng.inspection.reading.images import UnreadableImage
+    from okng.inspection.storage.urls import shown
 
     check_writable(output / "picture.png")
     inspector = open_model(model, product=product, device=device)

@@ -17,10 +17,10 @@ from okng.errors import OkngError
 if TYPE_CHECKING:
     import numpy as np
 
-    from okng.inspection.images import UnreadableImage
     from okng.inspection.inspector import Inspector
     from okng.inspection.outputs import CsvFile, Overlays
-    from okng.inspection.result import Inspection
+    from okng.inspection.reading.images import UnreadableImage
+    from okng.inspection.verdict.result import Inspection
     from okng.line.sources.video import Video
     from okng.report import Report
 
@@ -61,11 +61,11 @@ def inspect(
 ) -> None:
     """Say of each image whether it is OK or NG, how odd it is, and where."""
     from okng.checks import check_named
-    from okng.inspection.formats import exists, printable
     from okng.inspection.inspector import each_placed
     from okng.inspection.outputs import CsvFile, Overlays, is_stream
-    from okng.inspection.result import p_words
-    from okng.inspection.urls import shown, storage_url, url_of
+    from okng.inspection.reading.formats import exists, printable
+    from okng.inspection.storage.urls import shown, storage_url, url_of
+    from okng.inspection.verdict.result import p_words
     from okng.report.language import translator
     from okng.training.progress import Narrator
 
@@ -267,7 +267,7 @@ def _where(inspection: Inspection) -> str:
 
 def _video(images: list[str], every: int) -> Video | None:
     """The video among `images`, if it is one."""
-    from okng.inspection.urls import is_stream, url_of
+    from okng.inspection.storage.urls import is_stream, url_of
     from okng.line.sources import is_video
 
     videos = [text for text in images if is_video(text) and (url_of(text) is None or is_stream(text))]
@@ -289,7 +289,7 @@ def _frames(inspector: Inspector, video: Video) -> Iterator[tuple[Inspection, np
     """The frames of a video with their pixels, one by one, until it ends; a camera has no end."""
     import numpy as np
 
-    from okng.inspection.likeness import Likeness
+    from okng.inspection.verdict.likeness import Likeness
 
     number, likeness = 0, Likeness(inspector.learnt_images)
     try:

@@ -27,8 +27,8 @@ def rules(
     """Show zones and rules, or change them: in the file, nothing is fitted again."""
     from okng.cli.common import calibrations_json, open_model, print_json, say, threshold_lines, unrun
     from okng.errors import OkngError
-    from okng.inspection.rules import Rules
     from okng.inspection.saving import check_target, save_changed, state_before
+    from okng.inspection.verdict.rules import Rules
 
     if file is not None and clear:
         raise OkngError("--set and --clear are two things; give one of them")

@@ -42,9 +42,9 @@ def sensitivity(
     """Plant defects of known kind and size into OK images and say from which size on the model finds them."""
     from okng.cli.common import check_writable, open_model, print_json, say
     from okng.errors import OkngError
-    from okng.inspection.formats import exists
     from okng.inspection.model_file import write_atomically
-    from okng.inspection.urls import shown
+    from okng.inspection.reading.formats import exists
+    from okng.inspection.storage.urls import shown
     from okng.planted.measure import sensitivity as measure
     from okng.planted.result import as_csv, lines
     from okng.report.language import translator

@@ -13,7 +13,7 @@ from okng.cli.common import ABNORMAL, AUXILIARY, CONTAMINATION, DETECTOR, DEVICE
 
 if TYPE_CHECKING:
     from okng.datasets import Dataset
-    from okng.inspection.images import Source
+    from okng.inspection.reading.images import Source
 
 
 OF_A_FIT = (
@@ -169,10 +169,10 @@ def train(
     )
     from okng.detectors.catalogue import DEFAULT, detector_class, name_of
     from okng.errors import OkngError
-    from okng.inspection import stored
-    from okng.inspection.formats import exists
     from okng.inspection.model_file import check_ending
-    from okng.inspection.urls import url_of
+    from okng.inspection.reading.formats import exists
+    from okng.inspection.storage import stored
+    from okng.inspection.storage.urls import url_of
     from okng.report.language import translator
 
     check_named(source, *(more or ()))
@@ -221,7 +221,7 @@ def train(
         key: _images(text, normal, seed, divided, file_allowed=update is not None)
         for key, text in (products or {"": source}).items()
     }
-    from okng.training.ranks import check_device  # with torch: what is quickly found wrong was said before
+    from okng.training.loop.ranks import check_device  # with torch: what is quickly found wrong was said before
 
     check_device(device, precision)
     for _, _, dataset in each.values():
@@ -235,9 +235,9 @@ def train(
     import okng
     from okng.inspection.saving import save_beside, save_over, state_before
     from okng.training.fit import discard, is_stopped
-    from okng.training.launch import GONE, LAUNCHED
+    from okng.training.loop.launch import GONE, LAUNCHED
+    from okng.training.loop.ranks import Gone
     from okng.training.progress import Narrator
-    from okng.training.ranks import Gone
     from okng.training.review import Review
 
     review = None if report is None else Review(plant=True)
@@ -338,7 +338,7 @@ def _products(given: list[str]) -> dict[str, str]:
     """What was given as NAME=FOLDER by name; empty for a single folder without a name."""
     from okng.checks import check_product
     from okng.errors import OkngError
-    from okng.inspection.urls import url_of
+    from okng.inspection.storage.urls import url_of
 
     named = {}
     for text in given:
@@ -363,12 +363,12 @@ def _joined(devices: int, nodes: int, update: Path | None) -> int:
     """The number of this process among those of a fit. Where nobody has started them it starts and ends with them."""
     from okng.cli import common
     from okng.errors import OkngError
-    from okng.training.ranks import HOW, check_ranks
+    from okng.training.loop.ranks import HOW, check_ranks
 
     if update is not None:
         raise OkngError("an update is of one process; leave out --devices and --nodes")
     if "WORLD_SIZE" not in os.environ:
-        from okng.training.launch import launch
+        from okng.training.loop.launch import launch
 
         if nodes > 1:
             raise OkngError(f"several nodes need a process on each: {HOW}")
@@ -394,7 +394,7 @@ def _images(
 ) -> tuple[list[Source], str, Dataset | None]:
     """The OK images to learn from, what to call where they are from, and the data set; a list of images is none."""
     from okng.datasets import open_dataset
-    from okng.inspection.files import LISTS
+    from okng.inspection.reading.files import LISTS
 
     is_list = Path(source).suffix.lower() in LISTS and normal is None and not any(divided.values())
     if Path(source).is_file() and (file_allowed or is_list):

@@ -45,7 +45,7 @@ def watch(
     import hashlib
 
     from okng.inspection.model_file import read_bytes
-    from okng.inspection.urls import shown
+    from okng.inspection.storage.urls import shown
     from okng.line.outbox import Outbox
     from okng.line.sinks import open_sink
     from okng.line.sinks.folders import check_folders

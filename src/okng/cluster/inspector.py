@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 from okng import __version__
 from okng.cluster.joined import RETRIES, begin_in, joined, workers_of
 from okng.errors import OkngError, in_one_line, missing_extra
-from okng.inspection.formats import named_page
-from okng.inspection.images import Source, UnreadableImage, fingerprint
 from okng.inspection.inspector import Images, Inspector, each_placed
-from okng.inspection.likeness import Likeness, Traits
 from okng.inspection.model_file import write_atomically
-from okng.inspection.regions import Region
-from okng.inspection.result import Inspection
-from okng.inspection.urls import url_of
+from okng.inspection.reading.formats import named_page
+from okng.inspection.reading.images import Source, UnreadableImage, fingerprint
+from okng.inspection.storage.urls import url_of
+from okng.inspection.verdict.likeness import Likeness, Traits
+from okng.inspection.verdict.regions import Region
+from okng.inspection.verdict.result import Inspection
 
 BATCHES = 8  # of an engine, that an actor is given at a time
 AHEAD = 2  # such parts an actor has, so that it never waits; no more are listed, judged or held
@@ -250,7 +250,7 @@ def _write(path: Path, part: Part) -> None:
 
 def _read(path: Path) -> Part | None:
     """What `_write` wrote; None where nothing is, or nothing whole, or an image could not be read."""
-    from okng.inspection import stored
+    from okng.inspection.storage import stored
 
     url = url_of(path)
     if not (stored.exists(url) if url else path.exists()):

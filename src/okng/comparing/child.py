@@ -62,8 +62,8 @@ def fit(run: Run, tell: Narrator) -> None:
     import okng
     from okng.benchmark.reproduce import machine
     from okng.inspection.model_file import write_atomically
-    from okng.training.checkpoint import StaleCheckpoint
     from okng.training.fit import discard
+    from okng.training.loop.checkpoint import StaleCheckpoint
 
     if run.file(".fit.json").exists() and run.file(".okng").exists():
         return
@@ -178,7 +178,7 @@ def _milliseconds(inspect: Callable[..., Any], sources: list[Any]) -> float | No
     """The median time from an image to its verdict, image after image, over at most `TIMED` of them."""
     import numpy as np
 
-    from okng.inspection.images import UnreadableImage
+    from okng.inspection.reading.images import UnreadableImage
 
     chosen = [sources[i] for i in np.linspace(0, len(sources) - 1, min(len(sources), TIMED)).astype(int)]
     taken = []

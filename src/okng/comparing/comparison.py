@@ -27,14 +27,14 @@ from okng.detectors.budgets import BUDGETS
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class, find, name_of
 from okng.errors import OkngError, nearest_names
-from okng.inspection.images import Source
 from okng.inspection.inspector import Images
-from okng.inspection.locks import alone
 from okng.inspection.model_file import write_atomically
+from okng.inspection.reading.images import Source
+from okng.inspection.storage.locks import alone
 from okng.report.language import translator
-from okng.training.input import on_budget
+from okng.training.images.input import on_budget
+from okng.training.loop.ranks import check_device
 from okng.training.progress import Narrator, narrated
-from okng.training.ranks import check_device
 
 Asked = str | type[Detector] | tuple[str | type[Detector], dict[str, Any]]
 NO_TIME = "no time left"

@@ -13,9 +13,9 @@ from okng.comparing.pixels import counted, levels
 from okng.datasets.base import NG, Mask, Sample
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError
-from okng.inspection.images import Source, UnreadableImage, fingerprint
 from okng.inspection.inspector import Inspector
-from okng.inspection.result import Inspection, upsample
+from okng.inspection.reading.images import Source, UnreadableImage, fingerprint
+from okng.inspection.verdict.result import Inspection, upsample
 from okng.planted.measure import sensitivity
 from okng.report.pictures import drawn, thumbnail
 from okng.training.progress import Narrator

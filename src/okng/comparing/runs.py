@@ -27,8 +27,8 @@ from okng.detectors.base import Detector
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
-from okng.inspection.images import Source
 from okng.inspection.model_file import remove, write_atomically
+from okng.inspection.reading.images import Source
 from okng.training.progress import Narrator
 
 PASSING = (".okng", ".partial", ".fit.json", ".clock.json")  # files that a run needs until it is judged

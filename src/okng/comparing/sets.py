@@ -14,12 +14,12 @@ from okng.datasets import NG, OK, Dataset, Sample
 from okng.datasets.ok_images import part_images
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess, Source
 from okng.inspection.inspector import Images, each_image
-from okng.training.data import TrainingImages
+from okng.inspection.reading.images import Preprocess, Source
 from okng.training.held_out import kept_together
+from okng.training.images.data import TrainingImages
+from okng.training.images.reading import whole, with_header
 from okng.training.progress import Narrator
-from okng.training.reading import whole, with_header
 
 HELD_BACK = 0.2  # of OK images alone, to be judged
 SHOWN = {NG: 4, OK: 2}  # images that every method is shown on; only OK ones where there are no others

@@ -10,7 +10,7 @@ from okng.datasets.masks import is_mask_folder
 from okng.datasets.ok_images import part_images
 from okng.datasets.protocols import Classes
 from okng.errors import OkngError
-from okng.inspection.files import find_images, is_image, subfolders
+from okng.inspection.reading.files import find_images, is_image, subfolders
 
 
 def read_split_classes(folder: Path) -> Classes:

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 from okng.datasets.base import Sample
 from okng.datasets.protocols import Classes
 from okng.errors import OkngError, in_one_line
-from okng.inspection.files import natural_order
-from okng.inspection.images import open_image
+from okng.inspection.reading.files import natural_order
+from okng.inspection.reading.images import open_image
 
 CLASSES = ("airplane", "car", "bird", "cat", "sports ball", "dog", "bowl", "horse", "boat", "truck")
 VERSIONS = ("original", "masked")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from okng.datasets.base import Sample
 from okng.datasets.protocols import Classes
-from okng.inspection.files import find_images
+from okng.inspection.reading.files import find_images
 
 NAME = re.compile(r"(obj\d+)__\d+")  # the object and the view, counted or in degrees
 

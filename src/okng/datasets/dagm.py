@@ -11,7 +11,7 @@ from pathlib import Path
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.datasets.folder import no_images
 from okng.errors import OkngError
-from okng.inspection.files import find_images
+from okng.inspection.reading.files import find_images
 
 PARTS = ("Train", "Test")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from okng.datasets.base import NG, OK, Dataset, Sample
-from okng.inspection.files import natural_order
-from okng.inspection.images import UnreadableImage, image_size
+from okng.inspection.reading.files import natural_order
+from okng.inspection.reading.images import UnreadableImage, image_size
 
 
 def describe(dataset: Dataset) -> list[dict[str, str | int]]:

@@ -31,8 +31,8 @@ from okng.datasets.real_iad import has_real_iad_layout, open_real_iad
 from okng.datasets.shanghaitech import has_shanghaitech_layout, open_shanghaitech
 from okng.datasets.visa import has_visa_layout, open_visa
 from okng.errors import OkngError, nearest_names
-from okng.inspection.files import subfolders
-from okng.inspection.urls import storage_url
+from okng.inspection.reading.files import subfolders
+from okng.inspection.storage.urls import storage_url
 
 
 class Layout(NamedTuple):
@@ -94,7 +94,7 @@ def open_dataset(
 def _read(source: str | Path, normal: str | None, seed: int, by_class: bool) -> Dataset | Classes:
     folder = Path(source).expanduser()
     if (url := storage_url(source)) is not None:
-        from okng.inspection.stored import brought
+        from okng.inspection.storage.stored import brought
 
         folder = brought(url)
     if not folder.exists():

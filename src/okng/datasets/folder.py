@@ -7,7 +7,7 @@ from pathlib import Path
 from okng.datasets.base import OK, Dataset, Sample
 from okng.datasets.ok_images import ok_images
 from okng.errors import OkngError
-from okng.inspection.files import IMAGE_SUFFIXES
+from okng.inspection.reading.files import IMAGE_SUFFIXES
 
 
 def open_folder(folder: Path) -> Dataset:

@@ -15,7 +15,7 @@ from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.datasets.folder import no_images
 from okng.datasets.masks import is_marked
 from okng.datasets.protocols import split_by_seed
-from okng.inspection.files import find_images, subfolders
+from okng.inspection.reading.files import find_images, subfolders
 
 
 def has_ksdd_layout(folder: Path) -> bool:

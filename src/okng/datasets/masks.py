@@ -13,8 +13,8 @@ from PIL import Image
 from okng.datasets.base import Mask
 from okng.datasets.names import DRAWN, key, mask_keys, says_masks, words
 from okng.errors import OkngError
-from okng.inspection.files import natural_order
-from okng.inspection.images import UnreadableImage, image_size, open_image
+from okng.inspection.reading.files import natural_order
+from okng.inspection.reading.images import UnreadableImage, image_size, open_image
 
 NUMBERS = 32  # a lossless mask that stays below it holds the numbers of classes, as VisA's
 FLAT = 0.9  # share of a mask's pixels that are as dark or as bright as it gets

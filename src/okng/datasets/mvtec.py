@@ -20,7 +20,7 @@ from okng.datasets.masks import is_mask_folder, match_masks, one_or_several
 from okng.datasets.names import FILLER, says_good, says_masks, says_test, words
 from okng.datasets.ok_images import ok_images, part_images
 from okng.errors import OkngError
-from okng.inspection.files import find_images, subfolders
+from okng.inspection.reading.files import find_images, subfolders
 
 TESTS = ("test", "test_public")
 ABOUT = {

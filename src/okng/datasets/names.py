@@ -9,7 +9,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from okng.inspection.files import is_image
+from okng.inspection.reading.files import is_image
 
 GOOD = {
     "good", "ok", "io", "gut", "gute", "bon", "bons", "buono", "buoni", "bueno", "buenos", "normal", "годные",

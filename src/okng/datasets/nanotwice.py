@@ -9,7 +9,7 @@ from pathlib import Path
 
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.datasets.folder import no_images
-from okng.inspection.files import find_images
+from okng.inspection.reading.files import find_images
 
 
 def has_nanotwice_layout(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from okng.datasets.masks import is_marked, is_mask_folder, masks_beside
 from okng.datasets.names import DEPTH, GOOD, says_good, says_ng, says_only_ng, says_test, words
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.files import find_images
+from okng.inspection.reading.files import find_images
 
 WAYS_OUT = "give a plain folder of OK images, or lay all out as MVTec AD: train/good, test/KIND, ground_truth/KIND"
 

@@ -13,7 +13,7 @@ import numpy as np
 from okng.datasets.base import NG, OK, Dataset, Sample
 from okng.datasets.folder import no_images
 from okng.errors import OkngError, in_one_line
-from okng.inspection.files import find_images, subfolders
+from okng.inspection.reading.files import find_images, subfolders
 
 
 def has_shanghaitech_layout(folder: Path) -> bool:

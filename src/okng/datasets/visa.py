@@ -14,7 +14,7 @@ from okng.datasets.folder import no_images
 from okng.datasets.masks import match_masks, one_or_several
 from okng.datasets.protocols import split_by_seed
 from okng.errors import OkngError
-from okng.inspection.files import find_images
+from okng.inspection.reading.files import find_images
 
 SPLIT = Path("split_csv", "1cls.csv")
 

@@ -14,9 +14,9 @@ from okng.detectors.base import Detector
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError, no_number
 from okng.inspection.engines import OnnxRuntimeEngine
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
 from okng.inspection.onnx_file import LIMIT, write_onnx
+from okng.inspection.reading.images import Preprocess
 from okng.nn.graph import onnx_graph
 
 TOLERANCE = 1e-4  # relative; float32 in another order of summation stays below 1e-5

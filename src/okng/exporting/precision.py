@@ -10,12 +10,12 @@ import numpy as np
 from okng.datasets import NG, OK, Dataset
 from okng.errors import OkngError
 from okng.exporting.onnx import differences
-from okng.inspection.calibration import Calibration
 from okng.inspection.engines import make_engine
 from okng.inspection.inspector import Inspector, each_image
-from okng.inspection.learnt import not_learnt, warn_apart
 from okng.inspection.onnx_file import read_onnx
-from okng.inspection.zoned import BY, WHOLE
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.learnt import not_learnt, warn_apart
+from okng.inspection.verdict.zoned import BY, WHOLE
 from okng.metrics import auroc
 
 

@@ -36,7 +36,7 @@ import numpy as np
 from okng.checks import check_rate, plain, seed_of
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 
 BETS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 ODDER = (-2.0, -1.0, -0.5, 0.0)  # where smaller values say nothing

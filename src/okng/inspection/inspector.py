@@ -16,18 +16,18 @@ from PIL import Image
 
 from okng.checks import check_named
 from okng.errors import OkngError, nearest_names
-from okng.inspection.arrays import each_image_of, from_pillow, from_tensor, is_tensor
-from okng.inspection.calibration import Calibration
-from okng.inspection.decoding import each_page
-from okng.inspection.files import LISTS, each_found, read_list
-from okng.inspection.formats import Encoded, UnreadableImage, exists
-from okng.inspection.images import Preprocess, Source
-from okng.inspection.likeness import Likeness, Traits
-from okng.inspection.result import Inspection, judged
-from okng.inspection.rules import Rules
-from okng.inspection.tiling import Tiled
-from okng.inspection.urls import names_image, shown, storage_url, url_of
-from okng.inspection.workers import Workers
+from okng.inspection.reading.arrays import each_image_of, from_pillow, from_tensor, is_tensor
+from okng.inspection.reading.decoding import each_page
+from okng.inspection.reading.files import LISTS, each_found, read_list
+from okng.inspection.reading.formats import Encoded, UnreadableImage, exists
+from okng.inspection.reading.images import Preprocess, Source
+from okng.inspection.reading.tiling import Tiled
+from okng.inspection.reading.workers import Workers
+from okng.inspection.storage.urls import names_image, shown, storage_url, url_of
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.likeness import Likeness, Traits
+from okng.inspection.verdict.result import Inspection, judged
+from okng.inspection.verdict.rules import Rules
 
 Images = Source | bytes | BinaryIO | Image.Image | Iterable[Any]
 """A folder, a file, a list of files (.txt, .csv, .json), an archive (.zip, .tar, .tar.gz), a URL of storage
@@ -223,7 +223,7 @@ class Inspector:
         of whole maps, whose highest value is no less: the promise holds, and more could be found. Raises `OkngError`
         for a detector without a map, for rules that make no sense, and where OK images are needed.
         """
-        from okng.inspection.zoned import ruled
+        from okng.inspection.verdict.zoned import ruled
 
         return ruled(self, Rules.of(rules), ok)
 
@@ -400,7 +400,7 @@ def each_placed(
 def _each(images: Any, listed: Callable[[Path], list[Path]] | None, strict: bool) -> Iterator[tuple[Source, int]]:
     check_named(images)
     if (url := storage_url(images)) is not None:
-        from okng.inspection.stored import brought, find_stored
+        from okng.inspection.storage.stored import brought, find_stored
 
         for file in find_stored(url) if listed is None or names_image(url) else listed(brought(url)):
             yield from _pages(file, url)

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 from okng.errors import OkngError, no_number
-from okng.inspection.urls import shown, url_of
+from okng.inspection.storage.urls import shown, url_of
 
 FORMAT = 1
 BLANK = "0" * 64  # stands in the digest's place while the digest is computed
@@ -117,7 +117,7 @@ def digest(content: bytes | bytearray, at: int) -> bytes:
 def read_bytes(path: Path, remedy: str) -> bytes:
     """The whole file; the `OkngError` for one that is missing ends with `remedy`."""
     if (url := url_of(path)) is not None:
-        from okng.inspection.stored import read
+        from okng.inspection.storage.stored import read
 
         return read(url)
     try:
@@ -138,7 +138,7 @@ def write_atomically(path: Path, content: bytes | bytearray | Iterable[bytes]) -
     """
     parts = [content] if isinstance(content, bytes | bytearray) else content
     if (url := url_of(path)) is not None:
-        from okng.inspection.stored import put
+        from okng.inspection.storage.stored import put
 
         put(url, b"".join(parts))
         return

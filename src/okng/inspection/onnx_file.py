@@ -24,7 +24,7 @@ from okng.inspection.model_file import (
     what_it_is,
     write_atomically,
 )
-from okng.inspection.urls import shown
+from okng.inspection.storage.urls import shown
 
 LIMIT = 2**31 - 1  # bytes of a protobuf message
 _METADATA, _KEY, _VALUE = 0x72, 0x0A, 0x12  # ModelProto.metadata_props; key and value of a StringStringEntryProto

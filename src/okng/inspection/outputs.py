@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from okng.errors import OkngError
-from okng.inspection.files import OVERLAYS_MARK, find_images
-from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import short_name, write_atomically
 from okng.inspection.overlay import heat_range, overlay
-from okng.inspection.result import Inspection
-from okng.inspection.urls import url_of
+from okng.inspection.reading.files import OVERLAYS_MARK, find_images
+from okng.inspection.reading.images import UnreadableImage
+from okng.inspection.storage.urls import url_of
+from okng.inspection.verdict.result import Inspection
 
 COLUMNS = ("path", "score", "p_value", "verdict", "regions", "left", "top", "right", "bottom", "reasons", "product")
 VERDICTS = ("OK", "NG")

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration, stand_apart
-from okng.inspection.result import NO_RULES, Inspection
-from okng.inspection.rules import Rules
+from okng.inspection.verdict.calibration import Calibration, stand_apart
+from okng.inspection.verdict.result import NO_RULES, Inspection
+from okng.inspection.verdict.rules import Rules
 
 # From dark violet over red to pale yellow: lightness rises all the way, so the order can be read without
 # telling colours apart, and in a grey print.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from okng.errors import OkngError
 from okng.inspection.inspector import Inspector
-from okng.inspection.locks import turn
 from okng.inspection.model_file import check_ending, write_atomically
+from okng.inspection.storage.locks import turn
 
 
 def state_of(path: Path) -> str | None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from okng.inspection.formats import printable
+from okng.inspection.reading.formats import printable
 
 
 def shown(path: Path) -> str:

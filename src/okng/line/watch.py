@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from okng.errors import OkngError, OkngWarning, in_one_line
-from okng.inspection.formats import Encoded
-from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Decoded, Inspector
-from okng.inspection.likeness import Likeness
 from okng.inspection.overlay import heat_range_if_any
-from okng.inspection.result import Inspection
-from okng.inspection.workers import Workers
+from okng.inspection.reading.formats import Encoded
+from okng.inspection.reading.images import UnreadableImage
+from okng.inspection.reading.workers import Workers
+from okng.inspection.verdict.likeness import Likeness
+from okng.inspection.verdict.result import Inspection
 from okng.line.outbox import Outbox
 from okng.line.sources import Arrival, Source
 from okng.store import ModelUsed, Store, StoreError

@@ -14,7 +14,7 @@ import numpy as np
 
 from okng.checks import seed_of
 from okng.errors import OkngError, nearest_names
-from okng.inspection.images import white_level
+from okng.inspection.reading.images import white_level
 from okng.planted.drawing import (
     Place,
     Task,

@@ -16,13 +16,13 @@ import okng
 from okng.checks import at_least, plain, seed_of
 from okng.datasets.ok_images import lister
 from okng.errors import OkngError, nearest_names, so_many
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, white_level
 from okng.inspection.inspector import Images, Inspector, each_image
-from okng.inspection.learnt import calibrating
-from okng.inspection.result import Inspection, judged
-from okng.inspection.rules import Rules
-from okng.inspection.zones import SAMPLES, inspected
+from okng.inspection.reading.images import Preprocess, Source, UnreadableImage, fingerprint, image_size, white_level
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.learnt import calibrating
+from okng.inspection.verdict.result import Inspection, judged
+from okng.inspection.verdict.rules import Rules
+from okng.inspection.verdict.zones import SAMPLES, inspected
 from okng.planted.curve import clopper_pearson, size_interval
 from okng.planted.defects import KINDS, SMALLEST, Planted
 from okng.planted.result import Curve, Point, Recipe, Sensitivity, Trial, pixels_of, plant_recipe, within

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from okng.inspection.arrays import from_pillow, one_image
-from okng.inspection.decoding import decode
-from okng.inspection.images import Preprocess, Source
-from okng.inspection.result import Inspection
+from okng.inspection.reading.arrays import from_pillow, one_image
+from okng.inspection.reading.decoding import decode
+from okng.inspection.reading.images import Preprocess, Source
+from okng.inspection.verdict.result import Inspection
 from okng.planted.curve import Fit
 from okng.planted.defects import Planted, plant
 

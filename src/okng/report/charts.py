@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from okng.inspection.calibration import Calibration
+from okng.inspection.verdict.calibration import Calibration
 from okng.metrics.shares import wilson
 from okng.planted.result import Curve
 from okng.report.language import translator

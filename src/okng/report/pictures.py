@@ -13,13 +13,13 @@ from PIL import Image
 from okng.datasets.base import Mask
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Source, UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.overlay import MASK, heat_range, outline, overlay
-from okng.inspection.regions import regions_above
-from okng.inspection.result import NO_RULES, Inspection
-from okng.inspection.rules import Rules
+from okng.inspection.reading.images import Source, UnreadableImage
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.regions import regions_above
+from okng.inspection.verdict.result import NO_RULES, Inspection
+from okng.inspection.verdict.rules import Rules
 from okng.report.language import Translate
 from okng.report.shortlist import Kept
 

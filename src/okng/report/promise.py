@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
-from okng.inspection.zoned import BY
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.zoned import BY
 from okng.report.language import Translate
 from okng.report.settings import asked
 

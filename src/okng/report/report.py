@@ -17,7 +17,7 @@ from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
 from okng.inspection.outputs import partial_name
 from okng.inspection.overlay import heat_range_if_any
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 from okng.report.charts import expected_false_alarms, histogram, rate_above, rate_of, roc
 from okng.report.language import Translate, translator, words
 from okng.report.page import page

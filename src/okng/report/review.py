@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from okng.inspection.images import UnreadableImage
 from okng.inspection.inspector import Inspector
 from okng.inspection.model_file import write_atomically
+from okng.inspection.reading.images import UnreadableImage
 from okng.report.language import Translate, translator
 from okng.report.page import page
 from okng.report.pictures import drawn, thumbnail

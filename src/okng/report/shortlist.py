@@ -8,7 +8,7 @@ from heapq import heappush, heapreplace
 import numpy as np
 
 from okng.datasets.base import Mask
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Any
 
 from okng.detectors.cards import cards
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
 from okng.inspection.outputs import COLUMNS, csv_line, table_row
-from okng.inspection.result import Inspection
-from okng.inspection.urls import url_of
+from okng.inspection.storage.urls import url_of
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.result import Inspection
 from okng.report.words import distance
 
 IN_MEMORY = 1 << 20  # bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from okng.inspection.calibration import Calibration
+from okng.inspection.verdict.calibration import Calibration
 from okng.report.language import translator
 
 

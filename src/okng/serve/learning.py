@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import okng
 from okng.errors import OkngError
-from okng.inspection.decoding import digest
-from okng.inspection.formats import UnreadableImage
+from okng.inspection.reading.decoding import digest
+from okng.inspection.reading.formats import UnreadableImage
 from okng.serve.models import opened
 
 SHOWN = 500  # changes that are named one by one

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 
 if TYPE_CHECKING:
     from okng.serve.models import Shelf

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from okng.errors import OkngError
-from okng.inspection.files import find_images
-from okng.inspection.formats import state_of
+from okng.inspection.reading.files import find_images
+from okng.inspection.reading.formats import state_of
 from okng.serve.settings import MB, Settings
 
 

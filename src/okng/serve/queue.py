@@ -22,11 +22,11 @@ from typing import NoReturn
 import numpy as np
 
 from okng.errors import OkngError
-from okng.inspection.decoding import digest, each_page, header
 from okng.inspection.engines import OnnxEngine
-from okng.inspection.formats import Encoded, UnreadableImage, printable
 from okng.inspection.inspector import Decoded, Inspector
-from okng.inspection.result import Inspection
+from okng.inspection.reading.decoding import digest, each_page, header
+from okng.inspection.reading.formats import Encoded, UnreadableImage, printable
+from okng.inspection.verdict.result import Inspection
 from okng.line.outbox import Outbox
 from okng.serve.metrics import Metrics
 from okng.serve.models import Loaded

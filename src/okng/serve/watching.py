@@ -13,8 +13,8 @@ from typing import Any
 
 from okng.errors import OkngError
 from okng.inspection.drift import Drift, DriftState
-from okng.inspection.likeness import Traits
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.likeness import Traits
+from okng.inspection.verdict.result import Inspection
 from okng.serve.models import Loaded, Shelf
 from okng.store import Store
 from okng.store.records import Filter, Record

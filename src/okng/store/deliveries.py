@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from okng.inspection.locks import locked
+from okng.inspection.storage.locks import locked
 from okng.store.records import Record
 from okng.store.tables import deliveries
 

@@ -7,8 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from okng.inspection.calibration import Calibration
-from okng.inspection.result import Inspection, upsample
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.result import Inspection, upsample
 
 SIDE, CELLS = 160, 96  # of the longer side: pixels of a thumbnail, cells of a map
 KEEP = ("all", "odd", "none")

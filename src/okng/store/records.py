@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, bindparam, func, insert, or_, select
 
 from okng.errors import OkngError
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 from okng.store.reviews import SAID, standing
 from okng.store.tables import deliveries, pictures, records, reviews
 

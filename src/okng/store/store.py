@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from okng.errors import OkngError, missing_extra
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.result import Inspection
 from okng.store import tables
 from okng.store.accounts import Accounts
 from okng.store.audit import Audit

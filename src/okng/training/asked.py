@@ -6,7 +6,7 @@ from okng.checks import check_rate, check_share, positive
 from okng.detectors.cards import cards
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
-from okng.inspection.tiling import check_tile
+from okng.inspection.reading.tiling import check_tile
 
 PROMISES = ("auto", "strict")
 NOT_WHERE = "{} does not say where; zones and rules need a detector that does, see: okng list"

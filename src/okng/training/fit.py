@@ -22,18 +22,15 @@ from okng.detectors.catalogue import DEFAULT, detector_class, find, name_of, par
 from okng.detectors.engine import TorchEngine
 from okng.detectors.presets import preset_of
 from okng.errors import OkngError
-from okng.inspection.images import Source, image_size
 from okng.inspection.inspector import Images, Inspector, each_image
-from okng.inspection.learnt import CALIBRATING
-from okng.inspection.likeness import describe, warn_of_shrinking
 from okng.inspection.model_file import remove
-from okng.inspection.rules import Rules
-from okng.inspection.zoned import BY
+from okng.inspection.reading.images import Source, image_size
+from okng.inspection.verdict.learnt import CALIBRATING
+from okng.inspection.verdict.likeness import describe, warn_of_shrinking
+from okng.inspection.verdict.rules import Rules
+from okng.inspection.verdict.zoned import BY
 from okng.nn.features.backbones import Backbone
 from okng.training.asked import NOT_WHERE, check_devices, check_images, check_input, check_values
-from okng.training.copies import GroupBy, labelled, numbered
-from okng.training.data import PIXEL_BUDGET, SharedFeatures, TrainingImages, within
-from okng.training.frozen import FrozenBackbones, is_frozen
 from okng.training.held_out import (
     CHEAP_FOLDS,
     FOLDS,
@@ -45,8 +42,16 @@ from okng.training.held_out import (
     once,
     say_apart,
 )
-from okng.training.input import build, on_budget
-from okng.training.phases import run_phases
+from okng.training.images.copies import GroupBy, labelled, numbered
+from okng.training.images.data import PIXEL_BUDGET, SharedFeatures, TrainingImages, within
+from okng.training.images.input import build, on_budget
+from okng.training.images.reading import auxiliary_images, given_images, whole, with_header
+from okng.training.images.size import time_of_one
+from okng.training.images.tiles import TileImages, tiles_in_words
+from okng.training.loop.frozen import FrozenBackbones, is_frozen
+from okng.training.loop.phases import run_phases
+from okng.training.loop.ranks import check_device, check_ranks
+from okng.training.loop.turns import one_at_a_time
 from okng.training.products import (
     by_product,
     calibrated_each,
@@ -56,12 +61,7 @@ from okng.training.products import (
     say_who_decides,
 )
 from okng.training.progress import Narrator, duration, narrated
-from okng.training.ranks import check_device, check_ranks
-from okng.training.reading import auxiliary_images, given_images, whole, with_header
 from okng.training.review import Review
-from okng.training.size import time_of_one
-from okng.training.tiles import TileImages, tiles_in_words
-from okng.training.turns import one_at_a_time
 
 COUNTED = "the threshold counts that as OK; if it is not, take it out and fit again, or add --drop-outliers"
 DROPPED = "left out of the calibration, as asked: the promise is about images like the others"

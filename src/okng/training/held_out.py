@@ -12,14 +12,14 @@ import numpy as np
 from okng.detectors.base import Detector
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
-from okng.inspection.calibration import NAMED, Calibration, highest_apart
-from okng.inspection.images import Source
 from okng.inspection.inspector import Decoded, Inspector
-from okng.inspection.result import NO_RULES, Inspection
-from okng.inspection.rules import Rules
-from okng.training.copies import near_copies, numbered
-from okng.training.data import TrainingImages
-from okng.training.frozen import FrozenBackbones
+from okng.inspection.reading.images import Source
+from okng.inspection.verdict.calibration import NAMED, Calibration, highest_apart
+from okng.inspection.verdict.result import NO_RULES, Inspection
+from okng.inspection.verdict.rules import Rules
+from okng.training.images.copies import near_copies, numbered
+from okng.training.images.data import TrainingImages
+from okng.training.loop.frozen import FrozenBackbones
 from okng.training.progress import Narrator
 
 HELD_OUT = 0.2  # of the groups of OK images, for calibration

@@ -12,12 +12,10 @@ import numpy as np
 
 from okng.checks import check_product
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Source
 from okng.inspection.inspector import Images
-from okng.inspection.likeness import Traits, describe
-from okng.training.copies import joined, near_pairs
-from okng.training.data import TrainingImages
+from okng.inspection.reading.images import Source
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.likeness import Traits, describe
 from okng.training.held_out import (
     CHEAP_FOLDS,
     FEW,
@@ -28,6 +26,8 @@ from okng.training.held_out import (
     how_held_out,
     kept_together,
 )
+from okng.training.images.copies import joined, near_pairs
+from okng.training.images.data import TrainingImages
 from okng.training.progress import Narrator
 
 

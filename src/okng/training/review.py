@@ -9,14 +9,14 @@ import numpy as np
 
 from okng.detectors.base import Detector
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Source
-from okng.inspection.result import NO_RULES, Inspection, judged
-from okng.inspection.rules import Rules
+from okng.inspection.reading.images import Source
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.result import NO_RULES, Inspection, judged
+from okng.inspection.verdict.rules import Rules
 from okng.planted.measure import Plan
 from okng.planted.result import Sensitivity
-from okng.training.data import TrainingImages
 from okng.training.held_out import uncalibrated
+from okng.training.images.data import TrainingImages
 from okng.training.progress import Narrator
 
 

@@ -16,12 +16,9 @@ from okng.checks import check_share, plain, seed_of
 from okng.detectors.engine import TorchEngine
 from okng.errors import OkngError
 from okng.inspection.inspector import Images, Inspector
-from okng.inspection.learnt import CALIBRATING, calibrating
-from okng.inspection.likeness import describe
-from okng.inspection.zoned import BY, WHOLE
-from okng.training.copies import GroupBy, labelled
-from okng.training.data import PIXEL_BUDGET, TrainingImages
-from okng.training.frozen import FrozenBackbones
+from okng.inspection.verdict.learnt import CALIBRATING, calibrating
+from okng.inspection.verdict.likeness import describe
+from okng.inspection.verdict.zoned import BY, WHOLE
 from okng.training.held_out import (
     HELD_OUT,
     SPLIT_FROM,
@@ -32,12 +29,15 @@ from okng.training.held_out import (
     once,
     say_apart,
 )
-from okng.training.phases import run_phases
+from okng.training.images.copies import GroupBy, labelled
+from okng.training.images.data import PIXEL_BUDGET, TrainingImages
+from okng.training.images.reading import given_images, whole, with_header
+from okng.training.images.tiles import TileImages
+from okng.training.loop.frozen import FrozenBackbones
+from okng.training.loop.phases import run_phases
+from okng.training.loop.ranks import check_device
+from okng.training.loop.turns import one_at_a_time
 from okng.training.progress import Narrator, narrated
-from okng.training.ranks import check_device
-from okng.training.reading import given_images, whole, with_header
-from okng.training.tiles import TileImages
-from okng.training.turns import one_at_a_time
 
 COUNTED = "the threshold counts that as OK; if it is not, take it out and update the old model again"
 

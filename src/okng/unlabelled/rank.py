@@ -13,12 +13,12 @@ import torch
 from okng.checks import plain, seed_of
 from okng.detectors.arguments import checked_arguments
 from okng.errors import OkngError, so_many
-from okng.inspection.images import Preprocess, white_level
 from okng.inspection.inspector import Images, each_image
-from okng.inspection.urls import shown
-from okng.training.data import TrainingImages
+from okng.inspection.reading.images import Preprocess, white_level
+from okng.inspection.storage.urls import shown
+from okng.training.images.data import TrainingImages
+from okng.training.images.reading import whole, with_header
 from okng.training.progress import Narrator
-from okng.training.reading import whole, with_header
 
 LEAST = 5  # below, nobody can tell which of them are odd
 TOGETHER = 100  # images that score one another: time grows with their square

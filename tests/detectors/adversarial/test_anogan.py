@@ -14,7 +14,7 @@ from okng.detectors.base import Train
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 SEARCH = {"steps": 100, "search_rate": 0.05}
 

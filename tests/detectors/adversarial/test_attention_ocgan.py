@@ -13,11 +13,11 @@ from okng.detectors.adversarial.attention_ocgan import AttentionOCGAN, outside, 
 from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics.ranking import auroc
 from okng.nn.networks.cbam import CBAM
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 TINY = {"code": 4, "width": 4, "visual_width": 4, "classifier_width": 4, "dropout": 0.0, "batch_size": 4}
 

@@ -11,10 +11,10 @@ from okng.detectors.adversarial.avid import AVID, in_place
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics.ranking import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SIDE = 24
 TINY = {"width": 4, "detector_width": 3, "stride": 1}

@@ -14,9 +14,9 @@ from okng.datasets import open_dataset
 from okng.detectors.adversarial.f_anogan import FAnoGAN, UpBlock
 from okng.detectors.base import Batch, Phase, Train
 from okng.detectors.catalogue import create
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 TINY = {"image_size": (16, 16), "channels": 1, "latent": 4, "width": 2, "batch_size": 4, "learning_rate": 1e-3}
 

@@ -18,10 +18,10 @@ from okng.detectors.adversarial.gan import GAN
 from okng.detectors.base import Train
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics.ranking import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> GAN:

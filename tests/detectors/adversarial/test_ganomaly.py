@@ -10,7 +10,7 @@ from torch import nn
 from okng.detectors.adversarial.ganomaly import GANomaly
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 SMALL = {"width": 4, "code": 8}
 

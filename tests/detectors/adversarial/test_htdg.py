@@ -15,7 +15,7 @@ from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> HTDG:

@@ -12,7 +12,7 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 TINY = {"code": 4, "width": 4, "visual_width": 4, "classifier_width": 4, "dropout": 0.0}
 

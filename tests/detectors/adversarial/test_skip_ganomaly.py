@@ -12,7 +12,7 @@ from okng.detectors.adversarial.skip_ganomaly import SkipGANomaly
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 SMALL = {"width": 4, "levels": 2, "code": 8}
 

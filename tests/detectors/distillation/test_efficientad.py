@@ -12,9 +12,9 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.distillation.efficientad import CUT, EfficientAD, PatchDescription, for_the_student
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SMALL = {"width": 4, "descriptor": 6, "code": 4, "image_size": (64, 96)}
 

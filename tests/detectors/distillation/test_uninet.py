@@ -12,9 +12,9 @@ from okng.detectors.base import Train
 from okng.detectors.catalogue import create
 from okng.detectors.distillation.uninet import UniNet, mean_of_top, own_position, selected
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> UniNet:

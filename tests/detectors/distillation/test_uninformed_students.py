@@ -13,9 +13,9 @@ from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
 from okng.detectors.distillation.uninformed_students import PatchNetwork, UninformedStudents, compactness, cut
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SMALL = {"width": 4, "descriptor": 4, "students": 2}
 

@@ -11,10 +11,10 @@ from okng.detectors.catalogue import create
 from okng.detectors.feature_matching import patch_memory
 from okng.detectors.feature_matching.patch_memory import PatchMemory, compressed, joined
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.vectors.coreset import covering_radius
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def pixels(count: int, seed: int = 0) -> np.ndarray:

@@ -12,11 +12,11 @@ import okng
 from okng.detectors.base import Detector
 from okng.detectors.catalogue import create
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.images.blur import gaussian_blur
 from okng.nn.vectors.coreset import covering_radius
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def pixels(count: int, seed: int = 0) -> np.ndarray:

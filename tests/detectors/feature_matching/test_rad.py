@@ -16,10 +16,10 @@ from okng.detectors.catalogue import create
 from okng.detectors.feature_matching import rad
 from okng.detectors.feature_matching.rad import RAD
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.features.vit import is_transformer
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def images(count: int, seed: int = 0) -> Tensor:

@@ -21,9 +21,9 @@ from okng.detectors.catalogue import create
 from okng.detectors.feature_matching import rkde
 from okng.detectors.feature_matching.rkde import RKDE, drawn
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SMALL = {"weights": "none", "depth": 18, "proposals": 15, "smallest": 8}
 

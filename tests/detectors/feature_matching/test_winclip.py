@@ -16,9 +16,9 @@ from torch import Tensor
 from okng.detectors.catalogue import create
 from okng.detectors.feature_matching.winclip import NORMAL, ODD, ImageTower, WinCLIP, phrases, prompts, windows
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> WinCLIP:

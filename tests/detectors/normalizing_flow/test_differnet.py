@@ -15,11 +15,11 @@ from okng.detectors.catalogue import create
 from okng.detectors.normalizing_flow import differnet
 from okng.detectors.normalizing_flow.differnet import DifferNet, rotated
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.flows.coupling import AffineCoupling, Sequence, surprise
 from okng.nn.images.blur import gaussian_blur
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> DifferNet:

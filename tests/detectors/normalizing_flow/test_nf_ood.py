@@ -23,10 +23,10 @@ from okng.detectors.normalizing_flow.nf_ood import (
     quarter,
 )
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.flows.coupling import Sequence
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> NFOOD:

@@ -16,11 +16,11 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.normalizing_flow.uflow import BEYOND, SHARE, UFlow, UShapedFlow, binomial_tails
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.flows.convolutional_flow import subnet
 from okng.nn.flows.coupling import Flow, Permutation, all_in_one, surprise
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> UFlow:

@@ -12,7 +12,7 @@ from okng.detectors.one_class.deep_sad import DeepSAD
 from okng.detectors.one_class.deep_svdd import DeepSVDD
 from okng.errors import OkngError
 from okng.metrics import auroc
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 SMALL: dict[str, Any] = {"image_size": (SIDE, SIDE), "channels": 1, "widths": (8, 4), "code": 32, "batch_size": 32}
 QUICK: dict[str, Any] = {"pretraining_epochs": 4, "epochs": 8, "pretraining_rate": 3e-3, "learning_rate": 1e-3}

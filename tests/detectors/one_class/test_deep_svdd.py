@@ -13,7 +13,7 @@ from okng.detectors.one_class.deep_svdd import DeepSVDD, away_from_0
 from okng.errors import OkngError
 from okng.metrics import auroc
 from okng.nn.images.contrast import contrast_normalised
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 QUICK: dict[str, Any] = {"pretraining_epochs": 6, "epochs": 6, "pretraining_rate": 3e-3, "learning_rate": 1e-3}
 

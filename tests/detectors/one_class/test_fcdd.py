@@ -12,11 +12,11 @@ from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.detectors.one_class.fcdd import FCDD, confetti, gaussians, receptive_field, sliding, surprise
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics import auroc
 from okng.nn.features.backbones import Backbone
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: Any) -> FCDD:

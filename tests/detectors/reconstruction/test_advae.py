@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from okng.detectors.base import Batch
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.advae import ADVAE
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.networks.grad_cam import grad_cam
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SMALL = {"width": 4, "hidden": 24, "latent": 5}
 

@@ -17,11 +17,11 @@ from okng.detectors.engine import TorchEngine
 from okng.detectors.reconstruction.aesc import AESc
 from okng.errors import OkngError
 from okng.exporting import export_onnx
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SIDE = 32
 SMALL = {"image_size": (SIDE, SIDE), "channels": 1, "width": 8, "epochs": 24, "batch_size": 8, "learning_rate": 5e-3}

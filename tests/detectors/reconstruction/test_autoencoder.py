@@ -13,10 +13,10 @@ from okng.datasets.base import NG
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.autoencoder import Autoencoder
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics.ranking import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> Autoencoder:

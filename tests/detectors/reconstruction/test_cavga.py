@@ -10,7 +10,7 @@ from torch import Tensor
 from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.cavga import CAVGAu, CAVGAw
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 NAMES = ("cavga_u", "cavga_w")
 

@@ -11,7 +11,7 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.daad import DAAD, BlockMemory
 from okng.errors import OkngError
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> DAAD:

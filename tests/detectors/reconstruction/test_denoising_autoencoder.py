@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from okng.detectors.base import Batch, Detector
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.denoising_autoencoder import DenoisingAutoencoder
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 BARS = {"image_size": (28, 28), "channels": 1, "code": 8, "batch_size": 8, "learning_rate": 3e-3}
 

@@ -13,7 +13,7 @@ from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.lsa import LSA, Block, Estimator
 from okng.errors import OkngError
 from okng.metrics.ranking import auroc
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 TINY = {"code": 4, "bins": 5, "width": 4, "hidden": 8, "estimator_width": 2, "batch_size": 2}
 

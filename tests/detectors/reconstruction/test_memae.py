@@ -9,7 +9,7 @@ from torch import Tensor
 
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.memae import MemAE, Memory
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 SMALL = {"widths": (8, 16), "items": 40, "epochs": 12, "batch_size": 16, "learning_rate": 5e-3}
 

@@ -11,10 +11,10 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.metaformer import Metaformer, prior
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics.ranking import auroc
-from okng.training.data import AuxiliaryImages
-from okng.training.phases import run_phases
+from okng.training.images.data import AuxiliaryImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> Metaformer:

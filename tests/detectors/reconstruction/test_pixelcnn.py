@@ -15,7 +15,7 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.pixelcnn import MaskedConv, PixelCNN, png_bits
 from okng.errors import OkngError
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> PixelCNN:

@@ -10,7 +10,7 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.riad import RIAD, magnitudes, similarities
 from okng.errors import OkngError
-from okng.training.phases import run_phases
+from okng.training.loop.phases import run_phases
 
 SMALL = {"cells": (2, 4), "width": 4, "levels": 2, "window": 3}
 

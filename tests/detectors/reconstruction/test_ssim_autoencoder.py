@@ -11,11 +11,11 @@ from okng.detectors.base import Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.ssim_autoencoder import SSIMAutoencoder
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics.ranking import auroc
 from okng.nn.images.ssim import ssim_map
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> SSIMAutoencoder:

@@ -14,9 +14,9 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.style_distillation import OESDN, SDN, Auxiliary, distance
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 TINY = {"image_size": (16, 16), "channels": 1, "code": 8, "width": 8, "filters": 4, "groups": 2, "batch_size": 8}
 KINDS = typing.get_args(Auxiliary)

@@ -15,10 +15,10 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.reconstruction.vae import VAE
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.networks.gaussian import divergence
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SCORES = ("reconstruction", "probability", "elbo")
 VARIANCES = ("global", "pixel")

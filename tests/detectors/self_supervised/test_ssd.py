@@ -12,10 +12,10 @@ from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
 from okng.detectors.self_supervised.ssd import SSD, SSDk, pseudo_whitening
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.learning.contrastive import nt_xent
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SMALL = {"image_size": (16, 16), "channels": 1, "blocks": (1, 1), "width": 8, "bottleneck": False}
 

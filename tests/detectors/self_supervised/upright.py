@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from okng.detectors.base import Detector
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SIDE = 16
 Fitted = TypeVar("Fitted", bound=Detector)

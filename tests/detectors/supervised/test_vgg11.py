@@ -16,11 +16,11 @@ from okng.detectors.catalogue import create
 from okng.detectors.supervised import vgg11 as module
 from okng.detectors.supervised.vgg11 import VGG11
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.metrics.ranking import auroc
 from okng.nn.features.backbones import Backbone
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> VGG11:

@@ -15,12 +15,12 @@ from okng.detectors.engine import TorchEngine
 from okng.detectors.synthetic_anomalies.draem import DRAEM
 from okng.errors import OkngError
 from okng.exporting import export_onnx
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
 from okng.metrics.ranking import auroc
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SIDE = 32
 SMALL = {"image_size": (SIDE, SIDE), "channels": 1, "width": 4, "discriminator_width": 8, "window": 3, "turned": 0.0}

@@ -18,11 +18,11 @@ from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies import dsr
 from okng.detectors.synthetic_anomalies.dsr import DSR, Codebook
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.learning.processes import Processes, sharing
-from okng.training.data import TrainingImages
-from okng.training.input import build
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.images.input import build
+from okng.training.loop.phases import run_phases
 
 SIDE = 64
 SMALL = {"image_size": (SIDE, SIDE), "width": 4, "code": 6, "codes": 60, "detector_width": 2, "window": 7}

@@ -13,10 +13,10 @@ from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies.glass import GLASS, hardest, is_sphere, within
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.learning.focal import focal_loss
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> GLASS:

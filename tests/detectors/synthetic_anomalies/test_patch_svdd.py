@@ -11,9 +11,9 @@ from okng.detectors.base import Batch, Collect, Train
 from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies.patch_svdd import DIRECTIONS, PatchSVDD, cut, near_pairs, position_pairs
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.inspection.reading.images import Preprocess
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 SIDE = 64
 SMALL = {"image_size": (SIDE, SIDE), "patch": 32, "code": 16, "svdd_weight": 0.1, "learning_rate": 2e-3}

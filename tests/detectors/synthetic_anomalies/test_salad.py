@@ -18,10 +18,10 @@ from okng.detectors.base import Batch, Detector, Phase, Train
 from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies.salad import SALAD
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.networks.compositions import CompositionNet
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 FAULTS = ("missing", "doubled", "swapped")
 OK = 40

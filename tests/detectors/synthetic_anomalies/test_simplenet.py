@@ -10,10 +10,10 @@ from okng.detectors.base import Batch, Train
 from okng.detectors.catalogue import create
 from okng.detectors.synthetic_anomalies.simplenet import SimpleNet
 from okng.errors import OkngError
-from okng.inspection.images import Preprocess
+from okng.inspection.reading.images import Preprocess
 from okng.nn.images.blur import gaussian_blur
-from okng.training.data import TrainingImages
-from okng.training.phases import run_phases
+from okng.training.images.data import TrainingImages
+from okng.training.loop.phases import run_phases
 
 
 def built(**arguments: object) -> SimpleNet:

@@ -88,7 +88,7 @@ def test_one_graph_for_all_sizes(name: str) -> None:
     """What is computed of the sizes is computed anew in the graph, by both engines."""
     import onnxruntime
 
-    from okng.training.frozen import compiled
+    from okng.training.loop.frozen import compiled
 
     backbone = built(name, prefix=True)
     with torch.no_grad():

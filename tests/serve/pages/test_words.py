@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
-from okng.inspection.images import Preprocess
 from okng.inspection.inspector import Inspector
-from okng.inspection.rules import Rules
+from okng.inspection.reading.images import Preprocess
+from okng.inspection.verdict.calibration import Calibration
+from okng.inspection.verdict.rules import Rules
 from okng.report.promise import promise
 from okng.serve.pages.words import LANGUAGES, REFUSED, language_of, refused, translator, words
 

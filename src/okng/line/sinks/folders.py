@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from okng.errors import OkngError
-from okng.inspection.decoding import digest
-from okng.inspection.formats import Encoded, named_page
 from okng.inspection.model_file import short_name, write_atomically
 from okng.inspection.outputs import VERDICTS
+from okng.inspection.reading.decoding import digest
+from okng.inspection.reading.formats import Encoded, named_page
 from okng.line.sinks import Message, Sink, Undeliverable
 
 

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from okng.errors import OkngError
-from okng.inspection.locks import turn
 from okng.inspection.model_file import write_atomically
+from okng.inspection.storage.locks import turn
 
 DAYS = 3650  # how long a certificate that is made here holds
 KEPT = 50  # certificates in `rejected`, so that strangers can't fill the disk

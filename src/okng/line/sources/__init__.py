@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from okng.errors import OkngError, nearest_names
-from okng.inspection.images import Source as Image
+from okng.inspection.reading.images import Source as Image
 
 ENTRY_POINTS = "okng.sources"
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp")

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import watchfiles
 
 from okng.errors import OkngError
-from okng.inspection.decoding import digest, each_page
-from okng.inspection.files import is_image, natural_order
-from okng.inspection.formats import Encoded, state_of
+from okng.inspection.reading.decoding import digest, each_page
+from okng.inspection.reading.files import is_image, natural_order
+from okng.inspection.reading.formats import Encoded, state_of
 from okng.line.names import shown
 from okng.line.sources import Arrival, Say
 

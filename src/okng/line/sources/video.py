@@ -18,7 +18,7 @@ import numpy as np
 
 from okng.checks import at_least
 from okng.errors import OkngError, missing_extra
-from okng.inspection.images import fingerprint
+from okng.inspection.reading.images import fingerprint
 from okng.line.names import shown, without_password
 from okng.line.sources import Arrival, Say, is_live
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from okng.inspection.overlay import overlay
-from okng.inspection.regions import Region
-from okng.inspection.result import Inspection
+from okng.inspection.verdict.regions import Region
+from okng.inspection.verdict.result import Inspection
 
 SMALL, ENLARGED = 128, 256  # pixels of the longer side: a smaller picture is enlarged, so that outlines have room
 

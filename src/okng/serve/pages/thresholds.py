@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from okng.inspection.calibration import Calibration
+from okng.inspection.verdict.calibration import Calibration
 from okng.report.charts import histogram
 from okng.store.records import Filter
 from okng.store.store import Store

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from okng.inspection.calibration import Calibration
+from okng.inspection.verdict.calibration import Calibration
 from okng.report.words import distance
 from okng.report.words import p as p_words
 from okng.serve.pages.words import Translate

@@ -18,11 +18,11 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from okng.errors import OkngError
-from okng.inspection.decoding import digest
-from okng.inspection.files import find_images
-from okng.inspection.formats import Encoded
 from okng.inspection.overlay import heat_range, overlay
-from okng.inspection.result import Inspection
+from okng.inspection.reading.decoding import digest
+from okng.inspection.reading.files import find_images
+from okng.inspection.reading.formats import Encoded
+from okng.inspection.verdict.result import Inspection
 from okng.serve.models import Loaded
 from okng.serve.paths import allowed, below, read, size_of
 from okng.serve.queue import display_name, meant, sources

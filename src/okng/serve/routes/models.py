@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from okng.inspection.inspector import Inspector
-from okng.inspection.rules import Rules
+from okng.inspection.verdict.rules import Rules
 from okng.serve.models import Unfit, checked, writing_versions
 from okng.serve.schema import Limit, ModelServed, NewRules, Promised, Taken, VersionOfModel
 from okng.serve.security import Refused, Who, may

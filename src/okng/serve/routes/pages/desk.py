@@ -13,8 +13,8 @@ from markupsafe import Markup
 from starlette.datastructures import FormData
 
 from okng.errors import OkngError
-from okng.inspection.calibration import Calibration
 from okng.inspection.inspector import Inspector
+from okng.inspection.verdict.calibration import Calibration
 from okng.report.promise import promise
 from okng.serve.models import Loaded
 from okng.serve.pages import render

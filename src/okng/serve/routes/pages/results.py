@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Response
 from PIL import Image
 
 from okng.errors import OkngError
-from okng.inspection.formats import Encoded, UnreadableImage
+from okng.inspection.reading.formats import Encoded, UnreadableImage
 from okng.report.pictures import thumbnail
 from okng.serve.pages.heat import drawn, encoded
 from okng.serve.pages.views import SAID

@@ -11,9 +11,9 @@ from fastapi.responses import HTMLResponse
 from starlette.datastructures import FormData
 
 from okng.errors import OkngError
-from okng.inspection.formats import Encoded, UnreadableImage
 from okng.inspection.inspector import Inspector
-from okng.inspection.rules import Rules
+from okng.inspection.reading.formats import Encoded, UnreadableImage
+from okng.inspection.verdict.rules import Rules
 from okng.serve.pages.words import words
 from okng.serve.routes.pages.desk import Desk, at_desk, changing, fields
 
