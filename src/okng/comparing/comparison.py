@@ -35,6 +35,7 @@ from okng.report.language import translator
 from okng.training.input import on_budget
 from okng.training.progress import Narrator, narrated
 from okng.training.ranks import check_device
+from okng.training.reading import with_header
 
 Asked = str | type[Detector] | tuple[str | type[Detector], dict[str, Any]]
 NO_TIME = "no time left"
@@ -217,7 +218,10 @@ class _Set:
         self.results: dict[str, list[Result]] = {}
         self.failures: dict[str, list[Result]] = {}
         self.left: list[str] = []
-        sources = [sample.image for sample in given.dataset.train]
+        try:
+            sources, _ = with_header([sample.image for sample in given.dataset.train], False, Narrator(quiet=True))
+        except OkngError as error:
+            raise OkngError(f"{given.dataset.name}: {error}") from error
         for method in methods:
             try:
                 if detector_class(method.detector).needs_ng and not given.dataset.ng:
