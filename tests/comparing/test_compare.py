@@ -343,7 +343,7 @@ def test_a_training_image_that_cant_be_read_costs_no_method_its_row(tmp_path: Pa
 
     damaged = begun(Sample(torn, OK), *samples[2:])
     assert damaged.reasons == {} and damaged.methods == begun(*samples[2:]).methods
-    with pytest.raises(OkngError, match="parts: there is no readable image .* bring at least 2 OK images"):
+    with pytest.raises(OkngError, match=r"parts: there is no readable image .* bring at least 2 OK images"):
         begun()
 
 
