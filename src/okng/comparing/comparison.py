@@ -21,7 +21,8 @@ from okng.comparing.runs import Method, Result, Run, check_detectors, without_im
 from okng.comparing.sets import Comparable, auxiliary_for, comparable, digest_of
 from okng.comparing.statistics import Ranks, ranked
 from okng.comparing.table import COMPARED, COSTS, FIGURES, Row, rows_of
-from okng.datasets import Dataset, open_dataset
+from okng.datasets import Dataset
+from okng.datasets.detect import opened
 from okng.detectors.base import Detector
 from okng.detectors.budgets import BUDGETS
 from okng.detectors.cards import cards
@@ -152,11 +153,11 @@ def compare(
     given = [data] if isinstance(data, Dataset | str | Path) else list(data)
     if not given:
         raise OkngError("there is no data set to compare on; give at least one")
-    opened = [one if isinstance(one, Dataset) else open_dataset(one, normal, 0, protocol, abnormal) for one in given]
+    datasets = [opened(one, normal, 0, protocol, abnormal) for one in given]
     beside = auxiliary_for([method.detector for method in methods], auxiliary)
     sets = [
         _Set(comparable(dataset, tell), name, methods, budget, folder, false_alarm_rate, beside)
-        for dataset, name in zip(opened, _names(opened), strict=True)
+        for dataset, name in zip(datasets, _names(datasets), strict=True)
     ]
     command = command or "okng.compare(...)"
     runs = [(of, run) for seed in range(seeds) for of in sets for run in of.runs(seed, device)]

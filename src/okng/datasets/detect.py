@@ -91,6 +91,23 @@ def open_dataset(
     return contaminate(found, contamination, seed)
 
 
+def opened(
+    data: Dataset | str | Path,
+    normal: str | None = None,
+    seed: int = 0,
+    protocol: str | None = None,
+    abnormal: str | None = None,
+    contamination: float = 0.0,
+) -> Dataset:
+    """`data` as it is, or as `open_dataset` opens it; `OkngError` where an open one is to be divided otherwise."""
+    if not isinstance(data, Dataset):
+        return open_dataset(data, normal, seed, protocol, abnormal, contamination)
+    asked = {"normal": normal, "protocol": protocol, "abnormal": abnormal, "contamination": contamination or None}
+    if given := [name for name, value in asked.items() if value is not None]:
+        raise OkngError(f"{data.name} is divided already; leave out {given[0]}, or give it to open_dataset")
+    return data
+
+
 def _read(source: str | Path, normal: str | None, seed: int, by_class: bool) -> Dataset | Classes:
     folder = Path(source).expanduser()
     if (url := storage_url(source)) is not None:

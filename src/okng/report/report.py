@@ -123,7 +123,8 @@ class Report:
         `metrics` are shown below the ROC curve; they need labels: without both an OK and an NG image they are left out,
         as the curve is. A report of a part is NAME.partial.html, and leaves an older `path` alone.
         """
-        written = Path(path) if self.complete else partial_name(Path(path))
+        path = Path(path).expanduser()
+        written = path if self.complete else partial_name(path)
         beside = written.with_suffix(".csv")
         content = self._content(metrics or {})
         html = page("report.html", self.title, self.inspector, self.language, csv=beside.name, **content)
