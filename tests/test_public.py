@@ -81,7 +81,8 @@ def test_evaluate_takes_files_and_folders_and_fills_a_report(inspector: okng.Ins
     page = okng.Report("Parts", inspector)
     figures = okng.evaluate(inspector, tmp_path / "parts", report=page)
     assert figures["image_auroc"] == 1.0 and (figures["n_ok"], figures["n_ng"]) == (3, 3)
-    assert page.write(tmp_path / "report.html").stat().st_size > 10_000
+    written = page.write(tmp_path / "report.html", figures)
+    assert written.stat().st_size > 10_000 and "<dt>Image AUROC</dt><dd>1.0000</dd>" in written.read_text("utf-8")
     again = okng.evaluate(tmp_path / "parts.okng", tmp_path / "parts")
     opened = open_dataset(tmp_path / "parts")
     assert okng.evaluate(inspector, opened, seed=1)["caught"] == again["caught"]
