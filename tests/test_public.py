@@ -11,6 +11,7 @@ import pytest
 
 import okng
 from okng.benchmark.evaluation import metric_lines
+from okng.datasets import open_dataset
 from okng.inspection.verdict.result import Inspection
 from tests.cli.test_cli import WITHOUT_TRAIN
 from tests.contract.conftest import EXAMPLE, pictures
@@ -80,8 +81,16 @@ def test_evaluate_takes_files_and_folders_and_fills_a_report(inspector: okng.Ins
     page = okng.Report("Parts", inspector)
     figures = okng.evaluate(inspector, tmp_path / "parts", report=page)
     assert figures["image_auroc"] == 1.0 and (figures["n_ok"], figures["n_ng"]) == (3, 3)
-    assert page.write(tmp_path / "report.html").stat().st_size > 10_000
+    written = page.write(tmp_path / "report.html", figures)
+    assert written.stat().st_size > 10_000 and "<dt>Image AUROC</dt><dd>1.0000</dd>" in written.read_text("utf-8")
     again = okng.evaluate(tmp_path / "parts.okng", tmp_path / "parts")
+    opened = open_dataset(tmp_path / "parts")
+    assert okng.evaluate(inspector, opened, seed=1)["caught"] == again["caught"]
+    for given in ({"normal": "good"}, {"protocol": "80/20"}, {"abnormal": "cut"}, {"contamination": 0.1}):
+        with pytest.raises(okng.OkngError, match=f"parts is divided already; leave out {next(iter(given))}, or give"):
+            okng.evaluate(inspector, opened, **given)  # type: ignore[arg-type]
+    with pytest.raises(okng.OkngError, match="parts is divided already; leave out normal"):
+        okng.compare([tmp_path / "parts", opened], EXAMPLE, normal="good", output=tmp_path / "out")
     assert again["caught"] == figures["caught"]
     for share, number in (("measured_false_alarm", "n_ok"), ("caught", "n_ng")):  # three images tell little
         low, high = figures[f"{share}_interval"]
@@ -89,6 +98,17 @@ def test_evaluate_takes_files_and_folders_and_fills_a_report(inspector: okng.Ins
         assert low <= rate <= high and high - low > 0.5 and figures[number] == 3
     printed = "\n".join(metric_lines(figures))
     assert "of NG images, 95 % interval 43.9% to 100.0%" in printed and printed.count("95 % interval") == 2
+
+
+def test_what_is_written_lies_at_home_where_a_tilde_says_so(
+    inspector: okng.Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    inspector.save("~/parts.okng")
+    assert okng.Report("Parts", inspector).write(Path("~/report.html")) == tmp_path / "report.html"
+    assert okng.export("~/parts.okng", "~/parts.onnx").path == tmp_path / "parts.onnx"
+    for name in ("parts.okng", "parts.onnx", "report.csv", "report.html"):
+        assert (tmp_path / name).is_file()
 
 
 def test_export_takes_an_inspector_or_its_file(inspector: okng.Inspector, tmp_path: Path) -> None:

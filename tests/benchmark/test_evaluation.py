@@ -10,6 +10,7 @@ from tests.contract.conftest import pictures
 import okng
 from okng.benchmark import evaluation
 from okng.datasets import NG, OK, Dataset, Sample
+from okng.errors import OkngError
 from okng.inspection.verdict.result import Inspection
 
 
@@ -57,3 +58,13 @@ def test_test_images_of_which_none_can_be_read_are_not_called_ng(tmp_path: Path)
     figures = okng.evaluate(inspector, Dataset("torn", "", "", (), samples))
     assert figures["n_ok"] == figures["n_ng"] == 0 and len(figures["skipped"]) == 2
     assert set(figures["notes"].values()) == {"undefined: none of the test images could be read"}
+
+
+def test_what_a_sample_can_not_hold_is_told_of_and_not_left_out() -> None:
+    """A Pillow image was left out of the figures without a word, and the other images measured alone."""
+    pixels = np.zeros((8, 8), np.uint8)
+    with pytest.raises(OkngError, match=r"not Image; give numpy\.asarray\(image\)"):
+        Sample(Image.fromarray(pixels), OK)  # type: ignore[arg-type]
+    for mask in ("mask.png", pixels, ("mask.png",)):
+        with pytest.raises(OkngError, match="mask is the Path of an image"):
+            Sample(pixels, NG, mask=mask)  # type: ignore[arg-type]

@@ -34,7 +34,8 @@ from okng.comparing.child import fit, peak_memory
 from okng.comparing.comparison import Comparison, _methods, _ranks, of_family
 from okng.comparing.page import as_text, write_page, write_ranks
 from okng.comparing.runs import MAY_PASS, Method, Result, Run
-from okng.datasets import Dataset
+from okng.comparing.sets import comparable
+from okng.datasets import OK, Dataset, Sample
 from okng.detectors.catalogue import detector_class
 from okng.errors import OkngError
 from okng.training.progress import Narrator
@@ -328,6 +329,22 @@ def test_killed_at_random_it_ends_with_the_same_table(tmp_path: Path) -> None:
     assert table(tmp_path / "killed" / "parts.csv") == table(tmp_path / "whole" / "parts.csv")
     left = [path.name for path in (tmp_path / "killed" / "runs").iterdir() if path.suffix not in (".json", ".npz")]
     assert not left
+
+
+def test_a_training_image_that_cant_be_read_costs_no_method_its_row(tmp_path: Path) -> None:
+    """Arguments are chosen by the sizes of the others, as a fit skips it; without any the set is named."""
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(b"torn")
+    samples = tuple(Sample(image, OK) for image in pictures(6, 1))
+
+    def begun(*train: Sample) -> comparison._Set:
+        given = comparable(Dataset("parts", "", "", train, samples[:2]), Narrator(quiet=True))
+        return comparison._Set(given, "parts", [Method("knn", "knn")], "cpu", tmp_path, 0.05, ())
+
+    damaged = begun(Sample(torn, OK), *samples[2:])
+    assert damaged.reasons == {} and damaged.methods == begun(*samples[2:]).methods
+    with pytest.raises(OkngError, match=r"parts: there is no readable image .* bring at least 2 OK images"):
+        begun()
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

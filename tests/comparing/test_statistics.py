@@ -196,7 +196,24 @@ def test_ranks_are_those_of_the_textbook() -> None:
 def test_ranks_need_two_sets_and_two_methods() -> None:
     assert math.isnan(ranked(DEMSAR[:1]).p) and math.isnan(ranked(DEMSAR[:, :1]).difference)
     agreed = ranked(np.array([[0.9, 0.8, 0.7]] * 5))
-    assert agreed.f == math.inf and agreed.p == 0.0
+    assert agreed.f == math.inf and agreed.p == pytest.approx(1 / 6**4)
+
+
+def test_few_data_sets_have_the_exact_p_value_of_their_ranks() -> None:
+    """Methods that are alike agree on two data sets by chance: two of them every other time, three each sixth."""
+    assert ranked(np.array([[0.9, 0.8], [0.7, 0.6]])).p == 0.5
+    assert ranked(np.array([[0.9, 0.8, 0.7]] * 2)).p == pytest.approx(1 / 6)
+    # Friedman's table for three methods on four sets: a chi2 of 6.5 or more has .042 (JASA 32, 1937)
+    found = ranked(np.array([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [3, 1, 2]]))
+    assert found.chi2 == pytest.approx(6.5) and found.p == pytest.approx(0.042, abs=5e-4)
+    assert ranked(np.array([[0.9, 0.9], [0.9, 0.8], [0.7, 0.6]])).p == 0.5  # the tied set says nothing
+
+
+def test_the_test_of_ranks_keeps_its_level_however_few_sets_there_are() -> None:
+    rng = np.random.default_rng(0)
+    for sets, methods in ((2, 2), (2, 3), (3, 3)):
+        said = np.mean([ranked(rng.random((sets, methods))).p <= 0.05 for _ in range(80)])
+        assert said < 0.12, (sets, methods)  # by the law of F .49, .19 and .19
 
 
 def test_verdicts_are_compared_by_mcnemars_exact_test() -> None:

@@ -1,6 +1,7 @@
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from okng.datasets import NG, OK, open_dataset
@@ -95,6 +96,20 @@ def test_classes_without_a_split_are_divided_by_seed_and_say_so(classes):
     assert "80/20 by seed 1" in dataset.protocol
     assert open_dataset(classes, normal="obj2", seed=1) == dataset
     assert {open_dataset(classes, normal="obj2", seed=s).train for s in range(5)} > {dataset.train}
+
+
+def test_classes_called_by_numbers_may_be_given_as_numbers(tmp_path, save_images):
+    for kind in ("3", "5", "7"):
+        save_images(tmp_path / kind, [f"{i}.png" for i in range(4)])
+    three = open_dataset(tmp_path, normal="3")
+    assert open_dataset(tmp_path, normal=3) == open_dataset(tmp_path, normal=np.int64(3)) == three
+    assert open_dataset(tmp_path, normal=[3, 5]) == open_dataset(tmp_path, normal="3,5") != three
+    assert open_dataset(tmp_path, abnormal=3) == open_dataset(tmp_path, abnormal="3")
+    with pytest.raises(OkngError, match=r"has no class '3\.0'"):
+        open_dataset(tmp_path, normal=3.0)
+    for seed in (None, -1, 1.5):  # None would have drawn anew each time, and been called "seed None" in rows
+        with pytest.raises(OkngError, match="a seed is from 0"):
+            open_dataset(tmp_path, normal=3, seed=seed)
 
 
 def test_class_folders_are_a_plain_folder_when_nobody_names_a_class(classes):

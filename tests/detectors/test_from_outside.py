@@ -162,6 +162,9 @@ def test_a_built_in_class_goes_by_its_name_and_any_spelling_will_do() -> None:
         name_of("PachCore")
     with pytest.raises(OkngError, match="int is no detector; make it a subclass of"):
         name_of(int)  # type: ignore[arg-type]
+    for given, kind in ((create("knn"), "NearestNeighbours"), (None, "NoneType"), (np.zeros(3), "ndarray")):
+        with pytest.raises(OkngError, match=f"or a class, not a {kind}; give its arguments by name"):
+            okng.fit("parts/ok", given)  # type: ignore[arg-type]
     with pytest.raises(OkngError, match=r"names somewhere:Mean as a detector, .* okng\.detectors; in Python okng\.fit"):
         create("somewhere:Mean")  # 40 names of methods were no help
 

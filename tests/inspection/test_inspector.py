@@ -44,6 +44,13 @@ def test_small_inputs_go_in_larger_batches(size: int | tuple[int, int], asked: i
     assert engine.batches == batches
 
 
+@pytest.mark.parametrize("asked", [0, -1, 2.5, "3"])
+def test_no_batch_at_all_is_refused(asked: int) -> None:
+    inspector = Inspector(Counting(), Preprocess("L", 8), Calibration.fit(np.ones(9), None, "split", 0.5), {})  # type: ignore[arg-type]
+    with pytest.raises(OkngError, match="batch_size is a whole number, 1 or more, not"):
+        list(inspector.inspect(np.zeros((2, 8, 8), np.uint8), asked))
+
+
 class Shapes(Counting):
     """An engine that notes the shape of each batch, and can't be used twice."""
 

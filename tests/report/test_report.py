@@ -115,7 +115,7 @@ def inspected(
     return Inspection(**{**fields, **change})
 
 
-def page_of(report: Report, folder: Path, metrics: dict[str, float] | None = None) -> Page:
+def page_of(report: Report, folder: Path, metrics: dict[str, Any] | None = None) -> Page:
     return Page(report.write(folder / "report.html", metrics).read_text(encoding="utf-8"))
 
 
@@ -134,7 +134,8 @@ def test_labelled_run(tmp_path: Path, picture: Path) -> None:
         report.add(inspected(inspector, 100 + score if score <= 3 else score, picture), 0, "good")
     for score in (50, 200, 300, 400):  # 4 NG, one of them missed
         report.add(inspected(inspector, score, picture), 1, "crack")
-    page = page_of(report, tmp_path, {"image_auroc": 0.98765, "aupro": float("nan")})
+    figures = {"image_auroc": 0.98765, "n_ok": 60, "caught_interval": (0.3, 0.95), "aupro": float("nan"), "notes": {}}
+    page = page_of(report, tmp_path, figures)  # as an evaluation returns them, not floats alone
     assert page.sections == [
         "scores", "kinds", "missed", "false-alarms", "worst", "borderline", "all", "held-out",
         "settings", "reading",

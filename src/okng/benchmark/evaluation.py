@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 import okng
-from okng.datasets import NG, OK, Dataset, Sample, open_dataset
+from okng.datasets import NG, OK, Dataset, Sample
 from okng.datasets.base import Mask
+from okng.datasets.detect import opened
 from okng.datasets.masks import read_mask
 from okng.errors import OkngError, missing_extra
 from okng.inspection.inspector import Inspector
@@ -48,9 +49,9 @@ def evaluate(
     model: Inspector | str | Path,
     data: Dataset | str | Path,
     *,
-    normal: str | None = None,
+    normal: str | int | None = None,
     protocol: str | None = None,
-    abnormal: str | None = None,
+    abnormal: str | int | None = None,
     contamination: float = 0.0,
     seed: int = 0,
     report: Report | None = None,
@@ -61,8 +62,8 @@ def evaluate(
 
     `data` is a folder in any layout of `okng list datasets`, divided as `okng.datasets.open_dataset` says by `normal`,
     `protocol`, `abnormal`, `contamination` (the share of NG images that training hid among its images) and `seed`: the
-    same ones as in training. Each image is added to `report`, an `okng.Report`, where one is given. `progress`: show on
-    standard error how far it is.
+    same ones as in training. A `Dataset` is divided already and takes none of them. Each image is added to `report`, an
+    `okng.Report`, where one is given. `progress`: show on standard error how far it is.
 
     The figures by name: "image_auroc", "image_ap", "f1_max", "pixel_auroc", "aupro" in [0, 1], NaN where "notes" says
     why; "measured_false_alarm_rate" and "caught", the shares of OK and of NG images called NG, and what they may be
@@ -72,9 +73,8 @@ def evaluate(
     if find_spec("sklearn") is None:  # the line inspects without it
         raise missing_extra("scikit-learn", "train")
     inspector = model if isinstance(model, Inspector) else okng.load(model)
-    if not isinstance(data, Dataset):
-        data = open_dataset(data, normal, seed, protocol, abnormal, contamination)
-    return evaluate_inspector(inspector, data, report, tell)
+    dataset = opened(data, normal, seed, protocol, abnormal, contamination)
+    return evaluate_inspector(inspector, dataset, report, tell)
 
 
 def evaluate_inspector(

@@ -70,7 +70,7 @@ class ClusterInspector(Inspector):
         unreadable: Callable[[UnreadableImage], None] | None = None,
     ) -> Iterator[Inspection]:
         """As `Inspector.inspect`: in order, and in memory that does not grow with the number of images."""
-        batch_size = self.usual_batch() if batch_size is None else batch_size
+        batch_size = self.batch_of(batch_size)
         parts = _parts(each_placed(images, strict=unreadable is None), BATCHES * batch_size)
         likeness = Likeness(self.learnt_images)
         state = self._state(batch_size)

@@ -21,7 +21,8 @@ from okng.comparing.runs import Method, Result, Run, check_detectors, without_im
 from okng.comparing.sets import Comparable, auxiliary_for, comparable, digest_of
 from okng.comparing.statistics import Ranks, ranked
 from okng.comparing.table import COMPARED, COSTS, FIGURES, Row, rows_of
-from okng.datasets import Dataset, open_dataset
+from okng.datasets import Dataset
+from okng.datasets.detect import opened
 from okng.detectors.base import Detector
 from okng.detectors.budgets import BUDGETS
 from okng.detectors.cards import cards
@@ -33,6 +34,7 @@ from okng.inspection.reading.images import Source
 from okng.inspection.storage.locks import alone
 from okng.report.language import translator
 from okng.training.images.input import on_budget
+from okng.training.images.reading import with_header
 from okng.training.loop.ranks import check_device
 from okng.training.progress import Narrator, narrated
 
@@ -100,9 +102,9 @@ def compare(
     auxiliary: Images | None = None,
     output: str | Path = "comparison",
     false_alarm_rate: float = 0.05,
-    normal: str | None = None,
+    normal: str | int | None = None,
     protocol: str | None = None,
-    abnormal: str | None = None,
+    abnormal: str | int | None = None,
     device: str = "auto",
     ray: str | None = None,
     command: str = "",
@@ -151,11 +153,11 @@ def compare(
     given = [data] if isinstance(data, Dataset | str | Path) else list(data)
     if not given:
         raise OkngError("there is no data set to compare on; give at least one")
-    opened = [one if isinstance(one, Dataset) else open_dataset(one, normal, 0, protocol, abnormal) for one in given]
+    datasets = [opened(one, normal, 0, protocol, abnormal) for one in given]
     beside = auxiliary_for([method.detector for method in methods], auxiliary)
     sets = [
         _Set(comparable(dataset, tell), name, methods, budget, folder, false_alarm_rate, beside)
-        for dataset, name in zip(opened, _names(opened), strict=True)
+        for dataset, name in zip(datasets, _names(datasets), strict=True)
     ]
     command = command or "okng.compare(...)"
     runs = [(of, run) for seed in range(seeds) for of in sets for run in of.runs(seed, device)]
@@ -217,7 +219,10 @@ class _Set:
         self.results: dict[str, list[Result]] = {}
         self.failures: dict[str, list[Result]] = {}
         self.left: list[str] = []
-        sources = [sample.image for sample in given.dataset.train]
+        try:
+            sources, _ = with_header([sample.image for sample in given.dataset.train], False, Narrator(quiet=True))
+        except OkngError as error:
+            raise OkngError(f"{given.dataset.name}: {error}") from error
         for method in methods:
             try:
                 if detector_class(method.detector).needs_ng and not given.dataset.ng:

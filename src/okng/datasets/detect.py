@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from okng.checks import check_named
+from okng.checks import check_named, plain, seed_of
 from okng.datasets.base import Dataset
 from okng.datasets.cifar import has_cifar_files, read_cifar
 from okng.datasets.class_folders import read_classes, read_split_classes
@@ -57,10 +57,10 @@ LAYOUTS = (
 
 def open_dataset(
     source: str | Path,
-    normal: str | None = None,
+    normal: str | int | None = None,
     seed: int = 0,
     protocol: str | None = None,
-    abnormal: str | None = None,
+    abnormal: str | int | None = None,
     contamination: float = 0.0,
 ) -> Dataset:
     """The data set in the folder `source`, or the built-in one: "elpv", "elpv/mono" or "elpv/poly".
@@ -74,12 +74,13 @@ def open_dataset(
     class; else a plain folder of OK images, of which `ok_images` says what is learnt.
 
     `normal` names the OK class where a set has several, or several of them ("3,5"). `protocol` is "one-vs-rest",
-    which is the default for classes, "80/20", "leave-one-class-out", whose one NG class `abnormal` names, or "mvtec";
-    `seed` draws what is drawn. `contamination` is a share of NG images to hide among the training images, taken out
-    of the test images. How the set was divided is said in `Dataset.protocol`. Raises `OkngError` for what cannot be
-    read or is ambiguous.
+    which is the default for classes, "80/20", "leave-one-class-out", whose one NG class `abnormal` names, or "mvtec". A
+    class that is called by a number may be given as one. `seed` draws what is drawn. `contamination` is a share of NG
+    images to hide among the training images, taken out of the test images. How the set was divided is said in
+    `Dataset.protocol`. Raises `OkngError` for what cannot be read or is ambiguous.
     """
     check_named(source)
+    seed, normal, abnormal = seed_of(seed), _classes(normal), _classes(abnormal)
     if protocol not in (None, "native", *PROTOCOLS):
         raise OkngError(f"there is no protocol {protocol!r}; {nearest_names(str(protocol), PROTOCOLS)}")
     by_class = normal is not None or abnormal is not None or protocol in BY_CLASS
@@ -89,6 +90,31 @@ def open_dataset(
     else:
         found = check_protocol(found, protocol, abnormal)
     return contaminate(found, contamination, seed)
+
+
+def opened(
+    data: Dataset | str | Path,
+    normal: str | int | None = None,
+    seed: int = 0,
+    protocol: str | None = None,
+    abnormal: str | int | None = None,
+    contamination: float = 0.0,
+) -> Dataset:
+    """`data` as it is, or as `open_dataset` opens it; `OkngError` where an open one is to be divided otherwise."""
+    if not isinstance(data, Dataset):
+        return open_dataset(data, normal, seed, protocol, abnormal, contamination)
+    asked = {"normal": normal, "protocol": protocol, "abnormal": abnormal, "contamination": contamination or None}
+    if given := [name for name, value in asked.items() if value is not None]:
+        raise OkngError(f"{data.name} is divided already; leave out {given[0]}, or give it to open_dataset")
+    return data
+
+
+def _classes(given: object) -> str | None:
+    """The names of classes as a text: 3 is "3", (3, 5) is "3,5"."""
+    if given is None:
+        return None
+    names = plain("a class", given)
+    return ",".join(map(str, names)) if isinstance(names, tuple) else str(names)
 
 
 def _read(source: str | Path, normal: str | None, seed: int, by_class: bool) -> Dataset | Classes:

@@ -31,6 +31,9 @@ def name_of(detector: str | type[Detector]) -> str:
     """
     if isinstance(detector, type):
         return _name_of_class(detector)
+    if not isinstance(detector, str):
+        kind = type(detector).__name__
+        raise OkngError(f"a detector is a name of `okng list` or a class, not a {kind}; give its arguments by name")
     if detector in cards() or detector in _handed:
         return detector
     others = installed()

@@ -36,7 +36,7 @@ def export(
     of them or a labelled data set whose test part has some. `okng.load(path)` opens the file. Raises `OkngError`, and
     writes nothing, for a model that can't be exported and for one that differs from PyTorch by more than 1e-4.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if precision not in ("f32", "bf16"):
         raise OkngError(f"an export's precision is f32 or bf16, not {precision!r}")
     if (precision == "bf16") != (calibrate is not None):

@@ -257,7 +257,7 @@ class Inspector:
         unreadable: Callable[[UnreadableImage], None] | None = None,
     ) -> Iterator[Inspection]:
         """As `inspect`, of what `each_placed` gave."""
-        batch_size = self.usual_batch() if batch_size is None else batch_size
+        batch_size = self.batch_of(batch_size)
         decoded = self._decoded(enumerate(sources), 2 * batch_size, unreadable)
         likeness = Likeness(self.learnt_images)
         try:
@@ -310,6 +310,14 @@ class Inspector:
             count = min(self.preprocess.inputs(height, width), self._at_once())
             shape = self.preprocess.shape(1, 1) if self.preprocess.tile else self.preprocess.shape(height, width)
             self.engine(np.zeros((count, *shape, self.preprocess.channels), np.uint8))
+
+    def batch_of(self, asked: int | None) -> int:
+        """How many images the engine is given at once where so many are `asked` for; `OkngError` for none."""
+        if asked is None:
+            return self.usual_batch()
+        if not isinstance(asked, int | np.integer) or asked < 1:
+            raise OkngError(f"batch_size is a whole number, 1 or more, not {asked!r}")
+        return int(asked)
 
     def usual_batch(self) -> int:
         """How many images the engine is given at once: as many as inputs, and one where that is many tiles."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,13 +117,15 @@ class Report:
         """Whether all `total` images were inspected or found unreadable, as far as that is known."""
         return self.total is None or self.inspected + self.unreadable_count >= self.total
 
-    def write(self, path: Path, metrics: dict[str, float] | None = None) -> Path:
+    def write(self, path: Path, metrics: Mapping[str, Any] | None = None) -> Path:
         """Write the HTML file and all results as a CSV file beside it, all or nothing, and return the page's path.
 
-        `metrics` are shown below the ROC curve; they need labels: without both an OK and an NG image they are left out,
-        as the curve is. A report of a part is NAME.partial.html, and leaves an older `path` alone.
+        `metrics` by their names, such as all that `okng.evaluate` returns: floats are shown below the ROC curve. They
+        need labels: without both an OK and an NG image they are left out, as the curve is. A report of a part is
+        NAME.partial.html, and leaves an older `path` alone.
         """
-        written = Path(path) if self.complete else partial_name(Path(path))
+        path = Path(path).expanduser()
+        written = path if self.complete else partial_name(path)
         beside = written.with_suffix(".csv")
         content = self._content(metrics or {})
         html = page("report.html", self.title, self.inspector, self.language, csv=beside.name, **content)
@@ -144,9 +146,11 @@ class Report:
         if label == NG and not inspection.is_ng:
             yield self.missed, -score
 
-    def _content(self, metrics: dict[str, float]) -> dict[str, Any]:
+    def _content(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Everything the template shows."""
         calibration, t = self.inspector.calibration, self._say
+        named = words(self.language)
+        figures = {name: value for name, value in metrics.items() if isinstance(value, float | np.floating)}
         groups = {key: np.array(scores) for key, scores in self._scores.items()}
         ok, ng, unlabelled = (
             np.concatenate([np.empty(0), *(scores for (_, of), scores in groups.items() if of == label)])
@@ -173,7 +177,7 @@ class Report:
             "caught": rate_of(self._called[NG], len(ng)),
             "histogram": histogram(rows, calibration) if rows else None,
             "roc": roc(ok, ng) if len(ok) and len(ng) else None,
-            "metrics": [(words(self.language).get(f"metric.{name}", name), value) for name, value in metrics.items()],
+            "metrics": [(named.get(f"metric.{name}", name), value) for name, value in figures.items()],
             "rates": self._other_rates(ok, ng, scores) if self.inspected else [],
             "kinds": self._kinds(groups) if any(kind for kind, _ in groups) else [],
             "sections": self._sections(len(ok), len(ng)),

@@ -190,6 +190,14 @@ def test_bytes_are_known_by_the_file_they_are_of(tmp_path: Path) -> None:
     assert fingerprint(pillow) == fingerprint(tensor) == fingerprint(COLOUR) != fingerprint(held)
 
 
+def test_pixels_are_known_in_whatever_form_they_come() -> None:
+    """An evaluation leaves out what was learnt by this, also where the same images were given as floats both times."""
+    opaque = np.dstack([COLOUR, np.full(COLOUR.shape[:2], 255, np.uint8)])
+    for given in (COLOUR, COLOUR / 255, (COLOUR / 255).astype(np.float32), np.asfortranarray(COLOUR), opaque):
+        assert fingerprint(given) == fingerprint(COLOUR)
+    assert fingerprint(GREY[:, :, None]) == fingerprint(GREY / 255) == fingerprint(GREY) != fingerprint(255 - GREY)
+
+
 def tif_of(pages: list[np.ndarray]) -> bytes:
     file = io.BytesIO()
     first, *others = map(Image.fromarray, pages)

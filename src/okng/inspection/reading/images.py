@@ -52,9 +52,13 @@ def open_image(source: Source) -> Image.Image:
 
 
 def fingerprint(source: Source) -> str:
-    """What only the same image file, under whatever name, or the same array has: 16 hexadecimal digits."""
+    """What only the same image file, under whatever name, or the same pixels have: 16 hexadecimal digits.
+
+    Pixels are taken as `one_image` gives them: an array of floats is known again by what was learnt of it.
+    """
     if isinstance(source, np.ndarray):
-        return hashlib.sha256(repr(source.shape).encode() + source.tobytes()).hexdigest()[:16]
+        pixels = one_image(source)
+        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
     return digest(source)
 
 
