@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from numbers import Integral
 from typing import Any
 
 from okng.errors import OkngError
@@ -29,6 +30,13 @@ def at_least(smallest: int, /, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < smallest:
             raise OkngError(f"{name} is {smallest} or more, not {value}")
+
+
+def whole(smallest: int, /, **values: object) -> None:
+    """OkngError that names the first of `values` that is no whole number from `smallest` on; None was not given."""
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < smallest):
+            raise OkngError(f"{name} is a whole number, {smallest} or more, not {value!r}")
 
 
 def positive(**values: float) -> None:

@@ -57,7 +57,7 @@ def test_mistakes_are_one_line(shop: Path, unseen: Path, tmp_path: Path) -> None
     for words, message in (
         ([unseen, "--kinds", "scrach"], "did you mean scratch"),
         ([tmp_path / "nowhere"], "does not exist"),
-        ([unseen, "--plants", "0"], "plants is 1 or more"),
+        ([unseen, "--plants", "0"], "plants is a whole number, 1 or more"),
         ([unseen, "--csv", "-", "--json"], "standard output"),
         ([unseen, "--csv", tmp_path], "is a folder"),
         ([unseen, "--report", os.devnull], "--report"),

@@ -169,9 +169,9 @@ def test_threads_are_handed_on(shop: Path) -> None:
     assert not compiled.get_property("ENABLE_CPU_PINNING")  # or all lanes' and all processes' first thread share a core
     runtime = make_engine(graph, "onnxruntime", threads=1)
     assert runtime.session.get_session_options().intra_op_num_threads == 1  # type: ignore[attr-defined]
-    for threads in (0, 10_000):
+    for threads in (0, 10_000, 1.5):
         with pytest.raises(OkngError, match="threads is 1 to"):
-            make_engine(graph, threads=threads)
+            make_engine(graph, threads=threads)  # type: ignore[arg-type]
 
 
 def test_float32_is_asked_of_openvino(shop: Path) -> None:

@@ -205,7 +205,8 @@ def test_what_cannot_be_measured_is_said() -> None:
         ({"kinds": "scrach"}, "did you mean scratch"),
         ({"kinds": []}, "no kind of defect"),
         ({"sizes": [1, 5]}, "2 px or more"),
-        ({"plants": 0}, "plants is 1 or more"),
+        ({"plants": 0}, "plants is a whole number, 1 or more"),
+        ({"plants": 1.5}, "plants is a whole number, 1 or more"),
         ({"seed": -1}, "a seed is"),
     ):
         with pytest.raises(OkngError, match=message):

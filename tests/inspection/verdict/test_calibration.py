@@ -186,9 +186,9 @@ def test_a_threshold_by_hand():
     assert by_hand.pixel_threshold == calibration.pixel_threshold
     assert by_hand.is_ng(6.6) and not by_hand.is_ng(6.5)
     assert calibration.with_threshold(6.0).false_alarm_rate == 0.3  # a score at the threshold is OK
-    for bad in (float("nan"), float("inf")):
+    for bad in (float("nan"), float("inf"), "3"):
         with pytest.raises(OkngError, match="a threshold is a finite number"):
-            calibration.with_threshold(bad)
+            calibration.with_threshold(bad)  # type: ignore[arg-type]
 
 
 def test_a_score_that_is_not_a_number_never_passes():

@@ -84,8 +84,8 @@ class Calibration:
         The rate becomes what the threshold gives on the held-out images; the pixel threshold is left as it
         is.
         """
-        if not np.isfinite(threshold):
-            raise OkngError(f"a threshold is a finite number, not {threshold}")
+        if not isinstance(threshold, int | float | np.number) or not np.isfinite(threshold):
+            raise OkngError(f"a threshold is a finite number, not {threshold!r}")
         rate = float((self.scores > threshold).mean())
         return replace(self, threshold=float(threshold), basis="manual", false_alarm_rate=rate)
 
