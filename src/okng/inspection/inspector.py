@@ -26,7 +26,7 @@ from okng.inspection.likeness import Likeness, Traits
 from okng.inspection.result import Inspection, judged
 from okng.inspection.rules import Rules
 from okng.inspection.tiling import Tiled
-from okng.inspection.urls import names_image, shown, storage_url, url_of
+from okng.inspection.urls import names_image, path_in, shown, storage_url, url_of
 from okng.inspection.workers import Workers
 
 Images = Source | bytes | BinaryIO | Image.Image | Iterable[Any]
@@ -447,5 +447,4 @@ def _parts(place: Path | str) -> tuple[str, ...]:
     """The folders and the name of a path as it was given; of a URL those of its own part, before any `::`."""
     if (url := url_of(place)) is None:
         return Path(place).parts
-    own = url.partition("::")[0].partition("?")[0].partition("://")[2]
-    return tuple(part for part in own.split("/") if part not in ("", "."))
+    return tuple(part for part in path_in(url).split("/") if part not in ("", "."))
