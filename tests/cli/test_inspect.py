@@ -154,6 +154,45 @@ def test_a_standard_output_that_is_full_stops_no_file_and_is_a_mistake(
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + IMAGES
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "IMAGES"],
+        ["inspect", "IMAGES", "--json"],
+        ["inspect", "IMAGES", "--csv", "-"],
+        ["threshold", "--json"],
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_named(
+    model: Path, images: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line was "[Errno 28] No space left on device", without what it is about."""
+    verb, *rest = [str(images) if word == "IMAGES" else word for word in command]
+    monkeypatch.setattr("sys.argv", ["okng", verb, str(model), *rest])
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert done.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "okng: standard output can't be written: No space left on device"
+
+
+def test_a_closed_output_is_one_that_nobody_reads(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines for the person came out among the JSON, and the other way round there was a traceback."""
+    monkeypatch.setattr("sys.argv", ["okng", "threshold", str(model), "--json"])
+    with monkeypatch.context() as closed, pytest.raises(SystemExit) as done:
+        closed.setattr("sys.stderr", None)
+        main()
+    assert done.value.code == 0 and json.loads(capsys.readouterr().out)["n"] == IMAGES
+    with monkeypatch.context() as closed, pytest.raises(SystemExit) as done:
+        closed.setattr("sys.stdout", None)
+        main()
+    assert done.value.code == 0 and capsys.readouterr().err.startswith("threshold ")
+
+
 def test_overlays_lie_in_one_place_and_are_not_inspected(model: Path, images: Path) -> None:
     maps = images / "maps"
     first = json.loads(okng("inspect", model, images, "--overlays", maps, "--json").stdout)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from okng.errors import OkngError, OkngWarning
+from okng.inspection.outputs import csv_line
 from okng.inspection.reading import files
 from okng.inspection.reading.files import IMAGE_SUFFIXES, OTHER_SUFFIXES, find_images, read_list, subfolders
 
@@ -122,13 +123,33 @@ def test_lists_of_images(tmp_path, name, text, monkeypatch):
         ("list.json", '{"a": 3}'),
         ("list.json", "[1, 2]"),
         ("list.json", "["),
-        ("list.txt", "\udcff"),
     ],
 )
 def test_what_is_no_list_of_images_says_what_is(tmp_path, name, text):
-    (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
+    (tmp_path / name).write_text(text)
     with pytest.raises(OkngError, match=r"list.* is no list of images; give images, folders, a \.txt with one path"):
         read_list(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "encoding"),
+    [("list.txt", "부품.png", "cp949"), ("list.csv", "path\n부품.png", "cp949"), ("list.txt", "1.png", "utf-16")],
+)
+def test_a_list_in_another_encoding_says_which_one_it_takes(tmp_path, name, text, encoding):
+    """Excel and Notepad write such files, which were called no lists."""
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(OkngError, match=r"list.* is no text in UTF-8; save the list as UTF-8, in Excel as CSV UTF-8"):
+        read_list(tmp_path / name)
+
+
+def test_a_table_of_okng_names_the_images_it_was_made_of(tmp_path):
+    """A name of two lines was read as one line, and the image was left out as one that isn't there."""
+    names = ["new\nline.png", 'a,"b".png', "next\u2028line.png", "form\x0cfeed.png"]
+    touch(tmp_path, *names)
+    (tmp_path / "found.csv").write_bytes(b"".join(csv_line([name, 3.5]) for name in ["path", *names]))
+    assert read_list(tmp_path / "found.csv") == [tmp_path / name for name in names]
+    (tmp_path / "found.txt").write_text("\r\n".join(names[1:]), newline="")
+    assert read_list(tmp_path / "found.txt") == [tmp_path / name for name in names[1:]]
 
 
 def test_a_text_that_names_no_file_is_no_list(tmp_path):

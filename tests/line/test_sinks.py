@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -448,10 +449,11 @@ def test_folders_hold_each_image_under_its_last_verdict_alone(
     sink = open_sink(f"{kind}:{tmp_path / 'sorted'}")
     files = [write(tmp_path / "in" / f"{number}.png", png(number, number == 2)) for number in range(3)]
 
-    def judge(path: Path) -> None:
+    def judge(path: Path, verdict: str | None = None) -> None:
         from parts import inspector
 
         (found,) = inspector().inspect(path)
+        found = replace(found, verdict=verdict or found.verdict)
         content = Encoded(path.read_bytes())
         named = {"model": MODEL, "source": "test", "digest": digest(content), "sinks": outbox.names}
         store.record(found, **named)  # type: ignore[arg-type]
@@ -464,10 +466,15 @@ def test_folders_hold_each_image_under_its_last_verdict_alone(
         for path in files:
             judge(path)
         assert lying(tmp_path) == {"OK": ["0", "1"], "NG": ["2"]}
+        judge(files[1], "NG")  # by another model, or at another threshold
+        assert lying(tmp_path) == {"OK": ["0"], "NG": ["1", "2"]}
+        judge(files[1], "OK")
         other = tmp_path / "other.png"
-        write(other, png(7, ng=True)).replace(files[0])  # the part was taken out, and another put under its name
+        write(other, png(7, ng=True)).replace(files[0])  # another image, by a camera that begins again with its names
         judge(files[0])
-    assert lying(tmp_path) == {"OK": ["1"], "NG": ["0", "2"]}
+    assert lying(tmp_path) == {"OK": ["0", "1"] if kind == "copy" else ["1"], "NG": ["0", "2"]}
+    assert [path.read_bytes() for path in (tmp_path / "sorted").glob("OK/0-*")] == [png(0)] * (kind == "copy")
+    assert [path.read_bytes() for path in (tmp_path / "sorted").glob("NG/0-*")] == [png(7, ng=True)]
     (ng,) = (tmp_path / "sorted/NG").glob("2-*.png")
     assert ng.samefile(files[2]) == (kind == "link") and ng.read_bytes() == files[2].read_bytes()
     assert not list((tmp_path / "sorted").rglob(".*")) and said == []

@@ -115,6 +115,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as `>&-` does; lines for the person would go where results do
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115, until the program ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may have letters that it can't show
@@ -141,11 +144,28 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except OSError as error:
-        print(f"okng: {error}", file=sys.stderr)
+        print(f"okng: {_unwritten() or error}", file=sys.stderr)
+        code = 1  # it may be the last flush that failed
+    _unwritten()
     sys.exit(code)
+
+
+def _unwritten() -> str:
+    """Why standard output can't be written, "" if it can. What is left in its buffer would fail again at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop_output()
+        return f"standard output can't be written: {error.strerror or error}"
+    return ""
+
+
+def _drop_output() -> None:
+    """What is left in the buffer of standard output is written nowhere."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -228,7 +228,8 @@ class _Files:
             if written != self.table.path and self.table.path.exists():
                 say(f"{self.table.path} is of an earlier run")
             if self.table.error:
-                failures.append(f"{self.table.path} can't be written: {self.table.error}")
+                place = "standard output" if str(self.table.path) == "-" else self.table.path
+                failures.append(f"{place} can't be written: {self.table.error}")
         if self.drawn is not None:
             say(f"wrote {self.drawn.written} of {self.total} overlays{unread}: {self.drawn.folder}")
             if self.drawn.failed:

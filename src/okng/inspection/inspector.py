@@ -23,7 +23,7 @@ from okng.inspection.reading.formats import Encoded, UnreadableImage, exists
 from okng.inspection.reading.images import Preprocess, Source
 from okng.inspection.reading.tiling import Tiled
 from okng.inspection.reading.workers import Workers
-from okng.inspection.storage.urls import names_image, shown, storage_url, url_of
+from okng.inspection.storage.urls import names_image, path_in, shown, storage_url, url_of
 from okng.inspection.verdict.calibration import Calibration
 from okng.inspection.verdict.likeness import Likeness, Traits
 from okng.inspection.verdict.result import Inspection, judged
@@ -454,5 +454,4 @@ def _parts(place: Path | str) -> tuple[str, ...]:
     """The folders and the name of a path as it was given; of a URL those of its own part, before any `::`."""
     if (url := url_of(place)) is None:
         return Path(place).parts
-    own = url.partition("::")[0].partition("?")[0].partition("://")[2]
-    return tuple(part for part in own.split("/") if part not in ("", "."))
+    return tuple(part for part in path_in(url).split("/") if part not in ("", "."))

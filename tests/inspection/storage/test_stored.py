@@ -17,10 +17,10 @@ from typing import ClassVar
 import pytest
 
 from okng.errors import OkngError, OkngWarning
-from okng.inspection.inspector import Inspector, each_image
+from okng.inspection.inspector import Inspector, each_image, each_placed
 from okng.inspection.storage import stored
 from okng.inspection.storage.cache import Cache
-from okng.inspection.storage.urls import shown
+from okng.inspection.storage.urls import name_in, shown
 
 pytest.importorskip("fsspec")
 pytestmark = pytest.mark.filterwarnings("ignore:bringing")
@@ -186,6 +186,42 @@ def test_of_a_packed_archive_no_more_is_unpacked_than_may_be_kept(
     with pytest.raises(OkngError, match="unpacked, has"):
         list(stored.find_stored(f"tar://::{tmp_path / 'bomb.tar.gz'}"))
     assert most < 5e6 and not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_question_mark_in_an_archive_is_a_letter_of_a_name(tmp_path: Path, kind: str) -> None:
+    """What stood behind it was taken for the query of an address, and the image was left out without a word."""
+    names = ["#1 ?.bmp", "?.bmp", "screw?/2.bmp", "screw?/nut/3.bmp"]
+    path = tmp_path / f"a?.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, name)
+    else:
+        with tarfile.open(path, "w") as packed:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size = len(name)
+                packed.addfile(member, io.BytesIO(name.encode()))
+    found = list(stored.find_stored(f"{kind}://::{path}"))
+    assert [stored.fetched(url).read_text() for url in found] == names
+    assert [folders for _, folders in each_placed(path)] == [1, 1, 2, 3]
+    there = stored.brought(f"{kind}://::{path}")
+    assert {str(file.relative_to(there)) for file in there.rglob("*.bmp")} == set(names)
+
+
+def test_an_address_is_called_without_its_query() -> None:
+    assert name_in("https://plant/in/a.tif?signature=b/c.png") == "a.tif"
+    assert name_in("s3://plant/in/a.tif?versionId=1") == "a.tif"
+
+
+def test_pictures_of_other_formats_in_an_archive_are_counted(tmp_path: Path) -> None:
+    """In a folder they were, in an archive or a bucket they were left out without a word."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("1.bmp", "2.dng", "in/3.DNG", "in/4.jxl", "notes.txt", "in/.5.dng"):
+            archive.writestr(name, name)
+    with pytest.warns(OkngWarning, match=r"^3 files .* left out of .*a\.zip \(\.dng 2, \.jxl 1\); save them as PNG$"):
+        assert len(list(stored.find_stored(f"zip://::{tmp_path / 'a.zip'}"))) == 1
 
 
 def test_links_in_an_archive_are_left_out(tmp_path: Path) -> None:

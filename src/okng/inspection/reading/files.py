@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -59,19 +60,30 @@ def each_found(folder: Path, strict: bool = False) -> Iterator[Path]:
     others: Counter[str] = Counter()
     for inside, packed in list(_walk(folder, set(), strict)):
         for name in _in_order(packed):
-            suffix = Path(name).suffix.lower()
             if is_image(name):
                 yield inside / name
-            elif suffix in OTHER_SUFFIXES:
-                others[suffix] += 1
-    if others:
-        kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.most_common())
-        heif = "; .heic is read after: pip install pi-heif" if {".heic", ".heif", ".hif"} & others.keys() else ""
-        plural = "s" if others.total() > 1 else ""
-        _warn(
-            f"{others.total()} file{plural} of formats okng doesn't read left out of {folder} ({kinds}); "
-            f"save them as PNG{heif}"
-        )
+            else:
+                others[other_suffix(name)] += 1
+    warn_of_others(others, folder)
+
+
+def other_suffix(name: str) -> str:
+    """The suffix of a file that holds a picture okng doesn't read; "" of any other."""
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in OTHER_SUFFIXES else ""
+
+
+def warn_of_others(others: Counter[str], place: object) -> None:
+    """Say how many files there are by each `other_suffix` but "", which are left out of `place`."""
+    kinds = [(suffix, count) for suffix, count in others.most_common() if suffix]
+    if not kinds:
+        return
+    heif = "; .heic is read after: pip install pi-heif" if {".heic", ".heif", ".hif"} & others.keys() else ""
+    total = sum(count for _, count in kinds)
+    _warn(
+        f"{total} file{'s'[: total != 1]} of formats okng doesn't read left out of {place} "
+        f"({', '.join(f'{suffix} {count}' for suffix, count in kinds)}); save them as PNG{heif}"
+    )
 
 
 def is_image(name: str) -> bool:
@@ -98,12 +110,14 @@ def read_list(path: Path) -> list[Path | str]:
     try:
         text = path.read_text("utf-8-sig")
         if path.suffix.lower() == ".csv":
-            names = [row["path"] for row in csv.DictReader(text.splitlines())]
+            names = [row["path"] for row in csv.DictReader(io.StringIO(text))]  # a name may go over lines
         else:
-            names = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+            names = json.loads(text) if path.suffix.lower() == ".json" else text.split("\n")
             if not isinstance(names, list):
                 raise TypeError(names)
         named = [url_of(name.strip()) or Path(name.strip()).expanduser() for name in names if name.strip()]
+    except UnicodeDecodeError as error:
+        raise OkngError(f"{path} is no text in UTF-8; save the list as UTF-8, in Excel as CSV UTF-8") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OkngError(
             f"{path} is no list of images; give images, folders, a .txt with one path a line, a .csv with a column "

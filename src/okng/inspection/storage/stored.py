@@ -13,6 +13,7 @@ import os
 import secrets
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,16 +40,22 @@ _archives = threading.RLock()  # a file that is open once, and sought in
 def find_stored(url: str) -> Iterator[str]:
     """The URLs of the images at or below `url`, in `find_images`' order; a folder is listed when it is its turn.
 
-    Raises `OkngError` for what can't be listed, and where there are none.
+    Files of formats okng doesn't read are counted in an `OkngWarning`. Raises `OkngError` for what can't be listed, and
+    where there are no images.
     """
+    from okng.inspection.reading.files import other_suffix, warn_of_others
+
     if names_image(url):
         yield url
         return
-    count = 0
+    count, others = 0, Counter[str]()
     for path, _ in _below(url):
         if names_image(path):
             count += 1
             yield path
+        else:
+            others[other_suffix(name_in(path))] += 1
+    warn_of_others(others, shown(url))
     if not count:
         raise OkngError(f"{shown(url)} holds no images")
 

@@ -70,9 +70,18 @@ def names_image(url: str) -> bool:
     return is_image(name_in(url))
 
 
+def path_in(url: str) -> str:
+    """A URL's path, or that inside an archive; a path as storage lists it stays as it is.
+
+    Only an address has a query behind its "?": in an archive, and in a path, that is a letter of a name.
+    """
+    scheme, _, path = url.partition("::")[0].rpartition("://")
+    return path.partition("?")[0] if scheme not in ("", "zip", "tar") else path
+
+
 def name_in(url: str) -> str:
-    """The last part of a URL's path, or of an archive's where it is the inside."""
-    return url.partition("::")[0].partition("?")[0].rstrip("/").rpartition("/")[2]
+    """The last part of `path_in`."""
+    return path_in(url).rstrip("/").rpartition("/")[2]
 
 
 def archive_scheme(name: str) -> str:

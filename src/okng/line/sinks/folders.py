@@ -18,9 +18,11 @@ from okng.line.sinks import Message, Sink, Undeliverable
 
 
 class Folders:
-    """FOLDER/VERDICT/NAME-DIGITS.SUFFIX, the digits drawn from the image's path: one name for one path.
+    """FOLDER/VERDICT/NAME-DIGITS.SUFFIX, the digits drawn from the image's path and, of a copy, its content.
 
-    So an image that is judged again, by another model or at another threshold, lies under its last verdict alone.
+    So an image that is judged again, by another model or at another threshold, lies under its last verdict alone. No
+    copy takes the place of another image's, as where a camera begins again with its first name. A link is one for each
+    path: who writes over the file changes what the link shows, too.
     "copy" takes the file, or where it is gone or was changed the image in the store; "link" is a second name for the
     file itself (a hard link), or a copy where the file system has none. Of a page of a file the whole file is taken.
     """
@@ -68,7 +70,8 @@ class Folders:
             )
         path, page = named_page(message.path) or (Path(message.path), None)
         known = _same(path, page, message.body["digest"])
-        digits = hashlib.sha256(message.path.encode()).hexdigest()[:8]
+        told = message.path if self.linked else f"{message.body['digest']} {message.path}"
+        digits = hashlib.sha256(told.encode()).hexdigest()[:8]
         suffix = ".png" if "[frame " in message.path and not known else path.suffix
         name = f"{short_name(Path(message.path).stem, 200)}-{digits}{suffix}"
         target = self.folder / message.verdict / name
