@@ -1,5 +1,5 @@
 """`python -m okng` is `okng`."""
 
-from okng.cli import main
+from okng.cli import program
 
-main()
+program()

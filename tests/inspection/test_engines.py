@@ -174,6 +174,37 @@ def test_threads_are_handed_on(shop: Path) -> None:
             make_engine(graph, threads=threads)  # type: ignore[arg-type]
 
 
+ENDING = """
+import atexit, sys, threading, time
+import numpy as np
+import okng
+from okng import cli
+
+engine, busy = okng.load(sys.argv[1], engine="openvino").engine, threading.Event()
+
+def compute():
+    while True:
+        engine(np.zeros((1, 64, 64, 3), np.uint8))
+        busy.set()
+
+def main():
+    threading.Thread(target=compute, daemon=True).start()
+    busy.wait()
+    sys.exit(130)
+
+atexit.register(print, "tidied")
+cli.main = main
+cli.program()
+"""
+
+
+def test_ctrl_c_ends_a_program_whose_threads_compute(shop: Path) -> None:
+    """Python's own end aborts it: a thread that comes back from OpenVINO may not go on."""
+    command = [sys.executable, "-c", ENDING, str(shop / "parts.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "tidied\n", "")
+
+
 def test_float32_is_asked_of_openvino(shop: Path) -> None:
     """Its own choice would be bf16 on some machines, and scores would depend on the machine."""
     engine = OpenVinoEngine(read_onnx(shop / "parts.onnx")[2])

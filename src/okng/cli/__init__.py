@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
@@ -150,6 +151,23 @@ def main() -> None:
         code = 1  # it may be the last flush that failed
     _unwritten()
     sys.exit(code)
+
+
+def program() -> None:
+    """`main` as the process: after Ctrl-C it ends at once, without Python's own end.
+
+    That takes libraries apart while threads that nobody waits for are still in them, which can abort the process.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code != 130:
+            raise
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(130)
 
 
 def _unwritten() -> str:
