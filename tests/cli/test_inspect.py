@@ -178,6 +178,21 @@ def test_a_full_disk_behind_standard_output_is_named(
     assert capsys.readouterr().err.splitlines()[-1] == "okng: standard output can't be written: No space left on device"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(("command", "buffered"), [("--version", False), ("list", True)])
+def test_a_full_disk_is_named_where_nothing_is_left_in_a_buffer(
+    command: str, buffered: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by PYTHONUNBUFFERED in a container, and for a text that is larger than the buffer."""
+    monkeypatch.setattr("sys.argv", ["okng", command])
+    with Path("/dev/full").open("wb", buffering=-1 if buffered else 0) as full:
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(full, write_through=not buffered))
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert done.value.code == 1
+    assert capsys.readouterr().err == "okng: standard output can't be written: No space left on device\n"
+
+
 def test_a_closed_output_is_one_that_nobody_reads(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

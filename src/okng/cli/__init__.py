@@ -40,6 +40,7 @@ from okng.errors import OkngError, OkngWarning, broken_package, missing_package,
 
 UsageProblem: Any = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of typer keeps its click
 
+STANDARD_OUTPUT = "standard output"
 SAID_ELSEWHERE = {
     "predict": "inspect", "detect": "inspect", "infer": "inspect", "score": "inspect", "run": "inspect",
     "test": "evaluate", "val": "evaluate", "validate": "evaluate", "eval": "evaluate", "benchmark": "evaluate",
@@ -121,6 +122,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may have letters that it can't show
+    _name_errors(sys.stdout)
     warnings.showwarning = _show_warning
     code = 1
     try:
@@ -146,10 +148,29 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         _drop_output()
     except OSError as error:
-        print(f"okng: {_unwritten() or error}", file=sys.stderr)
+        of_output = _unwritable(error) if error.filename == STANDARD_OUTPUT else _unwritten()
+        print(f"okng: {of_output or error}", file=sys.stderr)
         code = 1  # it may be the last flush that failed
     _unwritten()
     sys.exit(code)
+
+
+def _name_errors(stream: Any) -> None:
+    """An error of `stream.write` has the name of standard output: errors of files that are open have none either."""
+    write = stream.write
+
+    def named(text: str) -> Any:
+        try:
+            return write(text)
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
+
+    stream.write = named
+
+
+def _unwritable(error: OSError) -> str:
+    return f"{STANDARD_OUTPUT} can't be written: {error.strerror or error}"
 
 
 def _unwritten() -> str:
@@ -158,7 +179,7 @@ def _unwritten() -> str:
         sys.stdout.flush()
     except OSError as error:
         _drop_output()
-        return f"standard output can't be written: {error.strerror or error}"
+        return _unwritable(error)
     return ""
 
 
