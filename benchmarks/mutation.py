@@ -112,8 +112,8 @@ def drawn(found: dict[str, list[str]], seed: int) -> list[tuple[str, str]]:
 
 
 def tests_of(module: str, tests: Path) -> list[str]:
-    room, name = module.split(".")
-    paths = [tests / path for path in TESTS.get(module, [f"{room}/test_{name}.py"])]
+    *rooms, name = module.split(".")
+    paths = [tests / path for path in TESTS.get(module, ["/".join([*rooms, f"test_{name}.py"])])]
     return [str(path) for path in paths if path.exists()]
 
 

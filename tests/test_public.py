@@ -83,6 +83,7 @@ def test_evaluate_takes_files_and_folders_and_fills_a_report(inspector: okng.Ins
     assert figures["image_auroc"] == 1.0 and (figures["n_ok"], figures["n_ng"]) == (3, 3)
     written = page.write(tmp_path / "report.html", figures)
     assert written.stat().st_size > 10_000 and "<dt>Image AUROC</dt><dd>1.0000</dd>" in written.read_text("utf-8")
+    assert "<dt>NG caught</dt>" in written.read_text("utf-8") and "_rate</dt>" not in written.read_text("utf-8")
     again = okng.evaluate(tmp_path / "parts.okng", tmp_path / "parts")
     opened = open_dataset(tmp_path / "parts")
     assert okng.evaluate(inspector, opened, seed=1)["caught"] == again["caught"]

@@ -120,6 +120,7 @@ def test_lists_of_images(tmp_path, name, text, monkeypatch):
     ("name", "text"),
     [
         ("list.csv", "image,score\n1.png,3\n"),
+        ("list.csv", 'path\n"' + 200_000 * "1.png\n"),  # a quotation mark that nothing ends
         ("list.json", '{"a": 3}'),
         ("list.json", "[1, 2]"),
         ("list.json", "["),

@@ -480,6 +480,38 @@ def test_folders_hold_each_image_under_its_last_verdict_alone(
     assert not list((tmp_path / "sorted").rglob(".*")) and said == []
 
 
+@pytest.mark.parametrize("kind", ["copy", "link"])
+def test_what_comes_from_the_store_is_a_copy_for_each_image(
+    store: Store, said: list[str], tmp_path: Path, kind: str
+) -> None:
+    """Of a path that a camera uses again, of an image that had a link, and of one that an older okng had copied."""
+    from parts import inspector, picture
+
+    sink = open_sink(f"{kind}:{tmp_path / 'sorted'}")
+    (found,) = inspector().inspect([picture(1)])
+    path = str(tmp_path / "gone" / "1.png")
+
+    def judge(content: bytes, verdict: str) -> None:
+        named = {"model": MODEL, "source": "test", "digest": digest(Encoded(content)), "sinks": outbox.names}
+        store.record(replace(found, path=path, verdict=verdict), image=content, **named)  # type: ignore[arg-type]
+        outbox.wake()
+        wait_for(lambda: not store.deliveries.waiting())
+
+    from parts import MODEL
+
+    of_path = f"1-{hashlib.sha256(path.encode()).hexdigest()[:8]}.png"
+    with Outbox(store, [sink], said.append) as outbox:
+        write(tmp_path / "sorted/OK" / of_path, png(1))
+        judge(png(1), "NG")
+        judge(png(2), "OK")
+        assert lying(tmp_path) == {"OK": ["1"], "NG": ["1"]}
+        judge(png(2), "NG")
+        write(tmp_path / "sorted/OK" / of_path, png(3))  # another image's stays
+        judge(png(1), "NG")
+    assert lying(tmp_path) == {"OK": ["1"], "NG": ["1", "1"]} and said == []
+    assert {path.read_bytes() for path in (tmp_path / "sorted/NG").iterdir()} == {png(1), png(2)}
+
+
 def lying(tmp_path: Path) -> dict[str, list[str]]:
     names = {
         verdict: sorted(path.name for path in (tmp_path / "sorted" / verdict).iterdir()) for verdict in ("OK", "NG")
@@ -515,9 +547,10 @@ def test_an_image_that_is_moved_just_then_is_taken_from_the_store(
     path = write(tmp_path / "in.png", png(1))
     (found,) = inspector().inspect(path)
 
-    def moved_as_soon_as_looked_at(path: Path, *_: object) -> bool:
-        path.replace(tmp_path / "moved.png")
-        return True
+    def moved_as_soon_as_looked_at(looked_at: Path, *_: object) -> bool:
+        if looked_at == path:
+            path.replace(tmp_path / "moved.png")
+        return looked_at == path
 
     monkeypatch.setattr("okng.line.sinks.folders._same", moved_as_soon_as_looked_at)
     record_of(store, found, str(path), (sink.name,), image=path.read_bytes())

@@ -59,7 +59,7 @@ def write_ranks(path: Path, comparison: Comparison, language: str) -> None:
             "name": comparison.ranked[i],
             "average": float(ranks.average[i]),
             "each": [float(rank) for rank in ranks.ranks[:, i]],
-            "alike": float(ranks.average[i]) - best <= ranks.difference,
+            "alike": float(ranks.average[i]) - best <= ranks.difference + 1e-9,
         }
         for i in order
         if ranks is not None

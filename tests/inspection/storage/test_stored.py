@@ -20,7 +20,7 @@ from okng.errors import OkngError, OkngWarning
 from okng.inspection.inspector import Inspector, each_image, each_placed
 from okng.inspection.storage import stored
 from okng.inspection.storage.cache import Cache
-from okng.inspection.storage.urls import name_in, shown
+from okng.inspection.storage.urls import name_in, names_image, shown
 
 pytest.importorskip("fsspec")
 pytestmark = pytest.mark.filterwarnings("ignore:bringing")
@@ -213,6 +213,9 @@ def test_a_question_mark_in_an_archive_is_a_letter_of_a_name(tmp_path: Path, kin
 def test_an_address_is_called_without_its_query() -> None:
     assert name_in("https://plant/in/a.tif?signature=b/c.png") == "a.tif"
     assert name_in("s3://plant/in/a.tif?versionId=1") == "a.tif"
+    assert name_in("https://plant/in/a.tif?back=https://desk/list") == "a.tif"
+    assert not names_image("https://plant/list?of=https://desk/a.png")
+    assert name_in("zip://in/a?b.png::s3://plant/x.zip?versionId=1") == "a?b.png"
 
 
 def test_pictures_of_other_formats_in_an_archive_are_counted(tmp_path: Path) -> None:

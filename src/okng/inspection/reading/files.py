@@ -118,7 +118,7 @@ def read_list(path: Path) -> list[Path | str]:
         named = [url_of(name.strip()) or Path(name.strip()).expanduser() for name in names if name.strip()]
     except UnicodeDecodeError as error:
         raise OkngError(f"{path} is no text in UTF-8; save the list as UTF-8, in Excel as CSV UTF-8") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise OkngError(
             f"{path} is no list of images; give images, folders, a .txt with one path a line, a .csv with a column "
             "named path, or a .json list of paths"

@@ -75,8 +75,11 @@ def path_in(url: str) -> str:
 
     Only an address has a query behind its "?": in an archive, and in a path, that is a letter of a name.
     """
-    scheme, _, path = url.partition("::")[0].rpartition("://")
-    return path.partition("?")[0] if scheme not in ("", "zip", "tar") else path
+    own = url.partition("::")[0]
+    scheme, found, path = own.partition("://")  # a second "://" is in a query, such as that of a proxy
+    if not found:
+        return own
+    return path if scheme in ("zip", "tar") else path.partition("?")[0]
 
 
 def name_in(url: str) -> str:

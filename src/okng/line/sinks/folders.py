@@ -22,7 +22,8 @@ class Folders:
 
     So an image that is judged again, by another model or at another threshold, lies under its last verdict alone. No
     copy takes the place of another image's, as where a camera begins again with its first name. A link is one for each
-    path: who writes over the file changes what the link shows, too.
+    path, and a newer file's takes its place: who writes over a file changes what its link shows, too. What "link" has
+    from the store is a copy.
     "copy" takes the file, or where it is gone or was changed the image in the store; "link" is a second name for the
     file itself (a hard link), or a copy where the file system has none. Of a page of a file the whole file is taken.
     """
@@ -69,22 +70,28 @@ class Folders:
                 f"record {message.body['id']} has no name by which its image could be put into a folder"
             )
         path, page = named_page(message.path) or (Path(message.path), None)
-        known = _same(path, page, message.body["digest"])
-        told = message.path if self.linked else f"{message.body['digest']} {message.path}"
-        digits = hashlib.sha256(told.encode()).hexdigest()[:8]
+        wanted = message.body["digest"]
+        known = _same(path, page, wanted)
         suffix = ".png" if "[frame " in message.path and not known else path.suffix
-        name = f"{short_name(Path(message.path).stem, 200)}-{digits}{suffix}"
-        target = self.folder / message.verdict / name
+        by_path, by_content = (
+            f"{short_name(Path(message.path).stem, 200)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}{suffix}"
+            for told in (message.path, f"{wanted} {message.path}")
+        )
+        target = self.folder / message.verdict / (by_path if self.linked else by_content)
         if not (known and _placed(path, target, self.linked)):
             content = message.image()
             if content is None:
                 raise Undeliverable(
                     f"{message.path} is gone or was changed, and the store keeps no image of it (--keep-images)"
                 )
+            target = target.with_name(by_content)
             write_atomically(target, content)
-        for other in VERDICTS:
-            if other != message.verdict:
-                (self.folder / other / name).unlink(missing_ok=True)
+        for folder in (self.folder / verdict for verdict in VERDICTS):
+            if folder / by_content != target:
+                (folder / by_content).unlink(missing_ok=True)
+            # a link to this image, when its file was still there, or a copy by an older version
+            if folder / by_path != target and (target.name == by_path or _same(folder / by_path, page, wanted)):
+                (folder / by_path).unlink(missing_ok=True)
 
 
 def check_folders(sinks: Sequence[Sink], source: str, there: bool, kept: bool) -> None:
