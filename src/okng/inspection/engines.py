@@ -221,7 +221,7 @@ def make_engine(graph: bytes, engine: str = "auto", precision: str = "f32", thre
 
 def check_threads(threads: int | None) -> None:
     """OkngError unless `threads` is None or no more than this machine has cores."""
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1)):
+    if threads is not None and not (isinstance(threads, int | np.integer) and 1 <= threads <= (os.cpu_count() or 1)):
         raise OkngError(f"threads is 1 to {os.cpu_count()}, the cores of this machine, not {threads!r}")
 
 
