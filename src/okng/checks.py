@@ -32,7 +32,7 @@ def at_least(smallest: int, /, **values: float | None) -> None:
             raise OkngError(f"{name} is {smallest} or more, not {value}")
 
 
-def whole(smallest: int, /, **values: object) -> None:
+def whole_number(smallest: int, /, **values: object) -> None:
     """OkngError that names the first of `values` that is no whole number from `smallest` on; None was not given."""
     for name, value in values.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < smallest):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import okng
-from okng.datasets import Dataset, open_dataset
+from okng.datasets import Dataset
+from okng.datasets.detect import opened
 from okng.errors import OkngError
 from okng.exporting.onnx import Parity, export_onnx
 from okng.exporting.precision import Drift, recalibrate
@@ -49,7 +50,7 @@ def export(
     inspector = model if isinstance(model, Inspector) else okng.load(model)
     if calibrate is None:
         return Exported(path, export_onnx(inspector, path), None)
-    images = calibrate if isinstance(calibrate, Dataset) else open_dataset(calibrate)
+    images = opened(calibrate)
     with tempfile.TemporaryDirectory() as folder:
         at_f32 = Path(folder) / "f32.onnx"
         parity = export_onnx(inspector, at_f32)

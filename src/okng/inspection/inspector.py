@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from okng.checks import check_named, whole
+from okng.checks import check_named, whole_number
 from okng.errors import OkngError, nearest_names
 from okng.inspection.reading.arrays import each_image_of, from_pillow, from_tensor, is_tensor
 from okng.inspection.reading.decoding import each_page
@@ -315,7 +315,7 @@ class Inspector:
         """How many images the engine is given at once where so many are `asked` for; `OkngError` for none."""
         if asked is None:
             return self.usual_batch()
-        whole(1, batch_size=asked)
+        whole_number(1, batch_size=asked)
         return int(asked)
 
     def usual_batch(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 import okng
-from okng.checks import plain, seed_of, whole
+from okng.checks import plain, seed_of, whole_number
 from okng.datasets.ok_images import lister
 from okng.errors import OkngError, nearest_names, so_many
 from okng.inspection.inspector import Images, Inspector, each_image
@@ -72,7 +72,7 @@ def sensitivity(
     _ = inspector.calibration  # of several products one has to be meant
     wanted = _kinds(kinds)
     seed, plants = seed_of(seed), plain("plants", plants)
-    whole(1, plants=plants)
+    whole_number(1, plants=plants)
     sources, left_out, by = _unlearnt(list(each_image(images, lister())), inspector, tell)
     if inspector.rules.rules:
         tell.say("rules are left out: a find is a score above the threshold, whatever they say of its regions")

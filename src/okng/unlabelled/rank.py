@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from okng.checks import plain, seed_of
+from okng.checks import plain, seed_of, whole_number
 from okng.detectors.arguments import checked_arguments
 from okng.errors import OkngError, so_many
 from okng.inspection.inspector import Images, each_image
@@ -66,8 +66,7 @@ def rank(
     seed, size, together = seed_of(seed), plain("size", size), plain("together", together)
     if not isinstance(size, int) or not 32 <= size <= 8192:
         raise OkngError(f"size is a number from 32 to 8192, not {size}")
-    if not isinstance(together, int) or together < LEAST:
-        raise OkngError(f"together is a whole number, {LEAST} or more, not {together}")
+    whole_number(LEAST, together=together)
     known = dict(inspect.signature(MuSc.__init__, eval_str=True).parameters)
     known.pop("self")
     with torch.random.fork_rng(devices=[]):  # random weights are those of the seed, and the program's draws its own

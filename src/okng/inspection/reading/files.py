@@ -62,8 +62,8 @@ def each_found(folder: Path, strict: bool = False) -> Iterator[Path]:
         for name in _in_order(packed):
             if is_image(name):
                 yield inside / name
-            else:
-                others[other_suffix(name)] += 1
+            elif suffix := other_suffix(name):
+                others[suffix] += 1
     warn_of_others(others, folder)
 
 
@@ -74,15 +74,15 @@ def other_suffix(name: str) -> str:
 
 
 def warn_of_others(others: Counter[str], place: object) -> None:
-    """Say how many files there are by each `other_suffix` but "", which are left out of `place`."""
-    kinds = [(suffix, count) for suffix, count in others.most_common() if suffix]
-    if not kinds:
+    """Say how many files there are by each `other_suffix`, which are left out of `place`."""
+    if not others:
         return
+    kinds = ", ".join(f"{suffix} {count}" for suffix, count in others.most_common())
     heif = "; .heic is read after: pip install pi-heif" if {".heic", ".heif", ".hif"} & others.keys() else ""
-    total = sum(count for _, count in kinds)
+    total = others.total()
     _warn(
-        f"{total} file{'s'[: total != 1]} of formats okng doesn't read left out of {place} "
-        f"({', '.join(f'{suffix} {count}' for suffix, count in kinds)}); save them as PNG{heif}"
+        f"{total} file{'s'[: total != 1]} of formats okng doesn't read left out of {place} ({kinds}); "
+        f"save them as PNG{heif}"
     )
 
 

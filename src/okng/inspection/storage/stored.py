@@ -53,8 +53,8 @@ def find_stored(url: str) -> Iterator[str]:
         if names_image(path):
             count += 1
             yield path
-        else:
-            others[other_suffix(name_in(path))] += 1
+        elif suffix := other_suffix(name_in(path)):
+            others[suffix] += 1
     warn_of_others(others, shown(url))
     if not count:
         raise OkngError(f"{shown(url)} holds no images")
